@@ -1,0 +1,41 @@
+# Each target stands alone: the first one run creates .venv and installs what requirements.lock pins.
+# Needs Python 3.11 or newer; PYTHON=python3.12 make demo picks another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The mini models are too small for more threads, and threads that spin while they wait slow down
+# everything beside them.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test style quality clean
+
+demo: $(INSTALLED)  ## train the mini expert, proxy-tune the mini base, report (minutes, no GPU, offline)
+	$(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml train/sft.py recipes/mini/facts.yaml
+
+test: $(INSTALLED)  ## every test that needs no GPU, no network and no minutes
+	$(BIN)/pytest
+
+style: $(INSTALLED)  ## rewrite the source in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quality: $(INSTALLED)  ## what style would change, and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:  ## remove the environment and caches; runs/ stays
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: PYTHON=python3.12 make ...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@

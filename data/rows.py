@@ -1,0 +1,119 @@
+"""Rows from a JSON-lines file or a hub data set, each remembering where it came from.
+
+Tasks read a row's fields through `Row.text` and `Row.texts`, so that a bad row is always
+reported as `file, line, field` and never as a KeyError from somewhere inside a run.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOCAL_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".gz")
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A data set on the hub: its id, configuration and split."""
+
+    name: str
+    config: str | None
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One object of a data file, and `where` it stands ("file.jsonl, line 3")."""
+
+    fields: dict[str, Any]
+    where: str
+
+    def text(self, field: str) -> str:
+        """The string in `field`. Raises ValueError, naming file, line and field, if it is none."""
+        value = self._get(field)
+        if not isinstance(value, str):
+            raise ValueError(f"{self.where}: field '{field}' must be text, found {value!r:.80}")
+        return value
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """The list of strings in `field`, at least one. Raises ValueError as `text` does."""
+        value = self._get(field)
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(isinstance(item, str) for item in value)
+        ):
+            raise ValueError(
+                f"{self.where}: field '{field}' must be a list of text, found {value!r:.80}"
+            )
+        return tuple(value)
+
+    def _get(self, field: str) -> Any:
+        if field not in self.fields:
+            found = ", ".join(self.fields) or "no fields"
+            raise ValueError(f"{self.where}: field '{field}' is missing (found: {found})")
+        return self.fields[field]
+
+
+def is_local(source: str) -> bool:
+    """Whether `source` is meant as a file on this machine rather than a hub id."""
+    return (
+        source.endswith(LOCAL_SUFFIXES)
+        or source.startswith((".", "/", "~"))
+        or Path(source).exists()
+    )
+
+
+def read_rows(source: str | HubSource, limit: int | None = None) -> list[Row]:
+    """The first `limit` rows (all if None) of a JSON-lines file or a hub data set.
+
+    Raises:
+        ValueError: the file is missing or empty, or a line is not a JSON object; the message
+            names the file and the line.
+    """
+    rows = _hub_rows(source, limit) if isinstance(source, HubSource) else _file_rows(source)
+    kept: list[Row] = []
+    for row in rows:
+        if limit is not None and len(kept) == limit:
+            break
+        kept.append(row)
+    if not kept:
+        raise ValueError(f"{source}: no rows; a task needs at least one JSON object a line")
+    return kept
+
+
+def _file_rows(source: str) -> Iterator[Row]:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{source}: no such file (looked in {Path.cwd()})")
+    # Lines end at \n only: str.splitlines() would also split texts at U+2028 and the like.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{source}, line {number}"
+            try:
+                fields = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{where}: not valid JSON ({error})") from None
+            if not isinstance(fields, dict):
+                raise ValueError(f"{where}: not a JSON object, found {fields!r:.80}")
+            yield Row(fields, where)
+
+
+def _hub_rows(source: HubSource, limit: int | None) -> Iterator[Row]:
+    from datasets import load_dataset  # seconds to import, and only needed for the hub
+
+    split = source.split if limit is None else f"{source.split}[:{limit}]"
+    try:
+        loaded = load_dataset(source.name, source.config, split=split)
+    except Exception as error:  # the hub client raises many kinds; all mean: not to be had
+        raise ValueError(
+            f"data set '{source.name}' could not be loaded from the hub "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "check the name and the network, or give a local .jsonl path"
+        ) from error
+    for number, fields in enumerate(loaded, start=1):
+        yield Row(dict(fields), f"{source.name} [{source.split}], row {number}")

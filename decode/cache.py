@@ -1,0 +1,88 @@
+"""A key-value cache whose rows have lengths of their own.
+
+A row lives in a slot. The key and value of the token at position p stand at index p of the
+slot, so one comparison says what a query may see: `key position <= query position`. Whatever
+stands beyond a row's length (padding of a prefill, a longer row that was there before) is never
+seen and is overwritten when the row gets there. Rolling a row back is lowering its length, and
+no row needs to know another's.
+
+Shapes: S slots, C capacity, B rows of this forward, T new tokens a row, H heads, D head size.
+"""
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SlotLayer(CacheLayerMixin):
+    """One layer's keys and values, (S, H, C, D) each, made on the device of its first keys."""
+
+    is_sliding = False  # windows are kept by the mask; see LanguageModel
+
+    def __init__(self, cache: "SlotCache") -> None:
+        super().__init__()
+        self.cache = cache
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        num_slots, capacity = self.cache.num_slots, self.cache.capacity
+        self.device = key_states.device
+        self.keys = key_states.new_zeros(
+            num_slots, key_states.shape[1], capacity, key_states.shape[3]
+        )
+        self.values = value_states.new_zeros(
+            num_slots, value_states.shape[1], capacity, value_states.shape[3]
+        )
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args, **kwargs
+    ) -> tuple[Tensor, Tensor]:
+        """Writes (B, H, T, D) at each row's own positions; returns all that rows may see."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        slots, span = self.cache.slots, self.cache.span
+        index = (self.cache.slot_ids.to(self.device), slice(None), self.cache.positions.to(self.device))
+        self.keys[index] = key_states.transpose(1, 2)  # (B, T, H, D)
+        self.values[index] = value_states.transpose(1, 2)
+        return self.keys[slots, :, :span], self.values[slots, :, :span]
+
+    def get_seq_length(self) -> int:
+        return self.cache.span
+
+    def get_max_length(self) -> int:
+        return self.cache.capacity
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cache.span, 0
+
+
+class SlotCache(Cache):
+    """The cache transformers' models write to; `aim` says where before each forward."""
+
+    def __init__(self, num_layers: int, num_slots: int, capacity: int) -> None:
+        super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
+        self.num_slots = num_slots
+        self.capacity = capacity
+        self.span = 0
+
+    def aim(self, slots: slice | Tensor, positions: Tensor) -> None:
+        """Point the next forward at some slots.
+
+        Args:
+            slots: the B slots to use; a slice is read without a copy.
+            positions: (B, T) int64, where each new token of each row goes.
+        """
+        self.slots = slots
+        self.slot_ids = torch.arange(self.num_slots, device=positions.device)[slots][:, None]
+        self.positions = positions
+        self.span = int(positions.max()) + 1
+        assert self.span <= self.capacity, f"{self.span} tokens in a cache of {self.capacity}"
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int) -> None:
+        """Copy the row in slot `source` over the one in slot `target`."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys[target] = layer.keys[source]
+                layer.values[target] = layer.values[source]

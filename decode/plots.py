@@ -1,0 +1,182 @@
+"""The two pictures of a run: every system with its interval, and the metric against alpha.
+
+Roles keep their colour everywhere (Okabe and Ito's palette, told apart without red and green
+vision): grey for untuned large, blues for the small pair, orange for the proxy, green for the ceiling.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .systems import MeasuredSystem, headline, measured_systems, slug
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    "antiexpert": "#A6CFE8",
+    "expert": "#0072B2",
+    "base": "#8C8C8C",
+    "proxy": "#E69F00",
+    "tuned": "#009E73",
+}
+INK = "#333333"
+FAINT = "#DDDDDD"
+WIDTH_INCHES, DPI = 7.5, 160  # 1,200 pixels: sharp at a README's 900
+MAX_ALPHAS = 3  # bars a base; with more of them alpha.png tells the story
+
+
+def plot_systems(metrics: dict[str, Any], path: Path) -> None:
+    """Draws one bar a system with its 95% interval, and the gap each proxy closes, into `path`."""
+    groups = _groups(metrics)
+    num_rows = sum(len(systems) for _, systems in groups) + len(groups)
+    axes, figure = _axes(height=0.9 + 0.31 * num_rows)
+    furthest = max(system.high for _, systems in groups for system in systems)
+    position, positions, labels = 0.0, [], []
+    for title, systems in groups:
+        axes.text(
+            -0.012, position, title, transform=axes.get_yaxis_transform(), ha="right", va="center",
+            fontsize=10, fontweight="bold", color=INK,
+        )  # fmt: skip
+        for system in systems:
+            position += 1
+            positions.append(position)
+            labels.append(_label(system))
+            _bar(axes, system, position, note_at=furthest)
+        position += 1.15
+    axes.set_yticks(positions, labels)
+    axes.tick_params(axis="y", length=0, pad=6)
+    axes.set_ylim(position - 0.3, -0.7)
+    axes.set_xlim(0, furthest * 1.04 + 1e-9)
+    axes.grid(axis="x", color=FAINT, linewidth=0.8)
+    axes.spines["left"].set_visible(True)
+    axes.spines["left"].set_color(INK)
+    _percent(axes.xaxis)
+    axes.set_xlabel(
+        f"{metrics['task']}: {_words(metrics['metric'])}, percent of {metrics['num_examples']:,} "
+        "rows (whiskers: 95% intervals)"
+    )
+    _save(figure, path)
+
+
+def plot_alpha(metrics: dict[str, Any], path: Path) -> bool:
+    """Draws the proxy's metric against alpha into `path`, one panel a base.
+
+    Returns:
+        Whether there was anything to draw: some base was measured at two alphas or more.
+    """
+    entries = [entry for entry in metrics["bases"] if len(entry["proxy"]) > 1]
+    if not entries:
+        return False
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_INCHES, 3.6), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(entries), sharey=True, squeeze=False)[0]
+    for axes, entry in zip(panels, entries, strict=True):
+        _alpha_panel(axes, entry, metrics["expert"]["value"])
+    panels[0].set_ylabel(f"{metrics['task']}: {_words(metrics['metric'])} (percent)")
+    _percent(panels[0].yaxis)
+    _save(figure, path)
+    return True
+
+
+def _alpha_panel(axes: "Axes", entry: dict[str, Any], expert: float) -> None:
+    alphas = [proxy["alpha"] for proxy in entry["proxy"]]
+    values = [proxy["value"] for proxy in entry["proxy"]]
+    lows, highs = zip(*(proxy["ci95"] for proxy in entry["proxy"]), strict=True)
+    axes.fill_between(alphas, lows, highs, color=COLOURS["proxy"], alpha=0.25, linewidth=0)
+    axes.plot(alphas, values, color=COLOURS["proxy"], linewidth=2, marker="o", markersize=5)
+    lines = [("proxy", values[-1]), ("base", entry["base"]["value"]), ("expert", expert)]
+    if entry["tuned"] is not None:
+        lines.append(("tuned", entry["tuned"]["value"]))
+    for role, value in lines[1:]:
+        axes.axhline(value, color=COLOURS[role], linewidth=1.5, linestyle=(0, (4, 2)), zorder=1)
+    bottom = min([*lows, *(value for _, value in lines)])
+    top = max([*highs, *(value for _, value in lines)])
+    shared_bottom, shared_top = axes.get_ylim()
+    span = max(top, shared_top) - min(bottom, shared_bottom)
+    for (role, _), place in zip(lines, _spread([v for _, v in lines], span * 0.075), strict=True):
+        axes.annotate(
+            role, (1.0, place), xycoords=("axes fraction", "data"), xytext=(5, 0),
+            textcoords="offset points", va="center", fontsize=9, color=COLOURS[role],
+            fontweight="bold", annotation_clip=False,
+        )  # fmt: skip
+    axes.set_title(slug(entry["model"]), fontsize=10, fontweight="bold", color=INK, loc="left")
+    axes.set_xlabel("alpha")
+    axes.set_xticks(alphas if len(alphas) <= 8 else alphas[:: len(alphas) // 6])
+    axes.xaxis.set_major_formatter(lambda alpha, _: f"{alpha:g}")
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _spread(values: list[float], distance: float) -> list[float]:
+    """Places for labels near `values`, in the same order, no two closer than `distance`."""
+    places = dict.fromkeys(range(len(values)), 0.0)
+    ordered = sorted(places, key=lambda index: values[index])
+    for rank, index in enumerate(ordered):
+        lowest = places[ordered[rank - 1]] + distance if rank else values[index]
+        places[index] = max(values[index], lowest)
+    # Pushing upwards only would drift: move the whole stack back by half of what it was pushed.
+    drift = max(places[index] - values[index] for index in places) / 2
+    return [places[index] - drift for index in range(len(values))]
+
+
+def _groups(metrics: dict[str, Any]) -> list[tuple[str, list[MeasuredSystem]]]:
+    """Systems under the heading they are drawn below; the alphas thinned out to `MAX_ALPHAS`."""
+    systems = measured_systems(metrics)
+    groups = [("small", [system for system in systems if system.base_model is None])]
+    for entry in metrics["bases"]:
+        shown = entry["proxy"]
+        if len(shown) > MAX_ALPHAS:
+            shown = [headline(entry), max(shown, key=lambda proxy: proxy["value"])]
+        own = [system for system in systems if system.base_model == entry["model"]]
+        kept = [s for s in own if s.role != "proxy" or any(s.proxy is proxy for proxy in shown)]
+        groups.append((slug(entry["model"]), kept))
+    return groups
+
+
+def _label(system: MeasuredSystem) -> str:
+    words = {
+        "antiexpert": "anti-expert (untuned)",
+        "expert": "expert (tuned)",
+        "base": "base (untuned)",
+        "proxy": f"proxy, alpha {system.alpha or 0:g}",
+        "tuned": "tuned directly",
+    }
+    return words[system.role]
+
+
+def _bar(axes: "Axes", system: MeasuredSystem, position: float, note_at: float) -> None:
+    axes.barh(position, system.value, height=0.72, color=COLOURS[system.role], zorder=2)
+    axes.plot([system.low, system.high], [position] * 2, color=INK, linewidth=1.3, zorder=3)
+    note = f"{system.value * 100:.1f}"
+    if system.proxy is not None and system.proxy["gap_closed"] is not None:
+        note += f"   closes {system.proxy['gap_closed']['value'] * 100:.0f}% of the gap"
+    axes.annotate(
+        note, (note_at * 1.04, position), xytext=(8, 0), textcoords="offset points", va="center",
+        fontsize=9, color=INK, annotation_clip=False,
+        fontweight="bold" if system.role == "proxy" else "normal",
+    )  # fmt: skip
+
+
+def _axes(height: float) -> "tuple[Axes, Figure]":
+    from matplotlib.figure import Figure  # no pyplot: a Figure alone draws with Agg, globals aside
+
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    return axes, figure
+
+
+def _percent(axis: Any) -> None:
+    axis.set_major_formatter(lambda value, _: f"{value * 100:g}")
+    axis.set_tick_params(length=0)
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    figure.savefig(path, facecolor="white")

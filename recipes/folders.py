@@ -1,0 +1,30 @@
+"""Whether a model's name is a folder here or an id on the hub."""
+
+from pathlib import Path
+
+from .keys import KeyProblem
+
+
+def check_model(key: str, name: str, files: tuple[str, ...]) -> None:
+    """Refuse a path that leads nowhere, before the hub is asked for a model of that name.
+
+    A name is meant as a path if it starts with `.`, `/` or `~`, has more than one slash, exists,
+    or stands in a folder that exists; anything else is a hub id and is left alone.
+
+    Args:
+        key: the dotted key that holds the name.
+        name: a hub id or a folder.
+        files: a model's folder holds at least one of these.
+
+    Raises:
+        KeyProblem: no such folder, or a folder without any of `files`.
+    """
+    folder = Path(name).expanduser()
+    in_known_folder = "/" in name and Path(name).parent.is_dir()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not (looks_local or in_known_folder or folder.exists()):
+        return
+    if not folder.is_dir():
+        raise KeyProblem(key, f"found {name!r}, but there is no such folder in {Path.cwd()}")
+    if not any((folder / file).is_file() for file in files):
+        raise KeyProblem(key, f"found {name!r}, a folder without {' or '.join(files)}")

@@ -1,0 +1,284 @@
+"""Every recipe loads and builds its trainer's configs; every mistake is one clear line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recipes.schema import Recipe, RecipeError, load_recipe, save_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+HARDWARE = ("accelerate", "deepspeed")
+RECIPES = sorted(
+    path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name not in HARDWARE
+)
+ACCELERATE = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
+
+MINIMAL = """\
+name: toy
+seed: 1
+output_dir: runs/toy
+task:
+  name: facts
+expert:
+  model: owner/small
+  dtype: float32
+  adapter:
+    r: 4
+sft:
+  learning_rate: 3e-4
+decode:
+  bases:
+    - model: owner/large
+  batch_size: 4
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small valid recipe, toy.yaml in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(MINIMAL)
+    return Path("toy.yaml")
+
+
+def failure(path: str | Path, *overrides: str) -> str:
+    """The one line of the RecipeError that loading raises."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: ")
+    return message
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_recipe_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import LoraConfig
+    from trl import SFTConfig
+
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe(path.relative_to(ROOT))
+    references = [recipe.sft, {**recipe.sft, **(recipe.decode.reference_sft or {})}]
+    for sft in references:
+        on_cpu = {**sft, "use_cpu": True, "bf16": False}
+        config = SFTConfig(output_dir=str(tmp_path), seed=recipe.seed, report_to="none", **on_cpu)
+        assert config.learning_rate == sft["learning_rate"]
+    if recipe.expert.adapter is not None:
+        assert LoraConfig(**recipe.expert.adapter).r == recipe.expert.adapter["r"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_recipe_opens_with_what_it_promises(path: Path) -> None:
+    text = path.read_text()
+    comment = text[: text.index("\nname:")]
+    for heading in ("# Reproduces:", "# Command:", "# Hardware and time:", "# Expected:"):
+        assert heading in comment
+    assert str(path.relative_to(ROOT)) in comment
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.name)
+def test_hardware_file_parses(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    deepspeed = config.deepspeed_config
+    if deepspeed:
+        file = ROOT / deepspeed["deepspeed_config_file"]
+        stage = json.loads(file.read_text())["zero_optimization"]["stage"]
+        assert path.stem.endswith(f"zero{stage}")
+        # accelerate refuses these beside a DeepSpeed file, at launch.
+        assert "mixed_precision" not in yaml.safe_load(path.read_text())
+        assert set(deepspeed) == {"deepspeed_config_file", "zero3_init_flag"}
+
+
+def test_zero3_saves_whole_weights() -> None:
+    zero3 = json.loads((ROOT / "recipes" / "deepspeed" / "zero3.json").read_text())
+    assert zero3["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is True
+
+
+def test_defaults_are_the_papers(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    assert recipe.decode.alphas == (1.0,)
+    assert recipe.decode.temperature == 0.0
+    assert recipe.decode.bases[0].slug == "large"
+    assert recipe.sft == {"learning_rate": 3e-4}  # a number, not the text plain YAML makes of it
+    assert recipe.wandb.project is None
+
+
+@pytest.mark.parametrize(
+    ("override", "keys", "expected"),
+    [
+        ("sft.learning_rate=1e-5", ["sft", "learning_rate"], 1e-5),
+        ("sft.max_steps=3", ["sft", "max_steps"], 3),
+        ("sft.lr_scheduler_kwargs.num_cycles=2", ["sft", "lr_scheduler_kwargs"], {"num_cycles": 2}),
+        ("decode.alpha=[0.5,1]", ["decode", "alpha"], [0.5, 1.0]),
+        ("expert.adapter=null", ["expert", "adapter"], None),
+        ("expert.adapter={lora_alpha: 8}", ["expert", "adapter"], {"lora_alpha": 8}),
+        ("expert.adapter.r=8", ["expert", "adapter"], {"r": 8}),
+        ("wandb.project=x=y", ["wandb", "project"], "x=y"),
+        ("decode.bases.0.model=a/b", ["decode", "bases", 0, "model"], "a/b"),
+        ("decode.bases.1.model=a/b", ["decode", "bases", 1, "model"], "a/b"),
+        ("decode.bases=[{model: a/b}]", ["decode", "bases", 0, "model"], "a/b"),
+    ],
+)
+def test_override_replaces(
+    recipe_file: Path, override: str, keys: list[Any], expected: object
+) -> None:
+    value: Any = load_recipe(recipe_file, [override]).model_dump(mode="json")
+    for key in keys:
+        value = value[key]
+    assert value == expected
+
+
+def test_later_override_wins(recipe_file: Path) -> None:
+    assert load_recipe(recipe_file, ["seed=2", "seed=3"]).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        # misspelt keys, wherever they stand
+        ("sede=1", "sede (override): unknown key; did you mean seed?"),
+        ("task.nam=facts", "task.nam (override): unknown key; did you mean task.name?"),
+        ("sft.learning_rat=1", "unknown key; did you mean sft.learning_rate?"),
+        ("sft.max_seq_length=9", "unknown key; did you mean sft.max_length?"),
+        ("expert.adapter.lora_alhpa=1", "unknown key; did you mean expert.adapter.lora_alpha?"),
+        ("decode.bases.0.modle=a/b", "unknown key; did you mean decode.bases.0.model?"),
+        ("decode.reference_sft.max_step=1", "did you mean decode.reference_sft.max_steps?"),
+        (
+            "learning_rate=1",
+            "learning_rate (override): unknown key; did you mean sft.learning_rate",
+        ),
+        ("alpha=1", "unknown key; did you mean decode.alpha?"),
+        ("wandb.zzz=1", "unknown key; wandb has project, entity, group, tags, mode"),
+        ("task.name.zzz=1", 'task.name.zzz (override): unknown key; task.name is a value, "facts"'),
+        # wrong types and values
+        ("sft.learning_rate=fast", 'sft.learning_rate (override): found "fast", expected a number'),
+        ("sft.max_steps=1.5", "found 1.5, expected an integer"),
+        ("sft.lr_scheduler_type=lineer", 'found "lineer", expected one of linear, cosine'),
+        ("sft.eval_strategy=no", 'found false (quote "no" or "off" to mean the word), expected'),
+        ("sft.packing_strategy=x", 'found "x", expected one of bfd'),
+        ("sft.per_device_train_batch_size=-1", "found -1, expected at least 1"),
+        ("expert.adapter.lora_alpha=x", 'found "x", expected an integer'),
+        ("seed=true", "seed (override): found true; should be a valid integer"),
+        ("seed=null", "seed (override): found null; should be a valid integer"),
+        ("name=3", "name (override): found 3; should be a valid string"),
+        ("task.name=gsm", "found \"gsm\"; should be 'facts', 'word_problems', 'gsm8k' or"),
+        ("task=facts", 'task (override): found "facts"; expected a section of keys'),
+        ("sft=null", "sft (override): found null; expected a section of keys"),
+        ("decode.batch_size=-1", "found -1; should be greater than or equal to 1"),
+        ("decode.bases=[]", "decode.bases (override): found []; expected at least one"),
+        ("decode.alpha=one", 'found "one"; expected a number or a list of at least one number'),
+        ("decode.alpha=[]", "found []; expected a number or a list of at least one number"),
+        ("decode.alpha=[1,x]", 'found [1, "x"]; expected a number or a list'),
+        ("decode.alpha=[1,1.0]", "found [1, 1.0]; each alpha may be listed once"),
+        ("decode.alpha=.nan", "should be a finite number"),
+        ("decode.top_p=0", "found 0; should be greater than 0"),
+        ("decode.device=gpu", 'found "gpu"; expected auto, cpu, mps, cuda or cuda:N'),
+        ("decode.bases.1.model=x/large", "found large, large; results are filed by this last part"),
+        ("decode.bases.0={model: a/b, tuned: c/d, tune_reference: true}", "give one"),
+        # keys that live elsewhere
+        (
+            "sft.output_dir=x",
+            "sft.output_dir (override): not set here; give the recipe's own output",
+        ),
+        ("sft.seed=1", "not set here; give the recipe's own seed"),
+        ("sft.run_name=x", "not set here; the recipe's own name is the run's name"),
+        ("sft.report_to=none", "not set here; see wandb.mode"),
+        ("sft.hub_token=x", "recipes are saved with results and hold no secrets"),
+        ("decode.reference_sft={seed: 1}", "decode.reference_sft.seed (override): not set here"),
+        # malformed overrides
+        ("seed", "override 'seed': expected section.key=value"),
+        ("--seed=1", "override '--seed=1': expected section.key=value"),
+        ("sft..x=1", "override 'sft..x=1': expected section.key=value"),
+        ("seed=", "override 'seed=': no value; write seed=null for none"),
+        ("decode.alpha=[1", "override 'decode.alpha=[1': line"),
+        ("decode.bases.5.model=a/b", "found index '5', expected 0 to 1, which appends"),
+        ("decode.bases.x=a/b", "found index 'x', expected 0 to 1, which appends"),
+        # nothing is looked up
+        ("name=${oc.env:HOME}", "name: found '${oc.env:HOME}'; recipes look nothing up"),
+        ("sft.optim_args=${", "override 'sft.optim_args=${': "),
+        # folders
+        ("expert.model=./small", "expert.model (override): found './small', but there is no such"),
+        ("expert.model=/small", "found '/small', but there is no such folder in "),
+        ("expert.model=~/no/small", "found '~/no/small', but there is no such folder in "),
+        ("expert.model=a/b/small", "found 'a/b/small', but there is no such folder in "),
+        ("decode.bases.0.tuned=./x", "decode.bases.0.tuned (override): found './x', but there is"),
+    ],
+)
+def test_wrong_override_is_one_line(recipe_file: Path, override: str, expected: str) -> None:
+    assert expected in failure(recipe_file, override)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("learning_rate", "learning_rat", "sft.learning_rat: unknown key; did you mean sft.learn"),
+        ("  model: owner/small\n", "", "expert.model: missing; this key has no default"),
+        ("seed: 1\n", "", "seed: missing; this key has no default"),
+        ("seed: 1", "sed: 1", "sed: unknown key; did you mean seed?"),  # rather than: missing
+        ("r: 4", "r: four", 'expert.adapter.r: found "four", expected an integer'),
+        ("name: toy", "name: [toy", "not valid YAML: line 2, column 5: "),
+        (
+            "seed: 1",
+            "seed: 1\nseed: 2",
+            "not valid YAML: line 3, column 1: found duplicate key seed",
+        ),
+        ("name: toy", "name: ${", "not valid YAML: "),
+        (MINIMAL, "- toy\n", "a recipe is sections of `key: value`, found ['toy']"),
+        (MINIMAL, "", "missing; this key has no default"),
+    ],
+)
+def test_wrong_file_is_one_line(recipe_file: Path, old: str, new: str, expected: str) -> None:
+    assert old in MINIMAL
+    recipe_file.write_text(MINIMAL.replace(old, new, 1))
+    assert expected in failure(recipe_file)
+
+
+def test_missing_file_names_its_neighbour(recipe_file: Path) -> None:
+    assert failure("toi.yaml") == "toi.yaml: no such recipe; did you mean toy.yaml?"
+    assert "no such recipe (looked in " in failure("elsewhere/x.yaml")
+    assert failure(".") == ".: found a folder, expected a recipe's .yaml file"
+
+
+def test_model_folders(recipe_file: Path) -> None:
+    Path("runs/small").mkdir(parents=True)
+    override = "expert.model=runs/small"
+    assert "found 'runs/small', a folder without config.json" in failure(recipe_file, override)
+    assert "found 'runs/smal', but there" in failure(recipe_file, "expert.model=runs/smal")
+    Path("runs/small/config.json").touch()
+    assert load_recipe(recipe_file, [override]).expert.model == "runs/small"
+    Path("runs/adapter").mkdir()
+    Path("runs/adapter/adapter_config.json").touch()
+    tuned = "decode.bases.0.tuned=runs/adapter"
+    assert load_recipe(recipe_file, [tuned]).decode.bases[0].tuned == "runs/adapter"
+
+
+@pytest.mark.parametrize("overrides", [[], ["decode.alpha=[0.5,1]", "sft.eval_strategy='no'"]])
+def test_saved_recipe_loads_equal(recipe_file: Path, overrides: list[str]) -> None:
+    recipe = load_recipe(recipe_file, overrides)
+    save_recipe(recipe, "saved.yaml")
+    assert load_recipe("saved.yaml") == recipe
+    assert sorted(path.name for path in Path().iterdir()) == ["saved.yaml", "toy.yaml"]
+
+
+def test_recipe_is_frozen(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 2  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_every_field_is_described() -> None:
+    from recipes import schema
+
+    sections = [
+        getattr(schema, name) for name in ("TaskChoice", "Expert", "Base", "Decode", "Wandb")
+    ]
+    for section in (*sections, Recipe):
+        for name, field in section.model_fields.items():
+            is_section = name in ("task", "expert", "decode", "wandb")
+            assert field.description or is_section, f"{section.__name__}.{name}"
