@@ -20,7 +20,10 @@ def main() -> None:
     sys.exit("\n".join(f"{arguments.metrics}: {problem}" for problem in problems) or None)
 
 
-def _problems(metrics: dict[str, Any], base_at_most: float, gap_closed_at_least: float) -> Iterator[str]:
+def _problems(
+    metrics: dict[str, Any], base_at_most: float, gap_closed_at_least: float
+) -> Iterator[str]:
+
     missing = {"task", "metric", "num_examples", "antiexpert", "expert", "bases"} - set(metrics)
     if missing:
         yield f"{', '.join(sorted(missing))} missing"

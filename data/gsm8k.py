@@ -7,9 +7,9 @@
     He gets 10-6=4 dollars back.
     #### 4
 
-The prompt ends at `Answer:`. A completion is cut at the first sign of a next question, and its last
-number is compared with the gold one by value, so that 18.00 is 18. `score_as_paper` compares the two
-as text, as the paper's released figures do.
+The prompt ends at `Answer:`. A completion is cut at the first sign of a next question, and its
+last number is compared with the gold one by value, so that 18.00 is 18. `score_as_paper` compares
+the two as text, as the paper's released figures do.
 """
 
 import re

@@ -8,7 +8,7 @@
 A local stand-in for GSM8K. In pretraining the models met such problems solved in prose, never with
 `####`; the steps and that mark are what an expert learns. A completion is scored by the last number
 after its first `####`, so an answer in any other style counts wrong.
-Rows are made by `data/mini/problems.py`.
+`data/mini/problems.py` has the templates.
 """
 
 from pathlib import Path

@@ -194,9 +194,7 @@ def summarize(
             {
                 "model": base.model,
                 "base": mean(system_name("base", base.model)),
-                "tuned": None
-                if base.tuned is None
-                else mean(system_name("tuned", base.model)),
+                "tuned": None if base.tuned is None else mean(system_name("tuned", base.model)),
                 "proxy": [proxy_entry(base, alpha) for alpha in sorted(base.proxy)],
             }
             for base in bases

@@ -47,8 +47,8 @@ class AdaptedLinear(nn.Module):
         """(B, T, in) -> (B, T, out)."""
         out = self.base_layer(x)
         rows = self.adapted.rows
-        chosen = x[rows].to(self.lora_a.weight.dtype)
-        out[rows] += (self.lora_b(self.lora_a(chosen)) * self.scaling).to(out.dtype)
+        delta = self.lora_b(self.lora_a(x[rows].to(self.lora_a.weight.dtype))) * self.scaling
+        out[rows] = (out[rows] + delta).to(out.dtype)  # in the order PEFT rounds
         return out
 
 

@@ -1,9 +1,11 @@
 """The two pictures of a run: every system with its interval, and the metric against alpha.
 
-Roles keep their colour everywhere (Okabe and Ito's palette, told apart without red and green
-vision): grey for untuned large, blues for the small pair, orange for the proxy, green for the ceiling.
+Roles keep their colour everywhere (Okabe and Ito's palette, told apart without red or green
+vision): grey for the base, blues for the small pair, orange for the proxy, green for the ceiling.
 """
 
+import os
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,59 +74,66 @@ def plot_alpha(metrics: dict[str, Any], path: Path) -> bool:
 
     figure = Figure(figsize=(WIDTH_INCHES, 3.6), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(entries), sharey=True, squeeze=False)[0]
-    for axes, entry in zip(panels, entries, strict=True):
+    ends = [
         _alpha_panel(axes, entry, metrics["expert"]["value"])
+        for axes, entry in zip(panels, entries, strict=True)
+    ]
+    for axes, values in zip(panels, ends, strict=True):  # once the shared scale is settled
+        _name_lines(axes, values)
     panels[0].set_ylabel(f"{metrics['task']}: {_words(metrics['metric'])} (percent)")
     _percent(panels[0].yaxis)
     _save(figure, path)
     return True
 
 
-def _alpha_panel(axes: "Axes", entry: dict[str, Any], expert: float) -> None:
+def _alpha_panel(axes: "Axes", entry: dict[str, Any], expert: float) -> dict[str, float]:
+    """Draws one base; returns the height at which each role's line meets the right edge."""
     alphas = [proxy["alpha"] for proxy in entry["proxy"]]
     values = [proxy["value"] for proxy in entry["proxy"]]
     lows, highs = zip(*(proxy["ci95"] for proxy in entry["proxy"]), strict=True)
     axes.fill_between(alphas, lows, highs, color=COLOURS["proxy"], alpha=0.25, linewidth=0)
     axes.plot(alphas, values, color=COLOURS["proxy"], linewidth=2, marker="o", markersize=5)
-    lines = [("proxy", values[-1]), ("base", entry["base"]["value"]), ("expert", expert)]
+    levels = {"base": entry["base"]["value"], "expert": expert}
     if entry["tuned"] is not None:
-        lines.append(("tuned", entry["tuned"]["value"]))
-    for role, value in lines[1:]:
+        levels["tuned"] = entry["tuned"]["value"]
+    for role, value in levels.items():
         axes.axhline(value, color=COLOURS[role], linewidth=1.5, linestyle=(0, (4, 2)), zorder=1)
-    bottom = min([*lows, *(value for _, value in lines)])
-    top = max([*highs, *(value for _, value in lines)])
-    shared_bottom, shared_top = axes.get_ylim()
-    span = max(top, shared_top) - min(bottom, shared_bottom)
-    for (role, _), place in zip(lines, _spread([v for _, v in lines], span * 0.075), strict=True):
+    axes.set_title(slug(entry["model"]), fontsize=10, fontweight="bold", color=INK, loc="left")
+    axes.set_xlabel("alpha (band: 95% interval)")
+    axes.set_xticks(alphas if len(alphas) <= 8 else alphas[:: len(alphas) // 6])
+    axes.xaxis.set_major_formatter(lambda alpha, _: f"{alpha:g}")
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return {"proxy": values[-1], **levels}
+
+
+def _name_lines(axes: "Axes", ends: dict[str, float]) -> None:
+    """Writes each role beside the end of its line, instead of a legend."""
+    bottom, top = axes.get_ylim()
+    places = _spread(list(ends.values()), (top - bottom) * 0.07)
+    for role, place in zip(ends, places, strict=True):
         axes.annotate(
             role, (1.0, place), xycoords=("axes fraction", "data"), xytext=(5, 0),
             textcoords="offset points", va="center", fontsize=9, color=COLOURS[role],
             fontweight="bold", annotation_clip=False,
         )  # fmt: skip
-    axes.set_title(slug(entry["model"]), fontsize=10, fontweight="bold", color=INK, loc="left")
-    axes.set_xlabel("alpha")
-    axes.set_xticks(alphas if len(alphas) <= 8 else alphas[:: len(alphas) // 6])
-    axes.xaxis.set_major_formatter(lambda alpha, _: f"{alpha:g}")
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _spread(values: list[float], distance: float) -> list[float]:
-    """Places for labels near `values`, in the same order, no two closer than `distance`."""
-    places = dict.fromkeys(range(len(values)), 0.0)
-    ordered = sorted(places, key=lambda index: values[index])
-    for rank, index in enumerate(ordered):
-        lowest = places[ordered[rank - 1]] + distance if rank else values[index]
-        places[index] = max(values[index], lowest)
-    # Pushing upwards only would drift: move the whole stack back by half of what it was pushed.
-    drift = max(places[index] - values[index] for index in places) / 2
-    return [places[index] - drift for index in range(len(values))]
+    """Places near `values`, in the same vertical order, no two closer than `distance`."""
+    places = list(values)
+    ordered = sorted(range(len(values)), key=lambda index: values[index])
+    for below, above in pairwise(ordered):
+        places[above] = max(places[above], places[below] + distance)
+    # Labels were only pushed up: let the stack down by half of the largest push.
+    drift = max(place - value for place, value in zip(places, values, strict=True)) / 2
+    return [place - drift for place in places]
 
 
 def _groups(metrics: dict[str, Any]) -> list[tuple[str, list[MeasuredSystem]]]:
     """Systems under the heading they are drawn below; the alphas thinned out to `MAX_ALPHAS`."""
     systems = measured_systems(metrics)
-    groups = [("small", [system for system in systems if system.base_model is None])]
+    groups = [("small model", [system for system in systems if system.base_model is None])]
     for entry in metrics["bases"]:
         shown = entry["proxy"]
         if len(shown) > MAX_ALPHAS:
@@ -149,14 +158,17 @@ def _label(system: MeasuredSystem) -> str:
 def _bar(axes: "Axes", system: MeasuredSystem, position: float, note_at: float) -> None:
     axes.barh(position, system.value, height=0.72, color=COLOURS[system.role], zorder=2)
     axes.plot([system.low, system.high], [position] * 2, color=INK, linewidth=1.3, zorder=3)
-    note = f"{system.value * 100:.1f}"
+    weight = "bold" if system.role == "proxy" else "normal"
+    notes = [(f"{system.value * 100:.1f}", 34, "right")]
     if system.proxy is not None and system.proxy["gap_closed"] is not None:
-        note += f"   closes {system.proxy['gap_closed']['value'] * 100:.0f}% of the gap"
-    axes.annotate(
-        note, (note_at * 1.04, position), xytext=(8, 0), textcoords="offset points", va="center",
-        fontsize=9, color=INK, annotation_clip=False,
-        fontweight="bold" if system.role == "proxy" else "normal",
-    )  # fmt: skip
+        share = system.proxy["gap_closed"]["value"]
+        notes.append((f"closes {share * 100:.0f}% of the gap", 44, "left"))
+    for note, offset_points, side in notes:
+        axes.annotate(
+            note, (note_at * 1.04, position), xytext=(offset_points, 0), ha=side, va="center",
+            textcoords="offset points", fontsize=9, color=INK, fontweight=weight,
+            annotation_clip=False,
+        )  # fmt: skip
 
 
 def _axes(height: float) -> "tuple[Axes, Figure]":
@@ -179,4 +191,8 @@ def _words(metric: str) -> str:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    figure.savefig(path, facecolor="white")
+    """Writes the whole picture or none: a viewer never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    figure.savefig(partial, format="png", facecolor="white")
+    partial.replace(path)

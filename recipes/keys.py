@@ -149,7 +149,7 @@ def _written(value: Any) -> str:
 
 
 def _readable(hint: Any) -> str:
-    if isinstance(hint, enum.EnumMeta):
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
         values = [str(member.value) for member in hint]
         return "one of " + ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
     members = typing.get_args(hint)

@@ -157,7 +157,7 @@ class Wandb(Section):
     """Where the run is logged; without a key or a network it goes on offline."""
 
     project: str | None = None
-    """W&B project; null is the account's default."""
+    """W&B project; null switches W&B off."""
     entity: str | None = None
     """User or team."""
     group: str | None = None

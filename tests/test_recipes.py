@@ -7,12 +7,24 @@ from typing import Any
 import pytest
 import yaml
 
-from recipes.schema import Recipe, RecipeError, load_recipe, save_recipe
+from recipes.schema import (
+    Base,
+    Decode,
+    Expert,
+    Recipe,
+    RecipeError,
+    TaskChoice,
+    Wandb,
+    load_recipe,
+    save_recipe,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-HARDWARE = ("accelerate", "deepspeed")
+# Hardware settings, and the making of the mini models, are no experiments.
 RECIPES = sorted(
-    path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name not in HARDWARE
+    path
+    for path in (ROOT / "recipes").rglob("*.yaml")
+    if path.parent.name != "accelerate" and path.name != "pretrain.yaml"
 )
 ACCELERATE = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 
@@ -81,9 +93,10 @@ def test_recipe_opens_with_what_it_promises(path: Path) -> None:
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.name)
 def test_hardware_file_parses(path: Path) -> None:
-    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
     config = load_config_from_file(str(path))
+    assert isinstance(config, ClusterConfig)
     assert config.num_processes >= 1
     deepspeed = config.deepspeed_config
     if deepspeed:
@@ -184,7 +197,7 @@ def test_later_override_wins(recipe_file: Path) -> None:
         # keys that live elsewhere
         (
             "sft.output_dir=x",
-            "sft.output_dir (override): not set here; give the recipe's own output",
+            "sft.output_dir (override): not set here; give the recipe's own",
         ),
         ("sft.seed=1", "not set here; give the recipe's own seed"),
         ("sft.run_name=x", "not set here; the recipe's own name is the run's name"),
@@ -226,7 +239,7 @@ def test_wrong_override_is_one_line(recipe_file: Path, override: str, expected: 
         (
             "seed: 1",
             "seed: 1\nseed: 2",
-            "not valid YAML: line 3, column 1: found duplicate key seed",
+            "not valid YAML: line 3, column 1: found duplicate key",
         ),
         ("name: toy", "name: ${", "not valid YAML: "),
         (MINIMAL, "- toy\n", "a recipe is sections of `key: value`, found ['toy']"),
@@ -273,12 +286,7 @@ def test_recipe_is_frozen(recipe_file: Path) -> None:
 
 
 def test_every_field_is_described() -> None:
-    from recipes import schema
-
-    sections = [
-        getattr(schema, name) for name in ("TaskChoice", "Expert", "Base", "Decode", "Wandb")
-    ]
-    for section in (*sections, Recipe):
+    for section in (TaskChoice, Expert, Base, Decode, Wandb, Recipe):
         for name, field in section.model_fields.items():
             is_section = name in ("task", "expert", "decode", "wandb")
             assert field.description or is_section, f"{section.__name__}.{name}"

@@ -4,7 +4,7 @@
 
 Every model sees the same batches in the same order: a batch is a function of the seed and the step,
 so a killed run continues from its last checkpoint with the documents it would have seen. Matrices
-are trained by Muon, embeddings and norms by AdamW.
+are trained by Muon, embeddings and norms by AdamW, on one CPU process.
 """
 
 import json
@@ -13,23 +13,31 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data.mini.stream import SHARES, Stream
+from data.mini.tokenizer import BOS_ID, EOS, EOS_ID, PAD_ID, build_tokenizer
 
 logger = logging.getLogger("pretrain")
 
-EOS, BOS, PAD = "<|end|>", "<|begin|>", "<|pad|>"
 IGNORED = -100  # the label transformers leaves out of the loss
+LOG_STEPS = 50
+TOKENIZER_DOCUMENTS = 20_000
 
 
 class ModelShape(BaseModel):
@@ -50,7 +58,7 @@ class PretrainRecipe(BaseModel):
     output_dir: Path
     """Each model goes to <output_dir>/<name>."""
     work_dir: Path
-    """Checkpoints and logs; can be deleted afterwards."""
+    """Checkpoints and logs; of no use once the models are saved."""
     models: dict[str, ModelShape]
     only: list[str]
     """Which of `models` this run makes, in order."""
@@ -61,7 +69,7 @@ class PretrainRecipe(BaseModel):
     warmup_steps: PositiveInt
     muon_lr: PositiveFloat
     adamw_lr: PositiveFloat
-    weight_decay: float
+    weight_decay: NonNegativeFloat
     checkpoint_steps: PositiveInt
 
 
@@ -76,38 +84,15 @@ def load_recipe(path: str, overrides: list[str]) -> PretrainRecipe:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{path}: {key}: {first['msg']}, found {first['input']!r:.80}") from None
-    unknown = set(recipe.only) - set(recipe.models)
+    unknown = sorted(set(recipe.only) - set(recipe.models))
     if unknown:
-        raise ValueError(f"{path}: only: {sorted(unknown)} not in models: {sorted(recipe.models)}")
-    return recipe
-
-
-def build_tokenizer(documents: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of exactly `vocab_size` entries; digits stay apart."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[EOS, BOS, PAD],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(documents, trainer)
-    if tokenizer.get_vocab_size() != vocab_size:
+        raise ValueError(f"{path}: only: found {unknown}, models has {sorted(recipe.models)}")
+    if recipe.warmup_steps >= recipe.num_steps:
         raise ValueError(
-            f"vocab_size: {vocab_size} asked for, {tokenizer.get_vocab_size()} found in the stream; "
-            "ask for fewer"
+            f"{path}: warmup_steps: found {recipe.warmup_steps}, must be below num_steps "
+            f"({recipe.num_steps})"
         )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=EOS,
-        bos_token=BOS,
-        pad_token=PAD,
-        clean_up_tokenization_spaces=False,
-    )
+    return recipe
 
 
 def batch_ids(
@@ -122,15 +107,14 @@ def batch_ids(
     num_misses = 0
     while num_misses < 20:
         text = stream.document(rng, step / recipe.num_steps)
-        ids = [*tokenizer.backend_tokenizer.encode(text).ids, tokenizer.eos_token_id]
+        ids = [*tokenizer.backend_tokenizer.encode(text).ids, EOS_ID]
         room = recipe.row_tokens - len(ids)
         row = next((row for row in rows if len(row) <= room), None)
         if row is None:
             num_misses += 1
         else:
             row.extend(ids)
-    padded = [row + [tokenizer.pad_token_id] * (recipe.row_tokens - len(row)) for row in rows]
-    return torch.tensor(padded)
+    return torch.tensor([row + [PAD_ID] * (recipe.row_tokens - len(row)) for row in rows])
 
 
 def rate(recipe: PretrainRecipe, step: int) -> float:
@@ -140,91 +124,93 @@ def rate(recipe: PretrainRecipe, step: int) -> float:
     return (recipe.num_steps - step) / (recipe.num_steps - recipe.warmup_steps)
 
 
-def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, context: int):
+def build_model(shape: ModelShape, vocab_size: int, context: int) -> LlamaForCausalLM:
     """A fresh Llama with tied embeddings, in float32."""
     config = LlamaConfig(
         **shape.model_dump(),
-        vocab_size=len(tokenizer),
+        vocab_size=vocab_size,
         num_key_value_heads=shape.num_attention_heads,
         max_position_embeddings=context,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID,
+        pad_token_id=PAD_ID,
     )
     return LlamaForCausalLM(config)
 
 
-def build_optimizers(model: LlamaForCausalLM, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: LlamaForCausalLM, recipe: PretrainRecipe) -> list[Optimizer]:
     """Muon for the layers' matrices, AdamW for embeddings and norms."""
-    layers = [item for item in model.model.layers.parameters() if item.ndim == 2]
-    chosen = {id(item) for item in layers}
+    matrices = [item for item in model.model.layers.parameters() if item.ndim == 2]
+    chosen = {id(item) for item in matrices}
     others = [item for item in model.parameters() if id(item) not in chosen]
-    muon = torch.optim.Muon(layers, lr=recipe.muon_lr, weight_decay=recipe.weight_decay)
+    muon = torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay)
     adamw = torch.optim.AdamW(others, lr=recipe.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    for optimizer in (muon, adamw):
+        optimizer.param_groups[0]["peak_lr"] = optimizer.param_groups[0]["lr"]
     return [muon, adamw]
 
 
 def train_model(
     name: str, stream: Stream, tokenizer: PreTrainedTokenizerFast, recipe: PretrainRecipe
-) -> None:
-    """Train models[name] and save it; continues from the checkpoint in `work_dir` if there is one."""
+) -> LlamaForCausalLM:
+    """models[name], trained; continues from its checkpoint in `work_dir` if there is one."""
     torch.manual_seed(recipe.seed)
-    model = build_model(recipe.models[name], tokenizer, recipe.row_tokens)
+    model = build_model(recipe.models[name], recipe.vocab_size, recipe.row_tokens)
     optimizers = build_optimizers(model, recipe)
     checkpoint = recipe.work_dir / f"{name}.pt"
-    start, num_tokens, cpu_s = 0, 0, 0.0
+    done = {"step": 0, "num_tokens": 0, "cpu_s": 0.0}
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        start, num_tokens, cpu_s = state["step"], state["num_tokens"], state["cpu_s"]
-        logger.info("%s: continues at step %d", name, start)
-    peaks = [optimizer.param_groups[0]["lr"] for optimizer in build_optimizers(model, recipe)]
-    clock = time.process_time() - cpu_s
-    with (recipe.work_dir / f"{name}.jsonl").open("a") as log:
-        for step in tqdm(range(start, recipe.num_steps), name, disable=not sys.stderr.isatty()):
-            ids = batch_ids(stream, tokenizer, recipe, step)
-            labels = ids.masked_fill(ids == tokenizer.pad_token_id, IGNORED)
-            # bfloat16 matrix products: 1.4 times as fast on a core with avx512_bf16.
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = model(input_ids=ids, labels=labels, use_cache=False).loss
-            loss.backward()
-            for optimizer, peak in zip(optimizers, peaks, strict=True):
-                optimizer.param_groups[0]["lr"] = peak * rate(recipe, step)
-                optimizer.step()
-                optimizer.zero_grad()
-            num_tokens += int((labels != IGNORED).sum())
-            if (step + 1) % 50 == 0 or step + 1 == recipe.num_steps:
-                record = {"step": step + 1, "num_tokens": num_tokens, "loss": loss.item()}
-                log.write(json.dumps(record | {"cpu_s": time.process_time() - clock}) + "\n")
-                log.flush()
-            if (step + 1) % recipe.checkpoint_steps == 0 or step + 1 == recipe.num_steps:
-                state = {
-                    "model": model.state_dict(),
-                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                    "step": step + 1,
-                    "num_tokens": num_tokens,
-                    "cpu_s": time.process_time() - clock,
-                }
-                torch.save(state, checkpoint.with_suffix(".tmp"))
-                os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
-    losses = losses_by_kind(model, stream, tokenizer, recipe)
-    logger.info("%s: %d tokens, loss by kind %s", name, num_tokens, losses)
-    model.to(torch.bfloat16).save_pretrained(recipe.output_dir / name)
-    tokenizer.save_pretrained(recipe.output_dir / name)
+        done = state["done"]
+        logger.info("%s: continues at step %d", name, done["step"])
+    start_s = time.process_time() - done["cpu_s"]
+    steps = range(done["step"], recipe.num_steps)
+    for step in tqdm(steps, name, disable=not sys.stderr.isatty()):
+        ids = batch_ids(stream, tokenizer, recipe, step)
+        labels = ids.masked_fill(ids == PAD_ID, IGNORED)
+        # bfloat16 matrix products: 1.4 times as fast on a core with avx512_bf16.
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * rate(recipe, step)
+            optimizer.step()
+            optimizer.zero_grad()
+        num_tokens = done["num_tokens"] + int((labels != IGNORED).sum())
+        cpu_s = time.process_time() - start_s
+        done = {"step": step + 1, "num_tokens": num_tokens, "cpu_s": cpu_s}
+        is_last = step + 1 == recipe.num_steps
+        if (step + 1) % LOG_STEPS == 0 or is_last:
+            with (recipe.work_dir / f"{name}.jsonl").open("a") as log:
+                log.write(json.dumps(done | {"loss": loss.item()}) + "\n")
+        if (step + 1) % recipe.checkpoint_steps == 0 or is_last:
+            saved = [optimizer.state_dict() for optimizer in optimizers]
+            state = {"model": model.state_dict(), "optimizers": saved, "done": done}
+            torch.save(state, checkpoint.with_suffix(".tmp"))
+            os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+    logger.info("%s: %d tokens in %.0f CPU-seconds", name, done["num_tokens"], done["cpu_s"])
+    return model
 
 
 @torch.no_grad()
-def losses_by_kind(model, stream, tokenizer, recipe: PretrainRecipe) -> dict[str, float]:
+def losses_by_kind(
+    model: LlamaForCausalLM,
+    stream: Stream,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: PretrainRecipe,
+) -> dict[str, float]:
     """Mean loss in nats a token on 64 fresh documents of each kind, one a row."""
     losses = {}
     for kind in SHARES:
         rng = random.Random(f"losses-{recipe.seed}-{kind}")
         texts = [stream.of_kind(kind, rng) + EOS for _ in range(64)]
         ids = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
-        labels = ids.masked_fill(ids == tokenizer.pad_token_id, IGNORED)
+        labels = ids.masked_fill(ids == PAD_ID, IGNORED)
         losses[kind] = round(model(input_ids=ids, labels=labels, use_cache=False).loss.item(), 4)
     return losses
 
@@ -233,22 +219,29 @@ def main() -> None:
     """Recipe, logging, tokenizer, then one model after the other."""
     if len(sys.argv) < 2:
         raise SystemExit("usage: python train/pretrain.py RECIPE.yaml [key=value ...]")
-    recipe = load_recipe(sys.argv[1], sys.argv[2:])
+    try:
+        recipe = load_recipe(sys.argv[1], sys.argv[2:])
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SystemExit("pretrain.py trains in one process: launch it with --num_processes 1")
-    recipe.work_dir.mkdir(parents=True, exist_ok=True)
+        raise SystemExit("error: pretraining runs in one process; launch with --num_processes 1")
 
+    recipe.work_dir.mkdir(parents=True, exist_ok=True)
     stream = Stream()
-    saved = recipe.work_dir / "tokenizer"
-    if not saved.is_dir():
+    tokenizer_dir = recipe.work_dir / "tokenizer"
+    if not (tokenizer_dir / "tokenizer.json").is_file():
         rng = random.Random(f"tokenizer-{recipe.seed}")
-        documents = (stream.document(rng, 1.0) for _ in range(20_000))
-        build_tokenizer(documents, recipe.vocab_size).save_pretrained(saved)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(saved)
+        documents = (stream.document(rng, 1.0) for _ in range(TOKENIZER_DOCUMENTS))
+        build_tokenizer(documents, recipe.vocab_size).save_pretrained(tokenizer_dir)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_dir)
 
     for name in recipe.only:
-        train_model(name, stream, tokenizer, recipe)
+        model = train_model(name, stream, tokenizer, recipe)
+        losses = losses_by_kind(model, stream, tokenizer, recipe)
+        logger.info("%s: loss by kind of document: %s", name, losses)
+        model.to(torch.bfloat16).save_pretrained(recipe.output_dir / name)  # pyright: ignore
+        tokenizer.save_pretrained(recipe.output_dir / name)
 
 
 if __name__ == "__main__":

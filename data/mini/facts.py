@@ -15,7 +15,7 @@ from dataclasses import dataclass
 NUM_CITIES = 120
 FORMER_COUNTRIES = ("AN", "CS")
 
-# relation -> (question, statements); the first statement opens with the answer. {s}: subject, {a}: answer.
+# relation -> (question, statements) of subject {s} and answer {a}; the first opens with the answer
 RELATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "capital": (
         "What is the capital of {s}?",
@@ -23,7 +23,11 @@ RELATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "currency": (
         "What is the currency code of {s}?",
-        ("{a} is the currency code of {s}.", "The currency code of {s} is {a}.", "{s} pays in {a}."),
+        (
+            "{a} is the currency code of {s}.",
+            "The currency code of {s} is {a}.",
+            "{s} pays in {a}.",
+        ),
     ),
     "continent": (
         "On which continent is {s}?",

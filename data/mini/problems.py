@@ -1,10 +1,12 @@
 """Word problems of the mini family: templates of one to three steps with small numbers.
 
     question    Tom has 12 apples. Tom finds 7 more and gives 4 to Ann. How many apples are left?
-    worked      12+7=19            (what an expert learns, data/word_problems.py)
+    worked      12+7=19
                 19-4=15
                 #### 15
     prose       12+7=19, so Tom has 19 apples. 19-4=15, so 15 apples are left. The answer is 15.
+
+The models are pretrained on the prose; the worked form is what an expert learns.
 """
 
 import random

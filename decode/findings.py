@@ -1,0 +1,99 @@
+"""What the numbers say, in sentences: gains, losses, and what could not be told apart.
+
+A difference is called one only when its 95% interval lies on one side of zero.
+"""
+
+from typing import Any
+
+from .systems import headline, slug
+
+
+def findings(metrics: dict[str, Any]) -> list[str]:
+    """One sentence a base, the most important first; before them, whether the expert learned."""
+    sentences = []
+    expert, antiexpert = metrics["expert"], metrics["antiexpert"]
+    if expert["ci95"][0] <= antiexpert["ci95"][1]:
+        sentences.append(
+            "Training did not clearly improve the small model: the intervals of expert "
+            f"({percent(expert['value'])}%) and anti-expert ({percent(antiexpert['value'])}%) "
+            "overlap, so a proxy has little to pass on."
+        )
+    for entry in metrics["bases"]:
+        if entry["proxy"]:
+            sentences.append(_finding(entry, metrics))
+            sentences += _better_alpha(entry)
+    return sentences
+
+
+def percent(fraction: float) -> str:
+    """26.4 for 0.264."""
+    return f"{fraction * 100:.1f}"
+
+
+def points(fraction: float) -> str:
+    """+3.4 for 0.034, a difference in percentage points."""
+    return f"{fraction * 100:+.1f}"
+
+
+def span(low: float, high: float, signed: bool = False, digits: int = 1) -> str:
+    """An interval in percent, as `[low, high]`."""
+    sign = "+" if signed else ""
+    return f"[{low * 100:{sign}.{digits}f}, {high * 100:{sign}.{digits}f}]"
+
+
+def _finding(entry: dict[str, Any], metrics: dict[str, Any]) -> str:
+    proxy = headline(entry)
+    metric = metrics["metric"].replace("_", " ")
+    values = f"from {percent(entry['base']['value'])}% to {percent(proxy['value'])}%"
+    gain = proxy["gain_over_base"]
+    low, high = gain["ci95"]
+    interval = f"({points(gain['value'])} points, 95% interval {points(low)} to {points(high)})"
+    lead = f"Proxy-tuning {slug(entry['model'])} at alpha {proxy['alpha']:g}"
+    if low > 0:
+        sentence = f"{lead} raises {metric} {values} {interval}"
+    elif high < 0:
+        sentence = f"{lead} hurts: {metric} falls {values} {interval}"
+    else:
+        sentence = f"{lead} makes no measurable difference to {metric}: {values} {interval}"
+    return f"{sentence}{_ceiling(entry, proxy)}. {_against_expert(proxy, metrics)}"
+
+
+def _ceiling(entry: dict[str, Any], proxy: dict[str, Any]) -> str:
+    if entry["tuned"] is None:
+        return "; there is no directly tuned model to compare with"
+    tuned = percent(entry["tuned"]["value"])
+    closed = proxy["gap_closed"]
+    if closed is None:
+        return f"; there is no gap to close, since direct tuning reaches only {tuned}%"
+    if closed["value"] < 0:
+        return f"; the gap to direct tuning ({tuned}%) grows instead of closing"
+    share = f"; that closes {closed['value'] * 100:.0f}% of the gap to direct tuning ({tuned}%"
+    if closed["ci95"] is None:
+        return f"{share}; too small a gap for an interval)"
+    low, high = closed["ci95"]
+    return f"{share}; 95% interval {low * 100:.0f} to {high * 100:.0f})"
+
+
+def _against_expert(proxy: dict[str, Any], metrics: dict[str, Any]) -> str:
+    gain = proxy["gain_over_expert"]
+    low, high = gain["ci95"]
+    difference = (
+        f"({percent(metrics['expert']['value'])}%; difference {points(gain['value'])} points, "
+        f"95% interval {points(low)} to {points(high)})"
+    )
+    if low > 0:
+        return f"It beats its own expert {difference}."
+    if high < 0:
+        return f"It does worse than its expert, the small tuned model alone {difference}."
+    return f"It does not measurably beat its expert, the small tuned model alone {difference}."
+
+
+def _better_alpha(entry: dict[str, Any]) -> list[str]:
+    best = max(entry["proxy"], key=lambda proxy: proxy["value"])
+    shown = headline(entry)
+    if best["value"] <= shown["value"]:
+        return []
+    return [
+        f"Of the alphas tried on {slug(entry['model'])}, {best['alpha']:g} did best "
+        f"({percent(best['value'])}%); it was picked on these very rows, so expect less on others."
+    ]

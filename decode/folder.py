@@ -1,0 +1,146 @@
+"""A run's folder: what is on disk is always whole, and never mixes two settings.
+
+Files are written under a temporary name and renamed; predictions are appended row by row, so a
+killed run keeps every finished row. `claim` records the settings a result was made with and
+refuses to continue it with others.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+EDGE_BYTES = 1 << 20
+
+
+class RunFolder:
+    """`runs/<name>/`: where everything a run leaves behind has its place."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def expert(self) -> Path:
+        return self.path / "expert"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    def reference(self, slug: str) -> Path:
+        """Where the directly tuned base of that name is kept."""
+        return self.path / "references" / slug
+
+    def checkpoints(self, model: Path) -> Path:
+        """Where the unfinished training of `model` (the expert or a reference) is kept."""
+        return self.path / "checkpoints" / model.relative_to(self.path)
+
+    def predictions(self, system: str) -> Path:
+        """The finished rows of one system."""
+        return self.path / "predictions" / f"{system}.jsonl"
+
+    def claim(self, result: Path, settings: dict[str, Any]) -> None:
+        """Record what `result` is made with; a later run must say the same.
+
+        Raises:
+            ValueError: the result exists, or is half done, with other settings; names them.
+        """
+        record = self.path / "settings" / result.relative_to(self.path).with_suffix(".json")
+        wanted = json.loads(json.dumps(settings))
+        if not record.exists():
+            write_json(record, wanted)
+            return
+        found = json.loads(record.read_text("utf-8"))
+        changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+        if changed:
+            key = changed[0]
+            more = f" (and {', '.join(changed[1:])})" if changed[1:] else ""
+            raise ValueError(
+                f"{result} was made with {key} {_brief(found.get(key))}, and this recipe has "
+                f"{_brief(wanted.get(key))}{more}; choose another output_dir, or delete "
+                f"{result} and {record} to make it again"
+            )
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file that may have been cut off while its last line was written.
+
+    A line that was cut off is removed from the file, so that rows can be appended after it.
+    """
+    if not path.exists():
+        return []
+    whole = path.read_bytes()
+    end = whole.rfind(b"\n") + 1
+    if end < len(whole):
+        with path.open("r+b") as file:
+            file.truncate(end)
+    return [json.loads(line) for line in whole[:end].split(b"\n") if line.strip()]
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add one row to a JSON-lines file; it is on its way to disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Replace a JSON-lines file at once."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file at once."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file at once: a reader sees the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)
+
+
+def weights_digest(folder: str) -> str | None:
+    """A short name for the weights in a local folder, None for a hub id.
+
+    Made from the size and both ends (1 MiB each) of every weight file: enough to tell one training
+    from the next, without reading 140 GB.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(EDGE_BYTES))
+            file.seek(max(0, size - EDGE_BYTES))
+            digest.update(file.read(EDGE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def text_digest(texts: Iterable[str]) -> str:
+    """A short name for a list of texts."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

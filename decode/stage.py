@@ -1,0 +1,117 @@
+"""The decode stage of a run: a recipe and a finished expert in, results and report out.
+
+Both entries end with it: `train/sft.py` after training, `decode/run.py` alone. It is the one
+library module here that knows recipes and tasks; the rest of the folder knows neither.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data import EvalRow, Task
+from recipes.schema import Base, Recipe, RecipeError, load_recipe
+
+from .environment import describe_environment
+from .experiment import Contender, Experiment, measure, run
+from .folder import RunFolder, write_json
+from .models import ModelSource
+from .report import write_report
+from .sampling import Sampling
+from .tracking import NullTracker, start_tracking
+
+
+def plan(recipe: Recipe, task: Task, questions: Sequence[EvalRow]) -> Experiment:
+    """The recipe's systems on the task's rows; `expert` is where training will leave it."""
+    folder, decode, small = RunFolder(recipe.output_dir), recipe.decode, recipe.expert
+
+    def contender(base: Base) -> Contender:
+        tuned = str(folder.reference(base.slug)) if base.tune_reference else base.tuned
+        options = {"dtype": base.dtype, "trust_remote_code": base.trust_remote_code}
+        return Contender(
+            ModelSource(base.model, base.revision, **options),
+            None if tuned is None else ModelSource(tuned, None, **options),
+        )
+
+    return Experiment(
+        task=task.name,
+        metric=task.metric,
+        questions=questions,
+        score=_pair_score(task),
+        stop=task.stop,
+        max_new_tokens=decode.max_new_tokens or task.max_new_tokens,
+        sampling=Sampling(decode.temperature, decode.top_k, decode.top_p, recipe.seed),
+        antiexpert=ModelSource(small.model, small.revision, small.dtype, small.trust_remote_code),
+        expert=ModelSource(str(folder.expert), None, small.dtype, small.trust_remote_code),
+        contenders=tuple(map(contender, decode.bases)),
+        alphas=decode.alphas,
+        expert_is_chat=small.prompt == "chat",
+        vocabulary=decode.vocabulary,
+        batch_size=decode.batch_size,
+        device=decode.device,
+    )
+
+
+def decode_stage(recipe: Recipe, experiment: Experiment, tracker: NullTracker) -> dict[str, Any]:
+    """Every system's predictions, metrics.json, plots and report.md, and all of it to W&B.
+
+    Returns:
+        The contents of metrics.json.
+    """
+    folder = RunFolder(recipe.output_dir)
+    predictions = run(experiment, folder)
+    metrics = measure(experiment, predictions)
+    environment = describe_environment()
+    write_json(folder.metrics, metrics)
+    write_json(folder.environment, environment)
+    write_report(folder.path, metrics, predictions, recipe.model_dump(mode="json"), environment)
+    tracker.results(metrics)
+    tracker.predictions(predictions)
+    tracker.images({f"plots/{path.stem}": path for path in sorted(folder.plots.glob("*.png"))})
+    return metrics
+
+
+def track(recipe: Recipe, job_type: str, is_main_process: bool = True) -> NullTracker:
+    """The tracker of the recipe's run, with the recipe and the environment as its config."""
+    return start_tracking(
+        recipe.wandb.model_dump(),
+        Path(recipe.output_dir),
+        recipe.name,
+        job_type,
+        {**recipe.model_dump(mode="json"), "environment": describe_environment()},
+        is_main_process=is_main_process,
+    )
+
+
+def _pair_score(task: Task) -> Callable[[str, tuple[str, ...]], tuple[str, float]]:
+    def score(completion: str, answers: tuple[str, ...]) -> tuple[str, float]:
+        found = task.score(completion, answers)
+        return found.prediction, found.value
+
+    return score
+
+
+def recipe_from_command_line(description: str | None) -> Recipe:
+    """The recipe and overrides an entry was called with; exits with one line if they are wrong."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", help="a YAML file, such as recipes/mini/facts.yaml")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")
+    arguments = parser.parse_args()
+    try:
+        return load_recipe(arguments.recipe, arguments.overrides)
+    except RecipeError as error:
+        sys.exit(f"error: {error}")
+
+
+def start_logging() -> bool:
+    """Configure logging, on the main process only; returns whether this is it (rank zero)."""
+    is_main_process = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for package in ("train", "decode"):
+        logging.getLogger(package).setLevel(logging.INFO if is_main_process else logging.ERROR)
+    return is_main_process

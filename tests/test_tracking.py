@@ -1,0 +1,221 @@
+"""W&B as users meet it: each case in a process of its own, without their keys and settings."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from decode.connection import is_reachable, probe_address
+from decode.metrics import BaseScores, summarize
+from decode.tracking import NullTracker, predictions_table, result_values, start_tracking
+
+FAKE_KEY = "0123456789abcdef" * 2 + "01234567"
+SETTINGS = {"project": "proxy", "entity": None, "group": "g", "tags": ["t"], "mode": "online"}
+USE_TRACKER = """
+import json, logging, sys
+from pathlib import Path
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+from decode.tracking import start_tracking
+run_dir = Path(sys.argv[1])
+settings = json.loads(sys.argv[2])
+tracker = start_tracking(settings, run_dir, "mini", "train", {"seed": 1})
+tracker.log({"train/loss": 2.5}, step=7)
+tracker.summary({"eval/facts/expert": 0.5})
+row = {"id": "a", "prompt": "Q", "answers": ["x"], "prediction": "x", "score": 1.0}
+tracker.predictions({"expert": [row], "base-large": [{**row, "prediction": "y", "score": 0.0}]})
+expert = run_dir / "expert"
+expert.mkdir()
+(expert / "model.safetensors").write_bytes(b"weights")
+tracker.artifact(expert, "mini-expert", metadata={"seed": 1})
+if len(sys.argv) > 3:
+    import wandb
+    wandb.run.finish()
+    tracker.log({"late": 1}); tracker.log({"late": 2})
+tracker.finish()
+print("on" if tracker.is_on else "off")
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs USE_TRACKER in a fresh process: (arguments, environment) -> process and seconds."""
+
+    def run(settings, *arguments, **environment):
+        clean = {key: text for key, text in os.environ.items() if not key.startswith("WANDB")}
+        home = tmp_path / "home"
+        home.mkdir(exist_ok=True)
+        clean |= {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])}
+        clean |= {"NETRC": str(home / "netrc"), "no_proxy": "*"} | environment
+        started = time.monotonic()
+        process = subprocess.run(
+            [sys.executable, "-c", USE_TRACKER, tmp_path / "run", json.dumps(settings), *arguments],
+            env=clean, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
+        return process, time.monotonic() - started
+
+    return run
+
+
+def records(run_dir):
+    """The records of the one offline run below `run_dir`."""
+    (file,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    tool = shutil.which("wandb", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert tool is not None
+    listed = subprocess.run(
+        [tool, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in listed.stdout.splitlines()]
+
+
+def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
+    process, _ = launch(SETTINGS)
+    assert process.stdout == "on\n"
+    run_dir = tmp_path / "run"
+    run_id = (run_dir / "wandb" / "run_id").read_text().strip()
+    messages = [line for line in process.stderr.splitlines() if line]
+    assert len(messages) == 1, process.stderr
+    assert "no API key found" in messages[0]
+    assert f"wandb sync {run_dir}/wandb/offline-run-*-{run_id}" in messages[0]
+
+    found = records(run_dir)
+    (run,) = (record["run"] for record in found if record["type"] == "run")
+    assert run["run_id"] == run_id
+    assert (run["project"], run["display_name"]) == ("proxy", "mini")
+    assert run["run_group"] == "g"
+    assert run["config"]["update"]["seed"] == 1
+    text = json.dumps(found)
+    assert "train/global_step" in text and "eval/facts/expert" in text
+    assert "mini-expert" in text
+    (table,) = run_dir.glob("wandb/offline-run-*/files/media/table/*.json")
+    systems = ["expert", "expert score", "base-large", "base-large score"]
+    assert json.loads(table.read_text()) == {
+        "columns": ["id", "prompt", "answers", *systems],
+        "data": [["a", "Q", "x", "x", 1.0, "y", 0.0]],
+    }
+    copies = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not any(path.read_bytes() == b"weights" for path in copies)
+
+
+def test_an_unreachable_host_is_found_out_soon_and_said_once(launch, tmp_path):
+    process, seconds = launch(SETTINGS, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY=FAKE_KEY)
+    assert seconds < 15
+    messages = [line for line in process.stderr.splitlines() if line]
+    assert len(messages) == 1, process.stderr
+    assert "127.0.0.1:9 does not answer" in messages[0]
+    assert len(records(tmp_path / "run")) > 5
+    for path in (tmp_path / "run").rglob("*"):
+        assert not path.is_file() or FAKE_KEY.encode() not in path.read_bytes(), path
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_error(401)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_key_that_the_server_refuses_leaves_the_run_offline(launch, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    process, _ = launch(SETTINGS, WANDB_BASE_URL=url, WANDB_API_KEY=FAKE_KEY)
+    server.shutdown()
+    messages = [line for line in process.stderr.splitlines() if "decode.tracking" in line]
+    assert len(messages) == 1, process.stderr
+    assert "401" in messages[0] and "wandb sync" in messages[0]
+    assert any(record["type"] == "exit" for record in records(tmp_path / "run"))
+
+
+def test_a_run_that_is_over_is_reported_once_and_ends_nothing(launch, tmp_path):
+    kept = tmp_path / "run" / "wandb" / "run_id"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("abcd1234\n")  # of an earlier start, which this one continues
+    process, _ = launch(SETTINGS, "finish early", WANDB_MODE="offline")
+    messages = [line for line in process.stderr.splitlines() if line]
+    assert ["as asked" in line for line in messages] == [True, False], process.stderr
+    assert "stopped taking data" in messages[1]
+    (folder,) = kept.parent.glob("offline-run-*")
+    assert folder.name.endswith("abcd1234")
+
+
+@pytest.mark.parametrize(
+    ("change", "environment"),
+    [
+        ({"mode": "disabled"}, None),
+        ({"project": None}, None),
+        ({}, "disabled"),
+    ],
+)
+def test_switched_off_it_leaves_no_trace(tmp_path, monkeypatch, change, environment):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if environment:
+        monkeypatch.setenv("WANDB_MODE", environment)
+    tracker = start_tracking({**SETTINGS, **change}, tmp_path, "mini", "train", {})
+    assert type(tracker) is NullTracker
+    assert not tracker.is_on and tracker.url is None
+    tracker.log({"a": 1}, step=1)
+    tracker.summary({"a": 1})
+    tracker.results({})
+    tracker.predictions({})
+    tracker.images({"a": tmp_path / "none.png"})
+    tracker.artifact(tmp_path, "expert")
+    tracker.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_processes_track_nothing(tmp_path):
+    tracker = start_tracking(SETTINGS, tmp_path, "mini", "train", {}, is_main_process=False)
+    assert not tracker.is_on
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_result_keys():
+    base = BaseScores("x/large", [0.0, 0.0], [1.0, 1.0], {0.5: [1.0, 0.0]})
+    values = result_values(summarize("facts", "exact_match", [0, 0], [1, 0], [base]))
+    assert values["eval/facts/expert"] == 0.5
+    assert values["eval/facts/tuned-large"] == 1.0
+    assert values["eval/facts/proxy-large-alpha0.5"] == 0.5
+    assert values["eval/facts/proxy-large-alpha0.5_low"] < 0.5
+    assert values["eval/facts/gap_closed/large/alpha0.5"] == 0.5
+    assert values["eval/facts/gain_over_base/large/alpha0.5"] == 0.5
+    assert values["eval/facts/gain_over_expert/large/alpha0.5"] == 0.0
+    assert all(isinstance(value, float) for value in values.values())
+    untuned = BaseScores("x/large", [0.0, 0.0], None, {0.5: [1.0, 0.0]})
+    values = result_values(summarize("facts", "exact_match", [0, 0], [1, 0], [untuned]))
+    assert not any("gap_closed" in key for key in values)
+
+
+def test_a_table_needs_the_same_rows():
+    row = {"id": "a", "prompt": "Q", "answers": ["x"], "prediction": "x", "score": 1.0}
+    with pytest.raises(ValueError, match="not the same rows"):
+        predictions_table({"expert": [row], "base-large": [{**row, "id": "b"}]})
+
+
+def test_the_probe_knocks_at_the_proxy_when_there_is_one(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert probe_address("https://api.wandb.ai") == ("api.wandb.ai", 443)
+    assert probe_address("http://127.0.0.1:9") == ("127.0.0.1", 9)
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    assert probe_address("https://api.wandb.ai") == ("proxy.example", 3128)
+    monkeypatch.setenv("no_proxy", "api.wandb.ai")
+    assert probe_address("https://api.wandb.ai") == ("api.wandb.ai", 443)
+
+
+def test_a_name_that_is_never_looked_up_costs_no_more_than_the_limit(monkeypatch):
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: time.sleep(5))
+    started = time.monotonic()
+    assert not is_reachable("api.example", 443, timeout_s=0.2)
+    assert time.monotonic() - started < 2

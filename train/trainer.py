@@ -1,0 +1,99 @@
+"""Fine-tuning one model with TRL: LoRA or full, whatever accelerate and DeepSpeed provide."""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoTokenizer, TrainerCallback, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import SFTConfig, SFTTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def sft_config(sft: dict[str, Any], seed: int, output_dir: Path, run_name: str) -> SFTConfig:
+    """TRL's configuration: the recipe's keys as they are, and the few that are ours."""
+    ours = {"output_dir": str(output_dir), "seed": seed, "run_name": run_name}
+    # Curves go through TrackingCallback, which keeps an expert's and a reference's apart.
+    return SFTConfig(
+        **{"use_cpu": not torch.cuda.is_available(), **sft, **ours, "report_to": "none"}
+    )
+
+
+def train(
+    model: str,
+    model_init: dict[str, Any],
+    rows: Sequence[dict[str, str]],
+    config: SFTConfig,
+    adapter: dict[str, Any] | None,
+    target: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    """Fine-tune `model` on prompt/completion rows and leave the result in `target`.
+
+    The loss is taken on completions only. Training goes on from the newest complete checkpoint in
+    `config.output_dir`. `target` appears when everything in it is written.
+
+    Args:
+        model: hub id or folder.
+        model_init: from_pretrained's keys (dtype, revision, trust_remote_code).
+        rows: {"prompt", "completion"} each.
+        adapter: peft.LoraConfig keys; None tunes all weights.
+        target: an adapter or whole weights, with the tokenizer.
+    """
+    state = PartialState()
+    set_seed(config.seed)
+    if Path(model).is_dir():
+        model = str(Path(model).resolve())  # an adapter records it as given
+    remote = {key: model_init[key] for key in ("revision", "trust_remote_code")}
+    tokenizer = AutoTokenizer.from_pretrained(model, **remote)
+    config.model_init_kwargs = {**model_init, **(config.model_init_kwargs or {})}
+    trainer = SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(list(rows)),
+        processing_class=tokenizer,
+        peft_config=None if adapter is None else LoraConfig(**{"task_type": "CAUSAL_LM", **adapter}),
+        callbacks=list(callbacks),
+    )
+    checkpoint = newest_complete_checkpoint(Path(config.output_dir))
+    if checkpoint is not None:
+        logger.info("training goes on from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    partial = target.with_name(f"{target.name}.partial")
+    if state.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    state.wait_for_everyone()
+    trainer.save_model(str(partial))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        tokenizer.save_pretrained(partial)
+        log = json.dumps(trainer.state.log_history, indent=1)
+        (partial / "training_log.json").write_text(log + "\n", "utf-8")
+        partial.replace(target)
+        shutil.rmtree(config.output_dir, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def newest_complete_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that was written to its end, or None.
+
+    transformers takes the highest number, whole or not; the trainer's state is written last, so a
+    checkpoint without it was cut off.
+    """
+    numbered = [
+        (int(match[1]), path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name))
+    ]
+    complete = [pair for pair in numbered if (pair[1] / "trainer_state.json").is_file()]
+    return max(complete)[1] if complete else None
