@@ -42,10 +42,20 @@ class SlotLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         slots, span = self.cache.slots, self.cache.span
-        index = (self.cache.slot_ids.to(self.device), slice(None), self.cache.positions.to(self.device))
+        index = (
+            self.cache.slot_ids.to(self.device),
+            slice(None),
+            self.cache.positions.to(self.device),
+        )
         self.keys[index] = key_states.transpose(1, 2)  # (B, T, H, D)
         self.values[index] = value_states.transpose(1, 2)
         return self.keys[slots, :, :span], self.values[slots, :, :span]
+
+    def move(self, source: int, target: int) -> None:
+        """Copy the row in slot `source` over the one in slot `target`."""
+        if self.keys is not None and self.values is not None:
+            self.keys[target] = self.keys[source]
+            self.values[target] = self.values[source]
 
     def get_seq_length(self) -> int:
         return self.cache.span
@@ -61,7 +71,8 @@ class SlotCache(Cache):
     """The cache transformers' models write to; `aim` says where before each forward."""
 
     def __init__(self, num_layers: int, num_slots: int, capacity: int) -> None:
-        super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
+        self._slot_layers = [SlotLayer(self) for _ in range(num_layers)]
+        super().__init__(layers=[*self._slot_layers])
         self.num_slots = num_slots
         self.capacity = capacity
         self.span = 0
@@ -82,7 +93,5 @@ class SlotCache(Cache):
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
         """Copy the row in slot `source` over the one in slot `target`."""
-        for layer in self.layers:
-            if layer.is_initialized:
-                layer.keys[target] = layer.keys[source]
-                layer.values[target] = layer.values[source]
+        for layer in self._slot_layers:
+            layer.move(source, target)

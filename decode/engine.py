@@ -45,7 +45,7 @@ class Stops:
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The completion as text, cut before the earliest stop string."""
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        text = self._decode(token_ids)
         cuts = [text.find(stop) for stop in self.strings if stop in text]
         return text[: min(cuts)] if cuts else text
 
@@ -57,10 +57,15 @@ class Stops:
             # A token holds at least one byte, so a stop that ends in the newest token begins
             # within this many; the margin keeps partly decoded characters out of the way.
             window = max(len(stop.encode()) for stop in self.strings) + 8
-            tail = self.tokenizer.decode(token_ids[-window:], skip_special_tokens=True)
+            tail = self._decode(token_ids[-window:])
             if any(stop in tail for stop in self.strings):
                 return "stop"
         return "length" if len(token_ids) == limit else None
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        assert isinstance(text, str), "one row decodes to one text"
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,5 @@ def generate(
             row.token_ids.append(token)
             reason = stops.reason(row.token_ids, max_new_tokens)
             if reason is not None:
-                yield Completion(
-                    row.index, stops.text(row.token_ids), tuple(row.token_ids), reason
-                )
+                yield Completion(row.index, stops.text(row.token_ids), tuple(row.token_ids), reason)
                 free.append(slot)

@@ -35,7 +35,11 @@ def _git(*arguments: str) -> str | None:
     folder = Path(__file__).parent
     try:
         done = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", folder, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None  # not a checkout, or no git: the rest still says much

@@ -311,7 +311,9 @@ def _complete(
             if batch_size == 1:
                 raise
             batch_size //= 2
-            logger.warning("%s: out of memory, going on with batches of %d", system.name, batch_size)
+            logger.warning(
+                "%s: out of memory, going on with batches of %d", system.name, batch_size
+            )
         missing = [i for i, question in enumerate(questions) if question.id not in rows]
     bar.close()
     ordered = [rows[question.id] for question in questions]

@@ -1,6 +1,6 @@
 """The arithmetic of proxy-tuning: three models' logits become one (paper, section 2).
 
-    p(x_t | x_<t) = softmax( s_base + alpha * (s_expert - s_antiexpert) )
+p(x_t | x_<t) = softmax( s_base + alpha * (s_expert - s_antiexpert) )
 """
 
 import torch

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -71,7 +71,9 @@ def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
         )
     except OSError as error:
         raise ValueError(_not_found("weights", source, error)) from error
-    return model.eval() if placement else model.to(device).eval()
+    if not placement:
+        nn.Module.to(model, device)
+    return model.eval()
 
 
 def check_architecture(config: PretrainedConfig, name: str) -> None:
@@ -86,7 +88,7 @@ def check_architecture(config: PretrainedConfig, name: str) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """ "auto" as a device: the CPU without a GPU, "cuda" with one, "auto" (sharded) with several."""
+    """What "auto" means here: the CPU, the one GPU, or "auto" again for several (sharded)."""
     if device != "auto":
         return device
     num_gpus = torch.cuda.device_count()

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
-import torch
 from peft import PeftConfig, PeftModel
-from peft.tuners.lora import LoraLayer
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -38,8 +38,8 @@ class AdaptedLinear(nn.Module):
     def __init__(self, lora: LoraLinear, adapted: AdaptedRows) -> None:
         super().__init__()
         self.base_layer = lora.base_layer
-        self.lora_a = lora.lora_A["default"]
-        self.lora_b = lora.lora_B["default"]
+        self.lora_a = cast(nn.Linear, lora.lora_A["default"])
+        self.lora_b = cast(nn.Linear, lora.lora_B["default"])
         self.scaling = lora.scaling["default"]
         self.adapted = adapted
 
@@ -54,10 +54,10 @@ class AdaptedLinear(nn.Module):
 
 def share_weights(expert: PeftModel) -> tuple[PreTrainedModel, AdaptedRows] | None:
     """The expert's base model with switchable adapters, or None if these are not plain LoRA."""
-    model = expert.base_model.model
+    model = cast(PreTrainedModel, expert.base_model.model)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]
     config = expert.peft_config["default"]
-    is_plain = not config.modules_to_save and all(
+    is_plain = not getattr(config, "modules_to_save", None) and all(
         type(layer) is LoraLinear
         and isinstance(layer.base_layer, nn.Linear)
         and not layer.lora_variant  # DoRA and its kind
@@ -69,7 +69,8 @@ def share_weights(expert: PeftModel) -> tuple[PreTrainedModel, AdaptedRows] | No
     adapted = AdaptedRows()
     for name, layer in layers:
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, AdaptedLinear(layer, adapted))
+        linear = AdaptedLinear(cast(LoraLinear, layer), adapted)
+        setattr(model.get_submodule(parent), child, linear)
     return model, adapted
 
 

@@ -1,16 +1,19 @@
 """A large model steered by a small expert: three models that decode as one.
 
-    from decode import ProxyTuned
+from decode import ProxyTuned
 
-    model = ProxyTuned.from_pretrained(
-        "meta-llama/Llama-2-13b-hf", expert="runs/gsm7b/expert", antiexpert="meta-llama/Llama-2-7b-hf"
-    )
-    for completion in model.generate(["Question: What is 6 x 7?\\nAnswer:"], max_new_tokens=32):
-        print(completion.text)
+model = ProxyTuned.from_pretrained(
+    "meta-llama/Llama-2-13b-hf",
+    expert="runs/gsm7b/expert",
+    antiexpert="meta-llama/Llama-2-7b-hf",
+)
+completions = model.generate(["Name a prime number above 20."], max_new_tokens=32)
+print(completions[0].text)
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -95,7 +98,9 @@ class RoleTokenizers:
     expert: PreTrainedTokenizerBase
     antiexpert: PreTrainedTokenizerBase
 
-    def encode(self, prompt: str, expert_prompt: str | None = None, chat: bool = False) -> RolePrompt:
+    def encode(
+        self, prompt: str, expert_prompt: str | None = None, chat: bool = False
+    ) -> RolePrompt:
         """The prompt as each role reads it; `chat` puts the expert's in its chat template."""
         return RolePrompt(
             encode(self.base, prompt),
@@ -210,7 +215,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool = False) 
         )
     if not ids:
         raise ValueError("an empty prompt has no token to continue; give it at least one")
-    return list(ids)
+    return cast(list[int], ids)
 
 
 def _source(model: str | ModelSource) -> ModelSource:

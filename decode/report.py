@@ -51,7 +51,10 @@ def write_report(
             "command" in it is shown as the command that was given.
     """
     plot_systems(metrics, run_dir / "plots" / "systems.png")
-    has_alphas = plot_alpha(metrics, run_dir / "plots" / "alpha.png")
+    alpha_picture = run_dir / "plots" / "alpha.png"
+    has_alphas = plot_alpha(metrics, alpha_picture)
+    if not has_alphas:  # one of an earlier, longer list of alphas would tell another story
+        alpha_picture.unlink(missing_ok=True)
     sections = [
         f"# {recipe.get('name', metrics['task'])}: {metrics['task']}",
         "\n".join(f"- {sentence}" for sentence in findings(metrics)),

@@ -16,6 +16,7 @@ from recipes.schema import save_recipe
 
 
 def main() -> None:
+    """Recipe, data, models, run, report."""
     recipe = recipe_from_command_line(__doc__)
     start_logging()
     folder = RunFolder(recipe.output_dir)

@@ -5,9 +5,9 @@ would otherwise prompt for a key, fail without a terminal, or wait minutes for a
 or a network the run goes on offline and says so once. Failures later on are said once and never end
 a run. Keys: `eval/<task>/<system>`, `eval/<task>/gap_closed/<base slug>/alpha<a>`.
 
-transformers' WandbCallback (`report_to="wandb"`) logs into the run that is active when training
-begins, so start tracking before the trainer. It plots everything against `train/global_step`
-(transformers/integrations/integration_utils.py, `WandbCallback.setup`); so does `Tracker.log`.
+A key that ends in `/step` becomes the x-axis of its neighbours: `train/step` that of `train/*`.
+W&B's own step is left alone, since it may only grow. transformers' WandbCallback would log into the
+run that is active when training begins (`report_to="wandb"`, `WandbCallback.setup`).
 """
 
 import logging
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .connection import find_obstacle
+from .dashboard import predictions_table, result_values
 from .folder import write_text
-from .systems import measured_systems, slug
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class NullTracker:
         return None
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Record values, at a training step if one is given."""
+        """Record values; a step, if given, is recorded as `train/step`."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Record values of the run as a whole."""
@@ -78,6 +78,7 @@ class Tracker(NullTracker):
         self._wandb = wandb
         self._run = run
         self._has_failed = False
+        self._axes: set[str] = set()
 
     @property
     def is_on(self) -> bool:
@@ -88,9 +89,16 @@ class Tracker(NullTracker):
         return self._run.url
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        # W&B's own step only ever grows and the trainer advances it: a step is a value of its own.
-        at = {} if step is None else {"train/global_step": step}
-        self._try(lambda: self._run.log({**values, **at}))
+        at = {} if step is None else {"train/step": step}
+
+        def send() -> None:
+            for key in {**values, **at}:
+                if key.endswith("/step") and key not in self._axes:
+                    self._run.define_metric(key.removesuffix("step") + "*", step_metric=key)
+                    self._axes.add(key)
+            self._run.log({**values, **at})
+
+        self._try(send)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._try(lambda: self._run.summary.update(dict(values)))
@@ -222,54 +230,6 @@ def start_tracking(
     else:
         logger.info("W&B: %s", run.url)
     return Tracker(run)
-
-
-def result_values(metrics: dict[str, Any]) -> dict[str, float]:
-    """W&B keys and values of a `metrics.json`; intervals under `<key>_low` and `<key>_high`."""
-    prefix = f"eval/{metrics['task']}"
-    values: dict[str, float] = {}
-
-    def add(key: str, entry: dict[str, Any]) -> None:
-        values[f"{prefix}/{key}"] = entry["value"]
-        if entry["ci95"] is not None:
-            values[f"{prefix}/{key}_low"], values[f"{prefix}/{key}_high"] = entry["ci95"]
-
-    for system in measured_systems(metrics):
-        add(system.name, {"value": system.value, "ci95": (system.low, system.high)})
-        if system.proxy is not None:
-            at = f"{slug(system.base_model or '')}/alpha{system.alpha:g}"
-            for measure in ("gain_over_base", "gain_over_expert", "gap_closed"):
-                if system.proxy[measure] is not None:
-                    add(f"{measure}/{at}", system.proxy[measure])
-    return values
-
-
-def predictions_table(
-    predictions: Mapping[str, Sequence[dict[str, Any]]],
-) -> tuple[list[str | int], list[Sequence[Any]]]:
-    """Columns and rows: id, prompt, answers, then each system's prediction and score.
-
-    Raises:
-        ValueError: the systems did not answer the same rows in the same order.
-    """
-    columns: list[str | int] = ["id", "prompt", "answers"]
-    for system in predictions:
-        columns += [system, f"{system} score"]
-    ids = {system: [row["id"] for row in rows] for system, rows in predictions.items()}
-    first = next(iter(ids), None)
-    for system, own in ids.items():
-        if first is not None and own != ids[first]:
-            raise ValueError(
-                f"predictions of '{system}' ({len(own)} rows) and '{first}' ({len(ids[first])} "
-                "rows) are not the same rows in the same order; decode them again"
-            )
-    rows: list[Sequence[Any]] = []
-    for answers in zip(*predictions.values(), strict=True):
-        row = [answers[0]["id"], answers[0]["prompt"], " | ".join(answers[0]["answers"])]
-        for answer in answers:
-            row += [answer["prediction"], answer["score"]]
-        rows.append(row)
-    return columns, rows
 
 
 def _kept_run_id(run_dir: Path) -> str:

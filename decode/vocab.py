@@ -28,7 +28,9 @@ class Vocabulary:
     def fit(self, logits: Tensor) -> Tensor:
         """(batch, any width) logits to (batch, size): padding cut, missing ids as zeros."""
         missing = self.size - logits.shape[-1]
-        return torch.nn.functional.pad(logits, (0, missing)) if missing > 0 else logits[:, : self.size]
+        return (
+            torch.nn.functional.pad(logits, (0, missing)) if missing > 0 else logits[:, : self.size]
+        )
 
 
 def tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from conftest import ARCHITECTURES, byte_tokenizer, tiny_model
+
 from decode.engine import Stops, generate
 from decode.models import LanguageModel
 from decode.pair import TwoModels
 from decode.proxy import RolePrompt, Steered
-from decode.sampling import Sampling, choose
+from decode.sampling import Sampling, choose, warp
 from decode.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()
@@ -100,7 +101,9 @@ def test_base_equal_to_antiexpert_is_the_expert():
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0, None, 0.9, 3)], ids=["greedy", "drawn"])
 def test_a_row_does_not_depend_on_its_neighbours(trio, batch_size, sampling):
     model = steered(*trio)
-    alone = [run(model, same([ids]), 1, sampling=sampling, indices=[i])[0] for i, ids in enumerate(IDS)]
+    alone = [
+        run(model, same([ids]), 1, sampling=sampling, indices=[i])[0] for i, ids in enumerate(IDS)
+    ]
     assert run(model, same(IDS), batch_size, sampling=sampling) == alone
     backwards = run(
         model, same(IDS)[::-1], batch_size, sampling=sampling, indices=range(len(IDS))[::-1]
@@ -150,7 +153,9 @@ def test_a_stop_string_across_tokens_is_cut_from_the_text(trio):
 def test_padded_vocabulary_and_banned_ids_are_never_sampled():
     models = [tiny_model(seed, vocab_size=320, sharpness=0.0) for seed in range(3)]
     flat = Sampling(temperature=1.0, seed=1)
-    tokens = run(steered(*models), same(IDS), sampling=flat, limit=200, banned_ids=[256, *range(65, 91)])
+    tokens = run(
+        steered(*models), same(IDS), sampling=flat, limit=200, banned_ids=[256, *range(65, 91)]
+    )
     seen = {token for row in tokens for token in row}
     assert max(seen) < 258
     assert len(seen) > 200
@@ -166,10 +171,10 @@ def test_draws_follow_the_combined_distribution(trio):
     model.open([prompt], 1, 1)
     model.prefill([prompt], [0])
     logits = model.next_logits(1)
-    from decode.sampling import warp
-
     target = warp(logits, sampling)[0]
-    uniforms = torch.rand(num_draws, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    uniforms = torch.rand(
+        num_draws, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     drawn = choose(logits.expand(num_draws, -1), sampling, uniforms)
     found = torch.bincount(drawn, minlength=len(target)) / num_draws
     noise = (target * (1 - target) / num_draws).sqrt()

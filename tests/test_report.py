@@ -110,7 +110,9 @@ def test_report_shows_wins_and_losses(tmp_path):
     assert "````text\nprompt:" in text  # the completion's own fence stays inside
 
 
-def test_one_alpha_needs_no_second_picture(tmp_path):
+def test_one_alpha_needs_no_second_picture_and_keeps_no_old_one(tmp_path):
+    metrics = measure(proxy={0.5: 60, 1.0: 110})
+    write_report(tmp_path, metrics, predict(metrics), RECIPE, {})
     metrics = measure()
     write_report(tmp_path, metrics, predict(metrics), RECIPE, {})
     assert not (tmp_path / "plots" / "alpha.png").exists()

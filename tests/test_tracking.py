@@ -13,18 +13,22 @@ from threading import Thread
 import pytest
 
 from decode.connection import is_reachable, probe_address
+from decode.dashboard import predictions_table, result_values
 from decode.metrics import BaseScores, summarize
-from decode.tracking import NullTracker, predictions_table, result_values, start_tracking
+from decode.tracking import NullTracker, start_tracking
 
 FAKE_KEY = "0123456789abcdef" * 2 + "01234567"
 SETTINGS = {"project": "proxy", "entity": None, "group": "g", "tags": ["t"], "mode": "online"}
 USE_TRACKER = """
-import json, logging, sys
+import json, logging, sys, types
 from pathlib import Path
+package = types.ModuleType("decode")  # the module alone: the whole package imports torch
+package.__path__ = [sys.argv[1]]
+sys.modules["decode"] = package
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 from decode.tracking import start_tracking
-run_dir = Path(sys.argv[1])
-settings = json.loads(sys.argv[2])
+run_dir = Path(sys.argv[2])
+settings = json.loads(sys.argv[3])
 tracker = start_tracking(settings, run_dir, "mini", "train", {"seed": 1})
 tracker.log({"train/loss": 2.5}, step=7)
 tracker.summary({"eval/facts/expert": 0.5})
@@ -34,7 +38,7 @@ expert = run_dir / "expert"
 expert.mkdir()
 (expert / "model.safetensors").write_bytes(b"weights")
 tracker.artifact(expert, "mini-expert", metadata={"seed": 1})
-if len(sys.argv) > 3:
+if len(sys.argv) > 4:
     import wandb
     wandb.run.finish()
     tracker.log({"late": 1}); tracker.log({"late": 2})
@@ -51,11 +55,12 @@ def launch(tmp_path):
         clean = {key: text for key, text in os.environ.items() if not key.startswith("WANDB")}
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
-        clean |= {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])}
-        clean |= {"NETRC": str(home / "netrc"), "no_proxy": "*"} | environment
+        clean |= {"HOME": str(home), "NETRC": str(home / "netrc"), "no_proxy": "*"} | environment
+        package = Path(__file__).parents[1] / "decode"
+        run_dir = tmp_path / "run"
         started = time.monotonic()
         process = subprocess.run(
-            [sys.executable, "-c", USE_TRACKER, tmp_path / "run", json.dumps(settings), *arguments],
+            [sys.executable, "-c", USE_TRACKER, package, run_dir, json.dumps(settings), *arguments],
             env=clean, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
@@ -93,7 +98,9 @@ def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
     assert run["run_group"] == "g"
     assert run["config"]["update"]["seed"] == 1
     text = json.dumps(found)
-    assert "train/global_step" in text and "eval/facts/expert" in text
+    (axis,) = (record["metric"] for record in found if record["type"] == "metric")
+    assert (axis["glob_name"], axis["step_metric"]) == ("train/*", "train/step")
+    assert "train/loss" in text and "eval/facts/expert" in text
     assert "mini-expert" in text
     (table,) = run_dir.glob("wandb/offline-run-*/files/media/table/*.json")
     systems = ["expert", "expert score", "base-large", "base-large score"]

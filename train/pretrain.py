@@ -25,13 +25,15 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
+from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from data.mini.stream import SHARES, Stream
-from data.mini.tokenizer import BOS_ID, EOS, EOS_ID, PAD_ID, build_tokenizer
+from data.mini.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer, for_transformers
 
 logger = logging.getLogger("pretrain")
 
@@ -63,14 +65,18 @@ class PretrainRecipe(BaseModel):
     only: list[str]
     """Which of `models` this run makes, in order."""
     vocab_size: PositiveInt
+    """Entries of the tokenizer."""
     num_steps: PositiveInt
+    """Optimizer steps of each model."""
     rows_per_step: PositiveInt
     row_tokens: PositiveInt
+    """Rows of packed documents, and the models' longest context."""
     warmup_steps: PositiveInt
     muon_lr: PositiveFloat
     adamw_lr: PositiveFloat
     weight_decay: NonNegativeFloat
     checkpoint_steps: PositiveInt
+    """A killed run repeats at most so many steps."""
 
 
 def load_recipe(path: str, overrides: list[str]) -> PretrainRecipe:
@@ -95,9 +101,7 @@ def load_recipe(path: str, overrides: list[str]) -> PretrainRecipe:
     return recipe
 
 
-def batch_ids(
-    stream: Stream, tokenizer: PreTrainedTokenizerFast, recipe: PretrainRecipe, step: int
-) -> Tensor:
+def batch_ids(stream: Stream, tokenizer: Tokenizer, recipe: PretrainRecipe, step: int) -> Tensor:
     """The (rows, tokens) int64 batch of `step`: whole documents, each ended by EOS, then padding.
 
     A document goes to the first row with room for it, so that no row starts inside one.
@@ -107,7 +111,7 @@ def batch_ids(
     num_misses = 0
     while num_misses < 20:
         text = stream.document(rng, step / recipe.num_steps)
-        ids = [*tokenizer.backend_tokenizer.encode(text).ids, EOS_ID]
+        ids = [*tokenizer.encode(text).ids, EOS_ID]
         room = recipe.row_tokens - len(ids)
         row = next((row for row in rows if len(row) <= room), None)
         if row is None:
@@ -152,7 +156,7 @@ def build_optimizers(model: LlamaForCausalLM, recipe: PretrainRecipe) -> list[Op
 
 
 def train_model(
-    name: str, stream: Stream, tokenizer: PreTrainedTokenizerFast, recipe: PretrainRecipe
+    name: str, stream: Stream, tokenizer: Tokenizer, recipe: PretrainRecipe
 ) -> LlamaForCausalLM:
     """models[name], trained; continues from its checkpoint in `work_dir` if there is one."""
     torch.manual_seed(recipe.seed)
@@ -201,15 +205,16 @@ def train_model(
 def losses_by_kind(
     model: LlamaForCausalLM,
     stream: Stream,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     recipe: PretrainRecipe,
 ) -> dict[str, float]:
     """Mean loss in nats a token on 64 fresh documents of each kind, one a row."""
     losses = {}
     for kind in SHARES:
         rng = random.Random(f"losses-{recipe.seed}-{kind}")
-        texts = [stream.of_kind(kind, rng) + EOS for _ in range(64)]
-        ids = tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
+        texts = [stream.of_kind(kind, rng) for _ in range(64)]
+        rows = [torch.tensor([*tokenizer.encode(text).ids, EOS_ID]) for text in texts]
+        ids = pad_sequence(rows, batch_first=True, padding_value=PAD_ID)
         labels = ids.masked_fill(ids == PAD_ID, IGNORED)
         losses[kind] = round(model(input_ids=ids, labels=labels, use_cache=False).loss.item(), 4)
     return losses
@@ -229,19 +234,19 @@ def main() -> None:
 
     recipe.work_dir.mkdir(parents=True, exist_ok=True)
     stream = Stream()
-    tokenizer_dir = recipe.work_dir / "tokenizer"
-    if not (tokenizer_dir / "tokenizer.json").is_file():
+    tokenizer_file = recipe.work_dir / "tokenizer.json"
+    if not tokenizer_file.is_file():
         rng = random.Random(f"tokenizer-{recipe.seed}")
         documents = (stream.document(rng, 1.0) for _ in range(TOKENIZER_DOCUMENTS))
-        build_tokenizer(documents, recipe.vocab_size).save_pretrained(tokenizer_dir)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_dir)
+        build_tokenizer(documents, recipe.vocab_size).save(str(tokenizer_file))
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
 
     for name in recipe.only:
         model = train_model(name, stream, tokenizer, recipe)
         losses = losses_by_kind(model, stream, tokenizer, recipe)
         logger.info("%s: loss by kind of document: %s", name, losses)
         model.to(torch.bfloat16).save_pretrained(recipe.output_dir / name)  # pyright: ignore
-        tokenizer.save_pretrained(recipe.output_dir / name)
+        for_transformers(tokenizer, recipe.row_tokens).save_pretrained(recipe.output_dir / name)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ def train_all(recipe: Recipe, rows: Sequence[TrainRow], tracker: NullTracker) ->
 
 
 def main() -> None:
+    """Recipe, logging, data, models, run, report."""
     recipe = recipe_from_command_line(__doc__)
     is_main_process = start_logging()
     folder = RunFolder(recipe.output_dir)

@@ -50,21 +50,26 @@ def train(
         target: an adapter or whole weights, with the tokenizer.
     """
     state = PartialState()
+    checkpoints = Path(str(config.output_dir))
     set_seed(config.seed)
     if Path(model).is_dir():
         model = str(Path(model).resolve())  # an adapter records it as given
     remote = {key: model_init[key] for key in ("revision", "trust_remote_code")}
     tokenizer = AutoTokenizer.from_pretrained(model, **remote)
-    config.model_init_kwargs = {**model_init, **(config.model_init_kwargs or {})}
+    theirs = config.model_init_kwargs
+    assert not isinstance(theirs, str), "TRL parses this key from text only on a command line"
+    config.model_init_kwargs = {**model_init, **(theirs or {})}
     trainer = SFTTrainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=tokenizer,
-        peft_config=None if adapter is None else LoraConfig(**{"task_type": "CAUSAL_LM", **adapter}),
+        peft_config=None
+        if adapter is None
+        else LoraConfig(**{"task_type": "CAUSAL_LM", **adapter}),
         callbacks=list(callbacks),
     )
-    checkpoint = newest_complete_checkpoint(Path(config.output_dir))
+    checkpoint = newest_complete_checkpoint(checkpoints)
     if checkpoint is not None:
         logger.info("training goes on from %s", checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -80,7 +85,7 @@ def train(
         log = json.dumps(trainer.state.log_history, indent=1)
         (partial / "training_log.json").write_text(log + "\n", "utf-8")
         partial.replace(target)
-        shutil.rmtree(config.output_dir, ignore_errors=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     state.wait_for_everyone()
 
 

@@ -13,7 +13,7 @@ EOS, BOS, PAD = SPECIALS = ("<|end|>", "<|begin|>", "<|pad|>")
 EOS_ID, BOS_ID, PAD_ID = range(3)
 
 
-def build_tokenizer(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     """A tokenizer of exactly `vocab_size` entries; it adds no special token by itself.
 
     Raises:
@@ -36,10 +36,16 @@ def build_tokenizer(documents: Iterable[str], vocab_size: int) -> PreTrainedToke
             f"vocab_size: found {tokenizer.get_vocab_size()} entries in the stream, "
             f"{vocab_size} asked for; ask for fewer"
         )
+    return tokenizer
+
+
+def for_transformers(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
+    """`tokenizer` as transformers loads and saves it, for models that see `context` tokens."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=EOS,
         bos_token=BOS,
         pad_token=PAD,
+        model_max_length=context,
         clean_up_tokenization_spaces=False,
     )

@@ -1,0 +1,58 @@
+"""Results under the keys and columns a W&B dashboard shows them by.
+
+Keys: `eval/<task>/<system>`, and for each proxy `eval/<task>/<measure>/<base slug>/alpha<a>` with
+the measures gain_over_base, gain_over_expert and gap_closed; fractions, as in `metrics.json`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .systems import measured_systems, slug
+
+
+def result_values(metrics: dict[str, Any]) -> dict[str, float]:
+    """W&B keys and values of a `metrics.json`; intervals under `<key>_low` and `<key>_high`."""
+    prefix = f"eval/{metrics['task']}"
+    values: dict[str, float] = {}
+
+    def add(key: str, entry: dict[str, Any]) -> None:
+        values[f"{prefix}/{key}"] = entry["value"]
+        if entry["ci95"] is not None:
+            values[f"{prefix}/{key}_low"], values[f"{prefix}/{key}_high"] = entry["ci95"]
+
+    for system in measured_systems(metrics):
+        add(system.name, {"value": system.value, "ci95": (system.low, system.high)})
+        if system.proxy is not None:
+            at = f"{slug(system.base_model or '')}/alpha{system.alpha:g}"
+            for measure in ("gain_over_base", "gain_over_expert", "gap_closed"):
+                if system.proxy[measure] is not None:
+                    add(f"{measure}/{at}", system.proxy[measure])
+    return values
+
+
+def predictions_table(
+    predictions: Mapping[str, Sequence[dict[str, Any]]],
+) -> tuple[list[str | int], list[Iterable[Any]]]:
+    """Columns and rows: id, prompt, answers, then each system's prediction and score.
+
+    Raises:
+        ValueError: the systems did not answer the same rows in the same order.
+    """
+    columns: list[str | int] = ["id", "prompt", "answers"]
+    for system in predictions:
+        columns += [system, f"{system} score"]
+    ids = {system: [row["id"] for row in rows] for system, rows in predictions.items()}
+    first = next(iter(ids), None)
+    for system, own in ids.items():
+        if first is not None and own != ids[first]:
+            raise ValueError(
+                f"predictions of '{system}' ({len(own)} rows) and '{first}' ({len(ids[first])} "
+                "rows) are not the same rows in the same order; decode them again"
+            )
+    rows: list[Iterable[Any]] = []
+    for answers in zip(*predictions.values(), strict=True):
+        row = [answers[0]["id"], answers[0]["prompt"], " | ".join(answers[0]["answers"])]
+        for answer in answers:
+            row += [answer["prediction"], answer["score"]]
+        rows.append(row)
+    return columns, rows

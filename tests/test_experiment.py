@@ -1,0 +1,199 @@
+"""The five systems on one task: what is decoded, what is kept, and what is never done twice."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import decode.experiment
+from decode.experiment import Contender, Experiment, check, measure, run, systems
+from decode.folder import RunFolder, read_rows
+from decode.models import ModelSource
+from decode.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Question:
+    id: str
+    prompt: str
+    answers: tuple[str, ...]
+
+
+def score(completion: str, answers: tuple[str, ...]) -> tuple[str, float]:
+    return completion[:1], float(completion[:1] in answers)
+
+
+QUESTIONS = [Question(f"q{i}", f"Question {i} is {'long ' * i}?", ("a", "b")) for i in range(7)]
+
+
+@pytest.fixture
+def experiment(save_model) -> Experiment:
+    base, small, expert, tuned = (
+        ModelSource(save_model(name, seed))
+        for seed, name in enumerate(("large", "small", "expert", "tuned"))
+    )
+    return Experiment(
+        task="letters",
+        metric="exact_match",
+        questions=QUESTIONS,
+        score=score,
+        stop=("z",),
+        max_new_tokens=6,
+        sampling=Sampling(),
+        antiexpert=small,
+        expert=expert,
+        contenders=(Contender(base, tuned),),
+        alphas=(0.5, 1.0),
+        batch_size=3,
+        device="cpu",
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_every_system_is_decoded_and_measured(experiment, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    predictions = run(experiment, folder)
+    names = ["antiexpert", "expert", "base-large", "proxy-large-alpha0.5", "proxy-large-alpha1"]
+    assert list(predictions) == [*names, "tuned-large"]
+    for name, rows in predictions.items():
+        assert rows == read_rows(folder.predictions(name))
+        assert [row["id"] for row in rows] == [question.id for question in QUESTIONS]
+        assert all(row["num_tokens"] <= 6 and "z" not in row["completion"] for row in rows)
+    completions = {name: tuple(r["completion"] for r in rows) for name, rows in predictions.items()}
+    assert len(set(completions.values())) == 6  # six models that differ say different things
+    metrics = measure(experiment, predictions)
+    assert metrics["num_examples"] == 7
+    assert [proxy["alpha"] for proxy in metrics["bases"][0]["proxy"]] == [0.5, 1.0]
+    mean = sum(row["score"] for row in predictions["expert"]) / 7
+    assert metrics["expert"]["value"] == pytest.approx(mean)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(experiment, tmp_path, monkeypatch):
+    whole = RunFolder(tmp_path / "whole")
+    run(experiment, whole)
+    cut = RunFolder(tmp_path / "cut")
+    for num_rows_before_the_kill in (2, 9, 1, 13):
+        appended = 0
+
+        real_append = decode.experiment.append_row
+
+        def append_then_die(path, row, limit=num_rows_before_the_kill, real_append=real_append):
+            nonlocal appended
+            if appended == limit:
+                with path.open("a") as file:
+                    file.write(json.dumps(row)[:17])  # killed in the middle of a line
+                raise KeyboardInterrupt
+            appended += 1
+            real_append(path, row)
+
+        monkeypatch.setattr(decode.experiment, "append_row", append_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            run(experiment, cut)
+        monkeypatch.undo()
+    run(experiment, cut)
+    assert files(cut.path) == files(whole.path)
+
+
+def test_a_finished_run_loads_and_generates_nothing(experiment, tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    expected = run(experiment, folder)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a finished run loaded or generated something")
+
+    for name in ("generate", "load_pair", "load_weights", "load_tuned"):
+        monkeypatch.setattr(decode.experiment, name, refuse)
+    assert run(experiment, folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"max_new_tokens": 5}, "max_new_tokens 6, and this recipe has 5"),
+        ({"stop": ()}, r'stop \["z"\], and this recipe has \[\]'),
+        ({"sampling": Sampling(1.0)}, "temperature 0.0, and this recipe has 1.0"),
+        ({"questions": QUESTIONS[:5]}, "questions"),
+    ],
+)
+def test_results_of_other_settings_are_not_continued(experiment, tmp_path, change, named):
+    folder = RunFolder(tmp_path / "run")
+    run(experiment, folder)
+    before = files(folder.path)
+    with pytest.raises(ValueError, match=named) as caught:
+        run(replace(experiment, **change), folder)
+    assert "choose another output_dir" in str(caught.value)
+    assert files(folder.path) == before
+
+
+def test_another_expert_in_the_same_place_is_noticed(experiment, save_model, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    run(experiment, folder)
+    save_model("expert", 17)
+    with pytest.raises(ValueError, match="was made with expert"):
+        run(experiment, folder)
+
+
+def test_an_alpha_or_a_base_can_be_added_to_a_finished_run(experiment, save_model, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    before = run(experiment, folder)
+    other = Contender(ModelSource(save_model("other", 8)), None)
+    more = replace(experiment, alphas=(0.5, 1.0, 2.0), contenders=(*experiment.contenders, other))
+    after = run(more, folder)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {
+        "proxy-large-alpha2",
+        "base-other",
+        "proxy-other-alpha0.5",
+        "proxy-other-alpha1",
+        "proxy-other-alpha2",
+    }
+
+
+def test_out_of_memory_halves_the_batch_and_repeats_nothing(
+    experiment, tmp_path, monkeypatch, caplog
+):
+    expected = run(experiment, RunFolder(tmp_path / "whole"))
+    real, calls = decode.experiment.generate, []
+
+    def short_of_memory(model, prompts, stops, limit, sampling, batch_size, **kwargs):
+        calls.append((batch_size, len(prompts)))
+        for number, done in enumerate(
+            real(model, prompts, stops, limit, sampling, batch_size, **kwargs)
+        ):
+            if batch_size > 1 and number == 2:
+                raise torch.OutOfMemoryError("no room")
+            yield done
+
+    monkeypatch.setattr(decode.experiment, "generate", short_of_memory)
+    found = run(replace(experiment, batch_size=4), RunFolder(tmp_path / "short"))
+    assert found == expected
+    assert calls[:3] == [(4, 7), (2, 5), (1, 3)]
+    assert "out of memory, going on with batches of 2" in caplog.text
+
+
+def test_systems_come_in_the_order_that_loads_each_model_once(experiment):
+    other = Contender(ModelSource("other"), ModelSource("other-tuned"))
+    two = replace(experiment, contenders=(*experiment.contenders, other))
+    roles = [system.role for system in systems(two)]
+    assert roles == ["antiexpert", "expert", *["base", "proxy", "proxy"] * 2, "tuned", "tuned"]
+
+
+def test_check_finds_mistakes_before_weights_load(experiment, save_model):
+    check(experiment)
+    repeated = replace(experiment, questions=[QUESTIONS[0], QUESTIONS[0]])
+    with pytest.raises(ValueError, match="row id 'q0' occurs more than once"):
+        check(repeated)
+    stranger = ModelSource(save_model("stranger", 3, extra=("<x>",), vocab_size=259))
+    with pytest.raises(ValueError, match="different vocabularies: 1 ids differ"):
+        check(replace(experiment, contenders=(Contender(stranger, None),)))
+    with pytest.raises(ValueError, match="no chat template"):
+        check(replace(experiment, expert_is_chat=True))

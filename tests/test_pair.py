@@ -1,0 +1,96 @@
+"""A LoRA expert over its anti-expert's weights says what two separate models say."""
+
+import pytest
+import torch
+from conftest import byte_tokenizer, tiny_model
+from peft import LoraConfig, get_peft_model
+from test_engine import IDS, run
+
+from decode.models import LanguageModel, ModelSource
+from decode.pair import SharedPair, TwoModels, load_pair, load_tuned
+from decode.proxy import RolePrompt, Steered
+from decode.vocab import Vocabulary
+
+TOKENIZER = byte_tokenizer()
+
+
+@pytest.fixture
+def adapter(save_model, tmp_path):
+    """The folders of a small model and of a LoRA adapter on it that changes what it says."""
+
+    def make(**options) -> tuple[str, str]:
+        small = save_model("small", 1)
+        config = LoraConfig(**{"r": 4, "lora_alpha": 16, "target_modules": "all-linear", **options})
+        torch.manual_seed(5)
+        model = get_peft_model(tiny_model(1), config)
+        model.peft_config["default"].base_model_name_or_path = small
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        folder = str(tmp_path / "adapter")
+        model.save_pretrained(folder)
+        TOKENIZER.save_pretrained(folder)
+        return small, folder
+
+    return make
+
+
+def sources(small: str, expert: str) -> tuple[ModelSource, ModelSource]:
+    return ModelSource(expert), ModelSource(small)
+
+
+def prompts():
+    return [RolePrompt(ids, [*b"chat: ", *ids], ids) for ids in IDS]
+
+
+def test_a_lora_expert_shares_the_antiexperts_weights(adapter):
+    small, folder = adapter()
+    pair = load_pair(*sources(small, folder), "cpu")
+    assert isinstance(pair, SharedPair)
+    assert pair.expert.model is pair.antiexpert.model
+    num_weights = sum(p.numel() for p in pair.expert.model.parameters())
+    plain = sum(p.numel() for p in tiny_model(1).parameters())
+    num_adapter = sum(p.numel() for n, p in pair.expert.model.named_parameters() if "lora_" in n)
+    assert num_weights == plain + num_adapter
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_rslora": True}, {"target_modules": ["q_proj", "down_proj"]}]
+)
+def test_shared_logits_equal_two_models(adapter, options):
+    small, folder = adapter(**options)
+    expert, antiexpert = sources(small, folder)
+    shared = load_pair(expert, antiexpert, "cpu")
+    merged = TwoModels(load_tuned(expert, "cpu"), LanguageModel(tiny_model(1), TOKENIZER))
+    base = LanguageModel(tiny_model(0, width=64), TOKENIZER)
+    found = run(Steered(base, shared, Vocabulary(258), 1.0), prompts(), batch_size=3)
+    assert found == run(Steered(base, merged, Vocabulary(258), 1.0), prompts(), batch_size=3)
+    assert found != run(base, IDS)
+
+
+def test_each_role_of_a_shared_pair_decodes_alone(adapter):
+    small, folder = adapter()
+    expert, antiexpert = sources(small, folder)
+    pair = load_pair(expert, antiexpert, "cpu")
+    assert run(pair.antiexpert, IDS) == run(LanguageModel(tiny_model(1), TOKENIZER), IDS)
+    assert run(pair.expert, IDS) == run(load_tuned(expert, "cpu"), IDS)
+    assert run(pair.expert, IDS) != run(pair.antiexpert, IDS)
+
+
+@pytest.mark.parametrize(
+    "options", [{"use_dora": True}, {"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}]
+)
+def test_anything_but_plain_lora_is_two_models(adapter, options):
+    small, folder = adapter(**options)
+    pair = load_pair(*sources(small, folder), "cpu")
+    assert isinstance(pair, TwoModels)
+    assert run(pair.expert, IDS) != run(pair.antiexpert, IDS)
+    assert run(pair.antiexpert, IDS) == run(LanguageModel(tiny_model(1), TOKENIZER), IDS)
+
+
+def test_an_adapter_on_another_model_is_two_models(adapter, save_model):
+    _, folder = adapter()
+    other = save_model("other", 9)
+    pair = load_pair(ModelSource(folder), ModelSource(other), "cpu")
+    assert isinstance(pair, TwoModels)
+    assert run(pair.antiexpert, IDS) == run(LanguageModel(tiny_model(9), TOKENIZER), IDS)

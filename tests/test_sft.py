@@ -1,0 +1,148 @@
+"""The main job as a user starts it, on tiny local models: train, decode, report, resume."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("Ann", "Bob", "Cy", "Dee", "Eve", "Fay")
+
+
+def write_rows(path: Path, num_rows: int, first: int) -> str:
+    rows = [
+        {
+            "question": f"{NAMES[i % 6]} has {i} pens and buys {i % 7}. How many pens now?",
+            "answer": f"{i}+{i % 7}=<<{i}+{i % 7}={i + i % 7}>>{i + i % 7}\n#### {i + i % 7}",
+        }
+        for i in range(first, first + num_rows)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def overrides(save_model, tmp_path: Path) -> list[str]:
+    """What makes a 7B recipe small enough to run here: models, rows and steps, nothing else."""
+    small, large = save_model("small", 1), save_model("large", 0, width=64)
+    return [
+        f"output_dir={tmp_path / 'run'}",
+        f"task.train={write_rows(tmp_path / 'train.jsonl', 16, 0)}",
+        f"task.eval={write_rows(tmp_path / 'eval.jsonl', 5, 40)}",
+        f"expert.model={small}",
+        "expert.dtype=float32",
+        f"decode.bases=[{{model: {large}, dtype: float32, tune_reference: true}}]",
+        "decode.max_new_tokens=6",
+        "sft.max_steps=2",
+        "sft.per_device_train_batch_size=2",
+        "sft.gradient_accumulation_steps=1",
+        "sft.max_length=256",
+        "sft.bf16=false",
+        "sft.activation_checkpointing=false",
+        "sft.save_strategy='no'",
+        "wandb.mode=offline",
+    ]
+
+
+def launch(recipe: str, overrides: list[str], *options: str, entry: str = "train/sft.py"):
+    """`accelerate launch ENTRY recipes/RECIPE`, without W&B keys, hub or network."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "ACCELERATE"))}
+    environment = {
+        **kept,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HOME": str(Path(overrides[0].partition("=")[2]).parent),  # no netrc, no saved login
+    }
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    return subprocess.run(
+        [*command, entry, f"recipes/{recipe}", *overrides],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+CPU = ("--config_file", "recipes/accelerate/cpu.yaml")
+TWO = ("--config_file", "recipes/accelerate/cpu_2proc.yaml", "--main_process_port", "0")
+
+
+def finished(result: subprocess.CompletedProcess, run: Path) -> dict:
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "Traceback" not in result.stderr
+    assert "gap closed" in result.stdout
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["num_examples"] == 5
+    assert {"antiexpert", "expert"} <= set(metrics)
+    assert set(metrics["bases"][0]) == {"model", "base", "tuned", "proxy"}
+    for name in ("recipe.yaml", "environment.json", "report.md", "plots/systems.png"):
+        assert (run / name).stat().st_size > 0
+    assert not (run / "checkpoints").exists() or not any((run / "checkpoints").rglob("*.*"))
+    return metrics
+
+
+@pytest.mark.parametrize("recipe", ["gsm7b.yaml", "gsm7b_lora.yaml"])
+def test_a_7b_recipe_runs_its_very_path_on_tiny_models(recipe, overrides, tmp_path):
+    run = tmp_path / "run"
+    result = launch(recipe, overrides, *CPU)
+    finished(result, run)
+    is_lora = recipe == "gsm7b_lora.yaml"
+    assert (run / "expert" / "adapter_config.json").exists() == is_lora
+    assert (run / "references" / "large" / "tokenizer.json").exists()
+    assert len(list(run.glob("wandb/offline-run-*/run-*.wandb"))) == 1
+    assert result.stderr.count("W&B is offline") == 1
+    losses = [
+        entry["train_loss"]
+        for entry in json.loads((run / "expert" / "training_log.json").read_text())
+        if "train_loss" in entry
+    ]
+    assert len(losses) == 1
+
+    before = {p: p.read_bytes() for p in run.glob("predictions/*.jsonl")}
+    weights = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
+    again = launch(recipe, overrides, *CPU)
+    finished(again, run)
+    assert again.stderr.count("is complete: not trained again") == 2
+    assert {p: p.read_bytes() for p in run.glob("predictions/*.jsonl")} == before
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")} == weights
+
+    for name in ("metrics.json", "predictions", "report.md"):
+        path = run / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    alone = launch(recipe, overrides, *CPU, entry="decode/run.py")
+    finished(alone, run)
+    assert {p: p.read_bytes() for p in run.glob("predictions/*.jsonl")} == before
+
+
+def test_two_processes_train_one_expert(overrides, tmp_path):
+    one, two = [*overrides], [*overrides]
+    one[0], two[0] = f"output_dir={tmp_path / 'one'}", f"output_dir={tmp_path / 'two'}"
+    one.append("sft.per_device_train_batch_size=4")
+    finished(launch("gsm7b.yaml", one, *CPU), tmp_path / "one")
+    finished(launch("gsm7b.yaml", two, *TWO), tmp_path / "two")
+    environment = json.loads((tmp_path / "two" / "environment.json").read_text())
+    assert environment["world_size"] == 2
+    logs = [
+        json.loads((tmp_path / n / "expert/training_log.json").read_text()) for n in ("one", "two")
+    ]
+    losses = [next(e["train_loss"] for e in log if "train_loss" in e) for log in logs]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # rows are dealt out in another order
+
+
+def test_zero2_through_an_accelerate_file(overrides, tmp_path):
+    config = yaml.safe_load((ROOT / "recipes/accelerate/8gpu_zero2.yaml").read_text())
+    config |= {"num_processes": 1, "use_cpu": True, "main_process_port": 0}
+    path = tmp_path / "zero2.yaml"
+    path.write_text(yaml.safe_dump(config))
+    result = launch("gsm7b.yaml", overrides, "--config_file", str(path))
+    finished(result, tmp_path / "run")
+    assert "DeepSpeed" in result.stderr + result.stdout
+    assert (tmp_path / "run" / "expert" / "model.safetensors").exists()

@@ -1,0 +1,190 @@
+"""Prompts, completions, scores and errors of every task; the mini rows; real rows where present."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from data import TASKS
+from data.answers import cut, last_number, normalize, same_number
+from data.gsm8k import score_as_paper as gsm8k_as_paper
+from data.triviaqa import score_as_paper as triviaqa_as_paper
+
+MINI = Path(__file__).parents[1] / "data" / "mini"
+REAL = Path(__file__).parents[2] / "shared" / "datasets"
+
+
+def jsonl(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so 7-3=4 and -3", "-3"),
+        ("7-3", "3"),
+        ("it costs $1,250.00.", "1250.00"),
+        ("1, 2, 3", "3"),
+        ("half is .5 of it", ".5"),
+        ("18. Then", "18"),
+        ("none at all", ""),
+    ],
+)
+def test_last_number(text, number):
+    assert last_number(text) == number
+
+
+def test_numbers_are_compared_by_value():
+    assert same_number("18.00", "18")
+    assert same_number(".50", "0.5")
+    assert not same_number("18", "18.5")
+    assert not same_number("", "")
+
+
+def test_normalize():
+    assert normalize("  The Beatles! ") == "beatles"
+    assert normalize("An apple a day") == "apple day"
+    assert normalize(".fr") == "fr"
+
+
+def test_cut_takes_the_earliest_mark():
+    assert cut("one Comment: two Question: three", ("Question:", "Comment:")) == "one "
+    assert cut("one", ("Question:",)) == "one"
+
+
+def test_gsm8k_rows(tmp_path):
+    question, answer = "How much?", "5*3=$<<5*3=15>>15\nTotal 1,015.\n#### 1,015"
+    path = jsonl(tmp_path / "rows.jsonl", {"id": "g1", "question": question, "answer": answer})
+    (train,) = TASKS["gsm8k"].train_rows(path)
+    assert train.prompt == "Answer the following question.\n\nQuestion: How much?\nAnswer:"
+    assert train.completion == " 5*3=$15\nTotal 1,015.\n#### 1,015"
+    (row,) = TASKS["gsm8k"].eval_rows(path)
+    assert (row.id, row.prompt, row.answers) == ("g1", train.prompt, ("1015",))
+
+
+@pytest.mark.parametrize(
+    ("completion", "value"),
+    [
+        (" 9*2=18\n#### 18", 1.0),
+        (" She makes $18.00 a day.", 1.0),
+        (" 18\n\nQuestion: And 3 more?\nAnswer: 21", 1.0),
+        (" 18 Comment: 5", 1.0),
+        (" 18\nAnswer the following question. 4", 1.0),
+        (" 17", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_gsm8k_score(completion, value):
+    assert TASKS["gsm8k"].score(completion, ("18",)).value == value
+
+
+def test_gsm8k_paper_score_compares_text():
+    assert gsm8k_as_paper(" 18.00", ("18",)).value == 0.0
+    assert gsm8k_as_paper(" 18", ("18",)).value == 1.0
+
+
+def test_triviaqa_rows_of_both_shapes(tmp_path):
+    local = {"id": "t1", "question": "Who?", "answers": ["The Beatles", "Beatles"]}
+    hub = {
+        "question_id": "t2",
+        "question": "Who?",
+        "answer": {"value": "Abba", "aliases": ["ABBA"], "normalized_aliases": ["abba"]},
+    }
+    path = jsonl(tmp_path / "rows.jsonl", local, hub)
+    first, second = TASKS["triviaqa"].train_rows(path)
+    assert first.prompt == second.prompt == "Question: Who?\nAnswer:"
+    assert (first.completion, second.completion) == (" The Beatles\n", " Abba\n")
+    rows = TASKS["triviaqa"].eval_rows(path)
+    assert [row.id for row in rows] == ["t1", "t2"]
+    assert rows[1].answers == ("Abba", "ABBA", "abba")
+
+
+def test_triviaqa_score():
+    task, answers = TASKS["triviaqa"], ("The Beatles", "Fab Four")
+    assert task.score(" beatles.\nQuestion:", answers).value == 1.0
+    assert task.score(" the fab four", answers).value == 1.0
+    assert task.score(" Rolling Stones", answers).value == 0.0
+    assert task.score("", ("The",)).value == 0.0
+    assert triviaqa_as_paper(" the beatles", answers).value == 1.0
+    assert triviaqa_as_paper(" beatles.", answers).value == 0.0
+
+
+def test_facts_score():
+    task = TASKS["facts"]
+    assert task.score(" Paris\n", ("Paris",)).value == 1.0
+    assert task.score(" fr", (".fr",)).value == 1.0
+    assert task.score(" Paris is the capital of France.", ("Paris",)).value == 0.0
+
+
+def test_word_problem_score_needs_the_mark():
+    task = TASKS["word_problems"]
+    assert task.score(" 12+7=19\n#### 19", ("19",)).value == 1.0
+    assert task.score(" 12+7=19\n#### 18", ("19",)).value == 0.0
+    assert task.score(" 12+7=19. The answer is 19.", ("19",)).value == 0.0
+    assert task.score(" #### 3\nQuestion: 19 #### 19", ("19",)).value == 0.0
+
+
+BAD_ROWS = [
+    ("gsm8k", {"question": "How much?", "answer": "no mark"}, "must end in '#### <number>'"),
+    ("word_problems", {"id": "w", "question": "?", "answer": "5"}, "must end in '#### <number>'"),
+    ("triviaqa", {"question": "Who?", "answer": "Abba"}, "or give a list of text in 'answers'"),
+    ("triviaqa", {"question": "Who?", "answer": {"aliases": []}}, "field 'value' is missing"),
+    ("triviaqa", {"question": "Who?"}, "field 'answers' is missing"),
+    ("facts", {"id": "f", "question": "Where?", "answers": []}, "must be a list of text"),
+    ("facts", {"id": "f", "question": 5, "answers": ["x"]}, "field 'question' must be text"),
+]
+
+
+@pytest.mark.parametrize(("task", "row", "message"), BAD_ROWS)
+def test_bad_rows_are_named(tmp_path, task, row, message):
+    path = jsonl(tmp_path / "rows.jsonl", row)
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 1.*" + re.escape(message)):
+        TASKS[task].eval_rows(path)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_task_is_whole(name):
+    task = TASKS[name]
+    assert task.name == name
+    assert task.metric == "exact_match"
+    assert task.stop
+
+
+@pytest.mark.parametrize(("name", "num_train"), [("facts", 1000), ("word_problems", 2000)])
+def test_mini_rows(name, num_train):
+    """Every gold completion scores 1, and no question is in two splits."""
+    task = TASKS[name]
+    splits = {split: str(MINI / name / f"{split}.jsonl") for split in ("validation", "test")}
+    prompts = [row.prompt for row in task.train_rows()]
+    assert len(prompts) >= num_train
+    for path, least in zip(splits.values(), (200, 400), strict=True):
+        rows, golds = task.eval_rows(path), task.train_rows(path)
+        assert len(rows) >= least
+        assert all(
+            task.score(gold.completion, row.answers).value == 1.0
+            for row, gold in zip(rows, golds, strict=True)
+        )
+        prompts += [row.prompt for row in rows]
+    assert len(set(prompts)) == len(prompts)
+
+
+REAL_ROWS = [("gsm8k", 7473, 1000), ("triviaqa", 5269, 1500)]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside this checkout")
+@pytest.mark.parametrize(
+    ("name", "num_train", "num_eval"), [("gsm8k", 7473, 1000), ("triviaqa", 5269, 1500)]
+)
+def test_real_rows(name, num_train, num_eval):
+    task = TASKS[name]
+    golds = task.train_rows(str(REAL / name / "train.jsonl"))
+    rows = task.eval_rows(str(REAL / name / "train.jsonl"))
+    assert len(golds) == len(rows) == num_train
+    right = [
+        task.score(gold.completion, row.answers).value
+        for gold, row in zip(golds, rows, strict=True)
+    ]
+    assert all(right)
+    assert len(task.eval_rows(str(REAL / name / "test.jsonl"))) == num_eval
