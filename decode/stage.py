@@ -16,10 +16,11 @@ from data import EvalRow, Task
 from recipes.schema import Base, Recipe, RecipeError, load_recipe
 
 from .environment import describe_environment
-from .experiment import Contender, Experiment, measure, run
+from .experiment import Contender, Experiment
 from .folder import RunFolder, write_json
 from .models import ModelSource
 from .report import write_report
+from .results import measure, run
 from .sampling import Sampling
 from .tracking import NullTracker, start_tracking
 

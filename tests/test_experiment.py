@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import decode.experiment
-from decode.experiment import Contender, Experiment, check, measure, run, systems
+import decode.cast
+import decode.results
+from decode.experiment import Contender, Experiment, check, systems
 from decode.folder import RunFolder, read_rows
 from decode.models import ModelSource
+from decode.results import measure, run
 from decode.sampling import Sampling
 
 
@@ -84,7 +86,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(experiment, tmp_path, m
     for num_rows_before_the_kill in (2, 9, 1, 13):
         appended = 0
 
-        real_append = decode.experiment.append_row
+        real_append = decode.results.append_row
 
         def append_then_die(path, row, limit=num_rows_before_the_kill, real_append=real_append):
             nonlocal appended
@@ -95,7 +97,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(experiment, tmp_path, m
             appended += 1
             real_append(path, row)
 
-        monkeypatch.setattr(decode.experiment, "append_row", append_then_die)
+        monkeypatch.setattr(decode.results, "append_row", append_then_die)
         with pytest.raises(KeyboardInterrupt):
             run(experiment, cut)
         monkeypatch.undo()
@@ -110,8 +112,9 @@ def test_a_finished_run_loads_and_generates_nothing(experiment, tmp_path, monkey
     def refuse(*args, **kwargs):
         raise AssertionError("a finished run loaded or generated something")
 
-    for name in ("generate", "load_pair", "load_weights", "load_tuned"):
-        monkeypatch.setattr(decode.experiment, name, refuse)
+    monkeypatch.setattr(decode.results, "generate", refuse)
+    for name in ("load_pair", "load_weights", "load_tuned"):
+        monkeypatch.setattr(decode.cast, name, refuse)
     assert run(experiment, folder) == expected
 
 
@@ -162,7 +165,7 @@ def test_out_of_memory_halves_the_batch_and_repeats_nothing(
     experiment, tmp_path, monkeypatch, caplog
 ):
     expected = run(experiment, RunFolder(tmp_path / "whole"))
-    real, calls = decode.experiment.generate, []
+    real, calls = decode.results.generate, []
 
     def short_of_memory(model, prompts, stops, limit, sampling, batch_size, **kwargs):
         calls.append((batch_size, len(prompts)))
@@ -173,7 +176,7 @@ def test_out_of_memory_halves_the_batch_and_repeats_nothing(
                 raise torch.OutOfMemoryError("no room")
             yield done
 
-    monkeypatch.setattr(decode.experiment, "generate", short_of_memory)
+    monkeypatch.setattr(decode.results, "generate", short_of_memory)
     found = run(replace(experiment, batch_size=4), RunFolder(tmp_path / "short"))
     assert found == expected
     assert calls[:3] == [(4, 7), (2, 5), (1, 3)]

@@ -5,10 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+
+from train.trainer import newest_complete_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("Ann", "Bob", "Cy", "Dee", "Eve", "Fay")
@@ -114,6 +117,11 @@ def test_a_7b_recipe_runs_its_very_path_on_tiny_models(recipe, overrides, tmp_pa
     assert {p: p.read_bytes() for p in run.glob("predictions/*.jsonl")} == before
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")} == weights
 
+    other = launch(recipe, [*overrides, "sft.learning_rate=1e-3"], "--quiet", *CPU)
+    assert other.returncode != 0
+    assert "expert was made with sft" in other.stderr
+    assert "choose another output_dir" in other.stderr
+
     for name in ("metrics.json", "predictions", "report.md"):
         path = run / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -135,6 +143,37 @@ def test_two_processes_train_one_expert(overrides, tmp_path):
     ]
     losses = [next(e["train_loss"] for e in log if "train_loss" in e) for log in logs]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)  # rows are dealt out in another order
+
+
+def test_training_killed_half_way_ends_with_the_same_expert(overrides, tmp_path):
+    settings = [*overrides, "sft.max_steps=12", "sft.save_strategy=steps", "sft.save_steps=1"]
+    settings.append("decode.bases.0.tune_reference=false")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finished(launch("gsm7b_lora.yaml", [f"output_dir={whole}", *settings[1:]], *CPU), whole)
+
+    settings[0] = f"output_dir={cut}"
+    checkpoints = cut / "checkpoints" / "expert"
+    command = [sys.executable, "train/sft.py", "recipes/gsm7b_lora.yaml", *settings]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and newest_complete_checkpoint(checkpoints) is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert newest_complete_checkpoint(checkpoints) is not None
+    assert not (cut / "expert").exists(), "the kill came after the training"
+    partial = checkpoints / "checkpoint-99"
+    partial.mkdir()
+    (partial / "trainer_state.json").write_text('{"global_step": 9')
+
+    result = launch("gsm7b_lora.yaml", settings, *CPU)
+    finished(result, cut)
+    assert "training goes on from" in result.stderr
+    weights = "expert/adapter_model.safetensors"
+    assert (cut / weights).read_bytes() == (whole / weights).read_bytes()
+    assert (cut / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
 def test_zero2_through_an_accelerate_file(overrides, tmp_path):

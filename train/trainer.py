@@ -100,5 +100,13 @@ def newest_complete_checkpoint(folder: Path) -> Path | None:
         for path in (folder.iterdir() if folder.is_dir() else ())
         if (match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name))
     ]
-    complete = [pair for pair in numbered if (pair[1] / "trainer_state.json").is_file()]
+    complete = [pair for pair in numbered if _is_json(pair[1] / "trainer_state.json")]
     return max(complete)[1] if complete else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False  # not there, or cut off while it was written
+    return True

@@ -1,0 +1,81 @@
+"""The models of an experiment: loaded when a system needs them, dropped after the last that does.
+
+The small models and one large model are in memory at a time; a run that was finished loads nothing.
+"""
+
+import gc
+from typing import Any
+
+import torch
+
+from .engine import Steppable, Stops
+from .experiment import Experiment, System
+from .models import LanguageModel, ModelSource, load_tokenizer, load_weights, resolve_device
+from .pair import Pair, load_pair, load_tuned
+from .proxy import RoleTokenizers, Steered, encode
+from .vocab import align
+
+
+class Cast:
+    """Who is on: at most one pair of small models and one large model."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._device = resolve_device(experiment.device)
+        self._pair: Pair | None = None
+        self._large: LanguageModel | None = None
+        self._large_source: ModelSource | None = None
+
+    def on(self, system: System) -> tuple[Steppable, Stops, list[Any]]:
+        """The system's model, its stops, and its prompts as ids."""
+        experiment = self._experiment
+        prompts = [question.prompt for question in experiment.questions]
+        contender = system.contender
+        if system.role == "proxy":
+            assert contender is not None and system.alpha is not None
+            sources = contender.base, experiment.expert, experiment.antiexpert
+            tokenizers = RoleTokenizers(*map(load_tokenizer, sources))
+            mode = experiment.vocabulary
+            aligned = align(tokenizers.base, tokenizers.expert, tokenizers.antiexpert, mode)
+            model = Steered(self._base(contender.base), self._small(), aligned, system.alpha)
+            ids = [tokenizers.encode(prompt, chat=experiment.expert_is_chat) for prompt in prompts]
+            return model, Stops(model.eos_ids, experiment.stop, tokenizers.base), ids
+        if contender is None:
+            is_expert = system.role == "expert"
+            source = experiment.expert if is_expert else experiment.antiexpert
+            model = self._small().expert if is_expert else self._small().antiexpert
+            chat = is_expert and experiment.expert_is_chat
+        elif system.role == "base":
+            source, model, chat = contender.base, self._base(contender.base), False
+        else:
+            assert contender.tuned is not None
+            source, model, chat = contender.tuned, self._tuned(contender.tuned), False
+        tokenizer = load_tokenizer(source)
+        ids = [encode(tokenizer, prompt, chat) for prompt in prompts]
+        return model, Stops(model.eos_ids, experiment.stop, tokenizer), ids
+
+    def _small(self) -> Pair:
+        if self._pair is None:
+            experiment = self._experiment
+            self._pair = load_pair(experiment.expert, experiment.antiexpert, self._device)
+        return self._pair
+
+    def _base(self, source: ModelSource) -> LanguageModel:
+        if self._large is None or self._large_source != source:
+            self._drop_large()
+            model = load_weights(source, self._device)
+            self._large, self._large_source = LanguageModel(model, load_tokenizer(source)), source
+        return self._large
+
+    def _tuned(self, source: ModelSource) -> LanguageModel:
+        self._pair = None  # references come last: the small models are done
+        if self._large is None or self._large_source != source:
+            self._drop_large()
+            self._large, self._large_source = load_tuned(source, self._device), source
+        return self._large
+
+    def _drop_large(self) -> None:
+        self._large = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,148 @@
+"""From an experiment to its results: predictions row by row, then metrics.
+
+Finished rows are read from the run's folder and never generated again.
+"""
+
+import logging
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .cast import Cast
+from .engine import generate
+from .experiment import Experiment, System, systems
+from .folder import RunFolder, append_row, read_rows, text_digest, weights_digest, write_rows
+from .metrics import BaseScores, summarize
+from .models import ModelSource
+
+logger = logging.getLogger(__name__)
+
+Predictions = dict[str, list[dict[str, Any]]]  # by system, rows in the questions' order
+
+
+def run(experiment: Experiment, folder: RunFolder) -> Predictions:
+    """Predictions of every system.
+
+    Finished rows are read from the folder and never generated again.
+
+    Raises:
+        ValueError: the folder holds predictions made with other settings.
+    """
+    cast = Cast(experiment)
+    return {
+        system.name: _complete(experiment, system, cast, folder)
+        for system in tqdm(systems(experiment), desc="systems", disable=not sys.stderr.isatty())
+    }
+
+
+def measure(experiment: Experiment, predictions: Predictions) -> dict[str, Any]:
+    """The contents of metrics.json; see metrics.summarize."""
+
+    def scores(system: System) -> list[float]:
+        return [row["score"] for row in predictions[system.name]]
+
+    bases = [
+        BaseScores(
+            contender.base.name,
+            scores(System("base", contender)),
+            None if contender.tuned is None else scores(System("tuned", contender)),
+            {alpha: scores(System("proxy", contender, alpha)) for alpha in experiment.alphas},
+        )
+        for contender in experiment.contenders
+    ]
+    small = scores(System("antiexpert")), scores(System("expert"))
+    return summarize(experiment.task, experiment.metric, *small, bases)
+
+
+def _settings(experiment: Experiment, system: System) -> dict[str, Any]:
+    """What decides a system's predictions; a folder made with other settings is not continued."""
+    contender = system.contender
+    expert = {"expert": _identity(experiment.expert), "chat": experiment.expert_is_chat}
+    if system.role == "expert":
+        models = expert
+    elif contender is None:
+        models = {"antiexpert": _identity(experiment.antiexpert)}
+    elif system.role == "proxy":
+        models = {
+            "base": _identity(contender.base),
+            "antiexpert": _identity(experiment.antiexpert),
+            **expert,
+            "alpha": system.alpha,
+            "vocabulary": experiment.vocabulary,
+        }
+    elif system.role == "base":
+        models = {"base": _identity(contender.base)}
+    else:
+        assert contender.tuned is not None
+        models = {"tuned": _identity(contender.tuned)}
+    questions = [text for q in experiment.questions for text in (q.id, q.prompt, *q.answers)]
+    return {
+        **models,
+        "task": experiment.task,
+        "questions": text_digest(questions),
+        "stop": list(experiment.stop),
+        "max_new_tokens": experiment.max_new_tokens,
+        **asdict(experiment.sampling),
+    }
+
+
+def _identity(source: ModelSource) -> dict[str, Any]:
+    return {**asdict(source), "weights": weights_digest(source.name)}
+
+
+def _complete(
+    experiment: Experiment, system: System, cast: Cast, folder: RunFolder
+) -> list[dict[str, Any]]:
+    """One system's predictions, generating those that are not in the folder yet."""
+    path = folder.predictions(system.name)
+    folder.claim(path, _settings(experiment, system))
+    rows = {row["id"]: row for row in read_rows(path)}
+    questions = experiment.questions
+    missing = [i for i, question in enumerate(questions) if question.id not in rows]
+    batch_size = experiment.batch_size
+    if missing:
+        model, stops, prompts = cast.on(system)
+    bar = tqdm(
+        total=len(questions),
+        initial=len(rows),
+        desc=system.name,
+        unit="row",
+        leave=False,
+        disable=not missing or not sys.stderr.isatty(),
+    )
+    while missing:
+        waiting = [prompts[i] for i in missing]
+        limit, sampling = experiment.max_new_tokens, experiment.sampling
+        try:
+            for done in generate(
+                model, waiting, stops, limit, sampling, batch_size, indices=missing
+            ):
+                question = questions[done.index]
+                prediction, score = experiment.score(done.text, question.answers)
+                rows[question.id] = {
+                    "id": question.id,
+                    "prompt": question.prompt,
+                    "completion": done.text,
+                    "prediction": prediction,
+                    "answers": list(question.answers),
+                    "score": score,
+                    "finish_reason": done.finish_reason,
+                    "num_tokens": len(done.token_ids),
+                }
+                append_row(path, rows[question.id])
+                bar.update()
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+            logger.warning(
+                "%s: out of memory, going on with batches of %d", system.name, batch_size
+            )
+        missing = [i for i, question in enumerate(questions) if question.id not in rows]
+    bar.close()
+    ordered = [rows[question.id] for question in questions]
+    write_rows(path, ordered)
+    return ordered
