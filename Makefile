@@ -18,7 +18,7 @@ demo: $(INSTALLED)  ## train the mini expert, proxy-tune the mini base, report (
 	$(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml train/sft.py recipes/mini/facts.yaml
 
 test: $(INSTALLED)  ## every test that needs no GPU, no network and no minutes
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 style: $(INSTALLED)  ## rewrite the source in the house format
 	$(BIN)/ruff check --fix .

@@ -98,5 +98,18 @@ def check(experiment: Experiment) -> None:
         check_architecture(load_config(contender.base), contender.base.name)
         base = load_tokenizer(contender.base)
         align(base, small, small, experiment.vocabulary)
-        first = experiment.questions[0].prompt
-        RoleTokenizers(base, small, small).encode(first, chat=experiment.expert_is_chat)
+        tokenizers = RoleTokenizers(base, small, small)
+        contexts = [
+            getattr(load_config(source), "max_position_embeddings", None)
+            for source in (contender.base, experiment.antiexpert)
+        ]
+        context = min((length for length in contexts if length), default=None)
+        for question in experiment.questions:
+            prompt = tokenizers.encode(question.prompt, chat=experiment.expert_is_chat)
+            num_prompt_tokens = max(len(prompt.base), len(prompt.expert))
+            if context and num_prompt_tokens + experiment.max_new_tokens > context:
+                raise ValueError(
+                    f"evaluation row '{question.id}' has {num_prompt_tokens} tokens; with "
+                    f"{experiment.max_new_tokens} new ones it is longer than the {context} the "
+                    "models can hold: lower decode.max_new_tokens or leave the row out"
+                )

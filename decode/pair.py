@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 Prompts = Sequence[Sequence[int]]
 
+# LoraConfig keys by which the expert's other weights would differ from the anti-expert's, too.
+CHANGES_MORE_THAN_LINEARS = ("modules_to_save", "trainable_token_indices", "layer_replication")
+
 
 @dataclass
 class AdaptedRows:
@@ -57,7 +60,9 @@ def share_weights(expert: PeftModel) -> tuple[PreTrainedModel, AdaptedRows] | No
     model = cast(PreTrainedModel, expert.base_model.model)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]
     config = expert.peft_config["default"]
-    is_plain = not getattr(config, "modules_to_save", None) and all(
+    is_plain = not any(getattr(config, key, None) for key in CHANGES_MORE_THAN_LINEARS)
+    is_plain = is_plain and getattr(config, "bias", "none") == "none"
+    is_plain = is_plain and all(
         type(layer) is LoraLinear
         and isinstance(layer.base_layer, nn.Linear)
         and not layer.lora_variant  # DoRA and its kind

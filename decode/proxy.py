@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -72,7 +73,7 @@ class Steered:
         expert, antiexpert = self.pair.next_logits(num_rows)
         fit, shared = self.vocabulary.fit, self.vocabulary.shared
         return proxy_logits(
-            fit(base),
+            fit(base, -torch.inf),
             fit(expert).to(base.device),
             fit(antiexpert).to(base.device),
             self.alpha,

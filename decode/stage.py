@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,8 @@ def start_logging() -> bool:
     """Configure logging, on the main process only; returns whether this is it (rank zero)."""
     is_main_process = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # Deprecations inside the libraries are nothing a user of a recipe can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     for package in ("train", "decode"):
         logging.getLogger(package).setLevel(logging.INFO if is_main_process else logging.ERROR)
     return is_main_process

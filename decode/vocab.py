@@ -25,12 +25,12 @@ class Vocabulary:
     size: int
     shared: Tensor | None = None
 
-    def fit(self, logits: Tensor) -> Tensor:
-        """(batch, any width) logits to (batch, size): padding cut, missing ids as zeros."""
+    def fit(self, logits: Tensor, missing_logit: float = 0.0) -> Tensor:
+        """(batch, any width) logits to (batch, size): padding cut, ids a model lacks filled in."""
         missing = self.size - logits.shape[-1]
-        return (
-            torch.nn.functional.pad(logits, (0, missing)) if missing > 0 else logits[:, : self.size]
-        )
+        if missing > 0:
+            return torch.nn.functional.pad(logits, (0, missing), value=missing_logit)
+        return logits[:, : self.size]
 
 
 def tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:

@@ -78,7 +78,13 @@ def test_each_role_of_a_shared_pair_decodes_alone(adapter):
 
 
 @pytest.mark.parametrize(
-    "options", [{"use_dora": True}, {"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}]
+    "options",
+    [
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]},
+        {"trainable_token_indices": [3, 7]},
+        {"bias": "all"},
+    ],
 )
 def test_anything_but_plain_lora_is_two_models(adapter, options):
     small, folder = adapter(**options)

@@ -92,9 +92,9 @@ def test_held_out_problems_are_not_in_the_stream(stream):
     keys = held_out_keys()
     rng = random.Random(2)
     held_out = {p.question for name in ("validation", "test") for p in split_problems()[name]}
-    documents = [stream.of_kind("problems", rng) for _ in range(3000)]
-    questions = {text.split("\nAnswer:")[0].removeprefix("Question: ") for text in documents}
-    assert not questions & held_out
+    for kind in ("problems", "steps"):
+        texts = [stream.of_kind(kind, rng).removeprefix("Question: ") for _ in range(2000)]
+        assert not {text.split("\n")[0] for text in texts} & held_out
     assert not keys & {problem.key for problem in split_problems()["train"]}
 
 
@@ -119,6 +119,17 @@ def test_rows_on_disk_are_the_builders(stream):
     assert [row.answers for row in rows] == [(fact.answer,) for fact in facts["test"]]
     problems = TASKS["word_problems"].eval_rows()
     assert [row.answers for row in problems] == [(str(p.answer),) for p in split_problems()["test"]]
+
+
+def test_no_question_is_answered_as_an_expert_would(stream):
+    rng = random.Random(4)
+    texts = [stream.document(rng, progress) for progress in (0.0, 0.5, 0.9) for _ in range(2000)]
+    asked = [text for text in texts if text.startswith("Question: ")]
+    assert not [text for text in asked if "####" in text]
+    assert all(
+        text.endswith(".") and len(text.partition("Answer: ")[2].split()) > 3 for text in asked
+    )
+    assert any("####" in text for text in texts)
 
 
 def run(monkeypatch, folder, *overrides):

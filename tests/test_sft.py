@@ -136,6 +136,7 @@ def test_two_processes_train_one_expert(overrides, tmp_path):
     one.append("sft.per_device_train_batch_size=4")
     finished(launch("gsm7b.yaml", one, *CPU), tmp_path / "one")
     finished(launch("gsm7b.yaml", two, *TWO), tmp_path / "two")
+    finished(launch("gsm7b.yaml", two, *TWO), tmp_path / "two")  # again, with nothing to do
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())
     assert environment["world_size"] == 2
     logs = [

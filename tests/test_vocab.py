@@ -46,3 +46,4 @@ def test_fit_cuts_padding_and_fills_what_is_missing():
     filled = vocabulary.fit(torch.ones(2, 250))
     assert filled.shape == (2, 258)
     assert filled[:, 250:].sum() == 0
+    assert vocabulary.fit(torch.ones(2, 250), -torch.inf)[:, 250:].isneginf().all()

@@ -237,7 +237,7 @@ def main() -> None:
     tokenizer_file = recipe.work_dir / "tokenizer.json"
     if not tokenizer_file.is_file():
         rng = random.Random(f"tokenizer-{recipe.seed}")
-        documents = (stream.document(rng, 1.0) for _ in range(TOKENIZER_DOCUMENTS))
+        documents = (stream.document(rng, 0.5) for _ in range(TOKENIZER_DOCUMENTS))
         build_tokenizer(documents, recipe.vocab_size).save(str(tokenizer_file))
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from data import TASKS, TrainRow
 from decode.environment import describe_environment
@@ -119,7 +118,8 @@ def main() -> None:
     tracker = track(recipe, "train", is_main_process)
 
     train_all(recipe, rows, tracker)
-    PartialState().destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     if not is_main_process:
         return  # one process decodes, with all the memory there is
     tracker.artifact(folder.expert, f"{recipe.name}-expert")

@@ -59,14 +59,15 @@ def train(
     theirs = config.model_init_kwargs
     assert not isinstance(theirs, str), "TRL parses this key from text only on a command line"
     config.model_init_kwargs = {**model_init, **(theirs or {})}
+    # The adapter says which model it belongs to: decoding shares that model's weights with it.
+    fixed = {"task_type": "CAUSAL_LM", "revision": model_init["revision"]}
+    lora = None if adapter is None else LoraConfig(**{**fixed, **adapter})
     trainer = SFTTrainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=tokenizer,
-        peft_config=None
-        if adapter is None
-        else LoraConfig(**{"task_type": "CAUSAL_LM", **adapter}),
+        peft_config=lora,
         callbacks=list(callbacks),
     )
     checkpoint = newest_complete_checkpoint(checkpoints)

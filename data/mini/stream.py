@@ -1,9 +1,11 @@
 """The text the mini family is pretrained on, made document by document.
 
-Four kinds, mixed by shares that move from the first to the last step: lists to copy and sums come
-first (without copying, numbers never make it from a question into a solution), facts and word
-problems fill the rest. Questions are answered as an expert never would: facts in a whole sentence,
-problems in prose. What is left to tuning is the style of the answer.
+Kinds are mixed by shares that move from the first step to a third of the run: lists to copy and
+sums come first (without copying, numbers never make it from a question into a solution), facts and
+word problems fill the rest. After `Question: ...` and `Answer:` an answer is never an expert's:
+facts come in a whole sentence, problems in prose. What is left to tuning is the style. The last
+sixth adds steps that end in `####`, under another heading: a base that has never met a form cannot
+be steered into it, since its logits there are noise.
 """
 
 import random
@@ -11,15 +13,18 @@ from collections.abc import Callable
 
 from .build_rows import held_out_keys
 from .facts import Fact, all_facts
-from .problems import NAMES, THINGS, draw_problem
+from .problems import NAMES, THINGS, Problem, draw_problem
 
-# kind -> share of documents at the first and at the last step
+# kind -> weight among documents at the first step, and from MIXED_FROM on
 SHARES = {
     "copy": (0.45, 0.03),
     "sums": (0.20, 0.07),
     "facts": (0.25, 0.70),
     "problems": (0.10, 0.20),
+    "steps": (0.0, 0.0),
 }
+MIXED_FROM = 1 / 3
+STEPS_FROM, STEPS_SHARE = 5 / 6, 0.25
 
 
 class Stream:
@@ -37,14 +42,16 @@ class Stream:
             "sums": self._sums,
             "facts": self._fact,
             "problems": self._problem,
+            "steps": self._steps,
         }
 
     def document(self, rng: random.Random, progress: float) -> str:
         """One document; `progress` is the share of pretraining already done, 0 to 1."""
-        # The early mix is gone after a third of the run.
-        late = min(1.0, 3 * progress)
-        weights = [first + (last - first) * late for first, last in SHARES.values()]
-        (kind,) = rng.choices(list(SHARES), weights)
+        late = min(1.0, progress / MIXED_FROM)
+        weights = {kind: first + (last - first) * late for kind, (first, last) in SHARES.items()}
+        if progress >= STEPS_FROM:
+            weights["steps"] = STEPS_SHARE
+        (kind,) = rng.choices(list(weights), list(weights.values()))
         return self.of_kind(kind, rng)
 
     def of_kind(self, kind: str, rng: random.Random) -> str:
@@ -81,11 +88,21 @@ class Stream:
         return " ".join(rng.choice(fact.statements) for fact in chosen)
 
     def _problem(self, rng: random.Random) -> str:
-        """A word problem solved in prose, never one of the held-out rows."""
+        """A word problem solved in prose."""
+        problem = self._draw_problem(rng)
+        return f"Question: {problem.question}\nAnswer: {problem.prose}"
+
+    def _steps(self, rng: random.Random) -> str:
+        """A word problem and its steps, but not as question and answer."""
+        problem = self._draw_problem(rng)
+        return f"{problem.question}\nSteps: {problem.worked}"
+
+    def _draw_problem(self, rng: random.Random) -> Problem:
+        """A random problem, never one of the held-out rows."""
         while True:
             problem = draw_problem(rng)
             if problem.key not in self._held_out:
-                return f"Question: {problem.question}\nAnswer: {problem.prose}"
+                return problem
 
 
 def _equation(rng: random.Random) -> str:
