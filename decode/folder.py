@@ -59,7 +59,9 @@ class RunFolder:
         Raises:
             ValueError: the result exists, or is half done, with other settings; names them.
         """
-        record = self.path / "settings" / result.relative_to(self.path).with_suffix(".json")
+        place = result.relative_to(self.path)
+        name = place.name.removesuffix(".jsonl") + ".json"  # a model's name may hold dots
+        record = self.path / "settings" / place.with_name(name)
         wanted = json.loads(json.dumps(settings))
         if not record.exists():
             write_json(record, wanted)

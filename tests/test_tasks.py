@@ -170,6 +170,13 @@ def test_mini_rows(name, num_train):
     assert len(set(prompts)) == len(prompts)
 
 
+def test_mini_models_are_small_and_share_a_tokenizer():
+    files = [path for path in MINI.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(path.stat().st_size for path in files) <= 8_000_000
+    vocabularies = [(MINI / name / "tokenizer.json").read_bytes() for name in ("small", "large")]
+    assert vocabularies[0] == vocabularies[1]
+
+
 REAL_ROWS = [("gsm8k", 7473, 1000), ("triviaqa", 5269, 1500)]
 
 

@@ -83,6 +83,7 @@ def train(
     state.wait_for_everyone()
     if state.is_main_process:
         tokenizer.save_pretrained(partial)
+        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says it
         log = json.dumps(trainer.state.log_history, indent=1)
         (partial / "training_log.json").write_text(log + "\n", "utf-8")
         partial.replace(target)

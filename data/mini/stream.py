@@ -11,9 +11,9 @@ be steered into it, since its logits there are noise.
 import random
 from collections.abc import Callable
 
-from .build_rows import held_out_keys
 from .facts import Fact, all_facts
 from .problems import NAMES, THINGS, Problem, draw_problem
+from .splits import held_out_keys
 
 # kind -> weight among documents at the first step, and from MIXED_FROM on
 SHARES = {

@@ -1,0 +1,46 @@
+"""What is on disk is whole, and never made with two settings."""
+
+import pytest
+
+from decode.folder import RunFolder, append_row, read_rows, weights_digest, write_json, write_rows
+
+
+def test_claims_of_names_that_differ_after_a_dot_do_not_meet(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim(folder.reference("qwen2.5-1.5b"), {"seed": 1})
+    folder.claim(folder.reference("qwen2.5-1.7b"), {"seed": 2})
+    folder.claim(folder.predictions("proxy-m-alpha0.5"), {"seed": 3})
+    folder.claim(folder.predictions("proxy-m-alpha0.25"), {"seed": 4})
+    with pytest.raises(ValueError, match="was made with seed 1, and this recipe has 2"):
+        folder.claim(folder.reference("qwen2.5-1.5b"), {"seed": 2})
+
+
+def test_a_claim_names_every_setting_that_changed(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim(folder.expert, {"seed": 1, "sft": {"lr": 1e-4}, "same": [1, 2]})
+    with pytest.raises(ValueError, match=r"seed 1, and this recipe has 2 \(and sft, new\)"):
+        folder.claim(folder.expert, {"seed": 2, "sft": {}, "same": (1, 2), "new": 0})
+
+
+def test_a_line_that_was_cut_off_is_dropped_and_appended_after(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_row(path, {"text": "a\u2028b"})  # a line separator to splitlines, not to JSON lines
+    with path.open("a") as file:
+        file.write('{"text": "cut o')
+    assert read_rows(path) == [{"text": "a\u2028b"}]
+    append_row(path, {"text": "c"})
+    assert read_rows(path) == [{"text": "a\u2028b"}, {"text": "c"}]
+
+
+def test_replacing_a_file_leaves_no_temporary_one(tmp_path):
+    write_json(tmp_path / "deep" / "a.json", {"x": 1})
+    write_rows(tmp_path / "deep" / "b.jsonl", [{"x": 1}])
+    write_rows(tmp_path / "deep" / "b.jsonl", [{"x": 2}])
+    assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["a.json", "b.jsonl"]
+    assert read_rows(tmp_path / "deep" / "b.jsonl") == [{"x": 2}]
+
+
+def test_weights_digest_tells_trainings_apart(tmp_path, save_model):
+    one, same, other = save_model("one", 1), save_model("same", 1), save_model("other", 2)
+    assert weights_digest(one) == weights_digest(same) != weights_digest(other)
+    assert weights_digest("some/hub-id") is None
