@@ -104,6 +104,7 @@ def _complete(
     missing = [i for i, question in enumerate(questions) if question.id not in rows]
     batch_size = experiment.batch_size
     if missing:
+        logger.info("%s: decoding %d rows", system.name, len(missing))
         model, stops, prompts = cast.on(system)
     bar = tqdm(
         total=len(questions),

@@ -198,7 +198,7 @@ def test_check_finds_mistakes_before_weights_load(experiment, save_model):
     stranger = ModelSource(save_model("stranger", 3, extra=("<x>",), vocab_size=259))
     with pytest.raises(ValueError, match="different vocabularies: 1 ids differ"):
         check(replace(experiment, contenders=(Contender(stranger, None),)))
-    with pytest.raises(ValueError, match="row 'q0' has 14 tokens; with 500 new ones"):
+    with pytest.raises(ValueError, match="row 'q0' has 15 tokens; with 500 new ones"):
         check(replace(experiment, max_new_tokens=500))
     with pytest.raises(ValueError, match="no chat template"):
         check(replace(experiment, expert_is_chat=True))
