@@ -15,6 +15,10 @@ from typing import Any
 EDGE_BYTES = 1 << 20
 
 
+class SettingsChanged(ValueError):
+    """A run folder was begun with other settings than those it is to go on with."""
+
+
 class RunFolder:
     """`runs/<name>/`: where everything a run leaves behind has its place."""
 
@@ -54,16 +58,17 @@ class RunFolder:
         return self.path / "predictions" / f"{system}.jsonl"
 
     def claim(self, result: Path, settings: dict[str, Any]) -> None:
-        """Record what `result` is made with; a later run must say the same.
+        """Record what `result` is made with; once it is begun, a later run must say the same.
 
         Raises:
-            ValueError: the result exists, or is half done, with other settings; names them.
+            SettingsChanged: the result exists, or has checkpoints, from other settings; names them.
         """
         place = result.relative_to(self.path)
         name = place.name.removesuffix(".jsonl") + ".json"  # a model's name may hold dots
         record = self.path / "settings" / place.with_name(name)
         wanted = json.loads(json.dumps(settings))
-        if not record.exists():
+        is_begun = result.exists() or any(self.checkpoints(result).glob("*"))
+        if not (record.exists() and is_begun):
             write_json(record, wanted)
             return
         found = json.loads(record.read_text("utf-8"))
@@ -71,7 +76,7 @@ class RunFolder:
         if changed:
             key = changed[0]
             more = f" (and {', '.join(changed[1:])})" if changed[1:] else ""
-            raise ValueError(
+            raise SettingsChanged(
                 f"{result} was made with {key} {_brief(found.get(key))}, and this recipe has "
                 f"{_brief(wanted.get(key))}{more}; choose another output_dir, or delete "
                 f"{result} and {record} to make it again"

@@ -29,8 +29,10 @@ def run(experiment: Experiment, folder: RunFolder) -> Predictions:
     Finished rows are read from the folder and never generated again.
 
     Raises:
-        ValueError: the folder holds predictions made with other settings.
+        SettingsChanged: the folder holds predictions made with other settings.
     """
+    for system in systems(experiment):  # all of them before any weights load
+        folder.claim(folder.predictions(system.name), _settings(experiment, system))
     cast = Cast(experiment)
     return {
         system.name: _complete(experiment, system, cast, folder)
@@ -98,7 +100,6 @@ def _complete(
 ) -> list[dict[str, Any]]:
     """One system's predictions, generating those that are not in the folder yet."""
     path = folder.predictions(system.name)
-    folder.claim(path, _settings(experiment, system))
     rows = {row["id"]: row for row in read_rows(path)}
     questions = experiment.questions
     missing = [i for i, question in enumerate(questions) if question.id not in rows]

@@ -10,7 +10,6 @@ import sys
 from data import TASKS
 from decode.experiment import check
 from decode.folder import RunFolder
-from decode.report import closing_table
 from decode.stage import decode_stage, plan, recipe_from_command_line, start_logging, track
 from recipes.schema import save_recipe
 
@@ -35,10 +34,7 @@ def main() -> None:
 
     save_recipe(recipe, folder.recipe)
     tracker = track(recipe, "decode")
-    metrics = decode_stage(recipe, experiment, tracker)
-    tracker.finish()
-    print(closing_table(metrics))
-    print(f"\nreport: {folder.path / 'report.md'}")
+    print(decode_stage(recipe, experiment, tracker))
 
 
 if __name__ == "__main__":

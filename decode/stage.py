@@ -11,16 +11,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from data import EvalRow, Task
 from recipes.schema import Base, Recipe, RecipeError, load_recipe
 
 from .environment import describe_environment
 from .experiment import Contender, Experiment
-from .folder import RunFolder, write_json
+from .folder import RunFolder, SettingsChanged, write_json
 from .models import ModelSource
-from .report import write_report
+from .report import closing_table, write_report
 from .results import measure, run
 from .sampling import Sampling
 from .tracking import NullTracker, start_tracking
@@ -57,14 +56,17 @@ def plan(recipe: Recipe, task: Task, questions: Sequence[EvalRow]) -> Experiment
     )
 
 
-def decode_stage(recipe: Recipe, experiment: Experiment, tracker: NullTracker) -> dict[str, Any]:
+def decode_stage(recipe: Recipe, experiment: Experiment, tracker: NullTracker) -> str:
     """Every system's predictions, metrics.json, plots and report.md, and all of it to W&B.
 
     Returns:
-        The contents of metrics.json.
+        What to print at the end: a short table, and where the report is.
     """
     folder = RunFolder(recipe.output_dir)
-    predictions = run(experiment, folder)
+    try:
+        predictions = run(experiment, folder)
+    except SettingsChanged as error:
+        sys.exit(f"error: {error}")
     metrics = measure(experiment, predictions)
     environment = describe_environment()
     write_json(folder.metrics, metrics)
@@ -73,7 +75,8 @@ def decode_stage(recipe: Recipe, experiment: Experiment, tracker: NullTracker) -
     tracker.results(metrics)
     tracker.predictions(predictions)
     tracker.images({f"plots/{path.stem}": path for path in sorted(folder.plots.glob("*.png"))})
-    return metrics
+    tracker.finish()
+    return f"{closing_table(metrics)}\n\nreport: {folder.path / 'report.md'}"
 
 
 def track(recipe: Recipe, job_type: str, is_main_process: bool = True) -> NullTracker:

@@ -11,6 +11,7 @@ def test_claims_of_names_that_differ_after_a_dot_do_not_meet(tmp_path):
     folder.claim(folder.reference("qwen2.5-1.7b"), {"seed": 2})
     folder.claim(folder.predictions("proxy-m-alpha0.5"), {"seed": 3})
     folder.claim(folder.predictions("proxy-m-alpha0.25"), {"seed": 4})
+    folder.reference("qwen2.5-1.5b").mkdir(parents=True)
     with pytest.raises(ValueError, match="was made with seed 1, and this recipe has 2"):
         folder.claim(folder.reference("qwen2.5-1.5b"), {"seed": 2})
 
@@ -18,8 +19,18 @@ def test_claims_of_names_that_differ_after_a_dot_do_not_meet(tmp_path):
 def test_a_claim_names_every_setting_that_changed(tmp_path):
     folder = RunFolder(tmp_path)
     folder.claim(folder.expert, {"seed": 1, "sft": {"lr": 1e-4}, "same": [1, 2]})
+    folder.expert.mkdir()
     with pytest.raises(ValueError, match=r"seed 1, and this recipe has 2 \(and sft, new\)"):
         folder.claim(folder.expert, {"seed": 2, "sft": {}, "same": (1, 2), "new": 0})
+
+
+def test_what_was_never_begun_may_be_made_with_other_settings(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim(folder.expert, {"batch": 64})  # and then it did not fit into memory
+    folder.claim(folder.expert, {"batch": 8})
+    (folder.checkpoints(folder.expert) / "checkpoint-10").mkdir(parents=True)
+    with pytest.raises(ValueError, match="was made with batch 8, and this recipe has 64"):
+        folder.claim(folder.expert, {"batch": 64})
 
 
 def test_a_line_that_was_cut_off_is_dropped_and_appended_after(tmp_path):

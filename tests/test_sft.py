@@ -122,6 +122,11 @@ def test_a_7b_recipe_runs_its_very_path_on_tiny_models(recipe, overrides, tmp_pa
     assert "expert was made with sft" in other.stderr
     assert "choose another output_dir" in other.stderr
 
+    longer = launch(recipe, [*overrides, "decode.max_new_tokens=7"], "--quiet", *CPU)
+    assert longer.returncode != 0
+    assert "antiexpert.jsonl was made with max_new_tokens 6, and this recipe has 7" in longer.stderr
+    assert "Traceback" not in longer.stderr
+
     for name in ("metrics.json", "predictions", "report.md"):
         path = run / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -20,7 +20,6 @@ from data import TASKS, TrainRow
 from decode.environment import describe_environment
 from decode.experiment import check
 from decode.folder import RunFolder, text_digest, write_json
-from decode.report import closing_table
 from decode.stage import decode_stage, plan, recipe_from_command_line, start_logging, track
 from decode.tracking import NullTracker
 from recipes.schema import Base, Expert, Recipe, save_recipe
@@ -109,8 +108,9 @@ def main() -> None:
         questions = task.eval_rows(recipe.task.eval, recipe.task.eval_limit)
         experiment = plan(recipe, task, questions)
         check(experiment)
+        for training in trainings(recipe):
+            sft_config(training.sft, recipe.seed, folder.path, recipe.name)
         claim(recipe, rows)
-        sft_config(recipe.sft, recipe.seed, folder.path, recipe.name)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
@@ -125,10 +125,7 @@ def main() -> None:
     if not is_main_process:
         return  # one process decodes, with all the memory there is
     tracker.artifact(folder.expert, f"{recipe.name}-expert")
-    metrics = decode_stage(recipe, experiment, tracker)
-    tracker.finish()
-    print(closing_table(metrics))
-    print(f"\nreport: {folder.path / 'report.md'}")
+    print(decode_stage(recipe, experiment, tracker))
 
 
 if __name__ == "__main__":
