@@ -60,9 +60,10 @@ def share_weights(expert: PeftModel) -> tuple[PreTrainedModel, AdaptedRows] | No
     model = cast(PreTrainedModel, expert.base_model.model)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]
     config = expert.peft_config["default"]
-    is_plain = not any(getattr(config, key, None) for key in CHANGES_MORE_THAN_LINEARS)
-    is_plain = is_plain and getattr(config, "bias", "none") == "none"
-    is_plain = is_plain and all(
+    changes_more = getattr(config, "bias", "none") != "none" or any(
+        getattr(config, key, None) for key in CHANGES_MORE_THAN_LINEARS
+    )
+    is_plain = not changes_more and all(
         type(layer) is LoraLinear
         and isinstance(layer.base_layer, nn.Linear)
         and not layer.lora_variant  # DoRA and its kind
