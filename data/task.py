@@ -124,14 +124,17 @@ class Task:
         return self.score_as_paper
 
     def train_rows(self, source: str | None = None, limit: int | None = None) -> list[TrainRow]:
-        """The first `limit` training rows of `source` (a .jsonl path or a hub id)."""
+        """The first `limit` training rows of `source` (a .jsonl path or a hub id).
+
+        A row with `prompt` and `completion` is taken as it is, whatever the task.
+        """
         if self.train_row is None:
             raise ValueError(
                 f"task '{self.name}' is for evaluation only; name a finished expert in "
                 "expert.trained, or train on another task and name this one in also"
             )
         rows = read_rows(self._resolve(source, self.train_source, "train"), limit)
-        return [self.train_row(row) for row in rows]
+        return [_as_it_is(row) or self.train_row(row) for row in rows]
 
     def eval_rows(self, source: str | None = None, limit: int | None = None) -> list[EvalRow]:
         """The first `limit` evaluation rows of `source` (a .jsonl path or a hub id)."""
@@ -156,3 +159,10 @@ class Task:
         if isinstance(default, HubSource):
             return HubSource(source, default.config, default.split)
         raise ValueError(f"{source}: no such file, and this task has no data set on the hub")
+
+
+def _as_it_is(row: Row) -> TrainRow | None:
+    """The row if it is a prompt and a completion already."""
+    if not {"prompt", "completion"} <= row.fields.keys():
+        return None
+    return TrainRow(row.text("prompt"), row.text("completion"))

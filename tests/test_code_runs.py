@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,9 @@ from data.predictions import score_file
 from data.rows import Row
 from data.sandbox import best_confinement
 from decode.folder import read_rows
+from recipes.schema import Expert
 from train.trainer import sft_config, train
+from train.training import Training
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "datasets" / "codealpaca"
@@ -150,15 +151,9 @@ def test_instructions_and_plain_text_are_trained_on_packed(save_model, tmp_path)
         "save_strategy": "no",
         "completion_only_loss": True,
     }
-    model = {"dtype": "float32", "revision": None, "trust_remote_code": False}
-    train(
-        save_model("small", 1),
-        model,
-        [asdict(row) for row in found],
-        sft_config(sft, 1, tmp_path / "checkpoints", "toy"),
-        None,
-        tmp_path / "expert",
-    )
+    model = Expert(model=save_model("small", 1), dtype="float32")
+    training = Training(tmp_path / "expert", tmp_path / "checkpoints", model, None, sft, "train")
+    train(training, found, sft_config(training, 1, "toy"))
     log = json.loads((tmp_path / "expert" / "training_log.json").read_text())
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert len(losses) == 8 and losses[-1] < losses[0]

@@ -5,8 +5,8 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -16,61 +16,55 @@ from transformers import AutoTokenizer, TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTConfig, SFTTrainer
 
+from data import TrainRow
+
+from .training import Training
+
 logger = logging.getLogger(__name__)
 
 
-def sft_config(sft: dict[str, Any], seed: int, output_dir: Path, run_name: str) -> SFTConfig:
+def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
     """TRL's configuration: the recipe's keys as they are, and the few that are ours."""
-    ours = {"output_dir": str(output_dir), "seed": seed, "run_name": run_name}
+    ours = {"output_dir": str(training.checkpoints), "seed": seed, "run_name": run_name}
     # Curves go through TrackingCallback, which keeps an expert's and a reference's apart.
     return SFTConfig(
-        **{"use_cpu": not torch.cuda.is_available(), **sft, **ours, "report_to": "none"}
+        **{"use_cpu": not torch.cuda.is_available(), **training.sft, **ours, "report_to": "none"}
     )
 
 
 def train(
-    model: str,
-    model_init: dict[str, Any],
-    rows: Sequence[dict[str, str]],
+    training: Training,
+    rows: Sequence[TrainRow],
     config: SFTConfig,
-    adapter: dict[str, Any] | None,
-    target: Path,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """Fine-tune `model` on prompt/completion rows and leave the result in `target`.
+    """Fine-tune one model on prompt/completion rows and leave the result in `training.target`.
 
-    The loss is taken on completions only. Training goes on from the newest complete checkpoint in
-    `config.output_dir`. `target` appears when everything in it is written.
-
-    Args:
-        model: hub id or folder.
-        model_init: from_pretrained's keys (dtype, revision, trust_remote_code).
-        rows: {"prompt", "completion"} each.
-        adapter: peft.LoraConfig keys; None tunes all weights.
-        target: an adapter or whole weights, with the tokenizer.
+    The loss is taken on completions only. Training goes on from the newest complete checkpoint.
+    The target appears when everything in it is written.
     """
     state = PartialState()
-    checkpoints = Path(str(config.output_dir))
     set_seed(config.seed)
+    source, target, adapter = training.model, training.target, training.adapter
+    model = source.model
     if Path(model).is_dir():
         model = str(Path(model).resolve())  # an adapter records it as given
-    remote = {key: model_init[key] for key in ("revision", "trust_remote_code")}
+    remote = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(model, **remote)
     theirs = config.model_init_kwargs
     assert not isinstance(theirs, str), "TRL parses this key from text only on a command line"
-    config.model_init_kwargs = {**model_init, **(theirs or {})}
+    config.model_init_kwargs = {"dtype": source.dtype, **remote, **(theirs or {})}
     # The adapter says which model it belongs to: decoding shares that model's weights with it.
-    fixed = {"task_type": "CAUSAL_LM", "revision": model_init["revision"]}
-    lora = None if adapter is None else LoraConfig(**{**fixed, **adapter})
+    fixed = {"task_type": "CAUSAL_LM", "revision": source.revision}
     trainer = SFTTrainer(
         model=model,
         args=config,
-        train_dataset=Dataset.from_list(list(rows)),
+        train_dataset=Dataset.from_list([asdict(row) for row in rows]),
         processing_class=tokenizer,
-        peft_config=lora,
+        peft_config=None if adapter is None else LoraConfig(**{**fixed, **adapter}),
         callbacks=list(callbacks),
     )
-    checkpoint = newest_complete_checkpoint(checkpoints)
+    checkpoint = newest_complete_checkpoint(training.checkpoints)
     if checkpoint is not None:
         logger.info("training goes on from %s", checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -87,7 +81,7 @@ def train(
         log = json.dumps(trainer.state.log_history, indent=1)
         (partial / "training_log.json").write_text(log + "\n", "utf-8")
         partial.replace(target)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        shutil.rmtree(training.checkpoints, ignore_errors=True)
     state.wait_for_everyone()
 
 
