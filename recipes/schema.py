@@ -26,6 +26,7 @@ from .sections import (
     Expert,
     JudgeChoice,
     MoreExpert,
+    ProxyAware,
     Section,
     TaskChoice,
     Wandb,
@@ -135,6 +136,9 @@ def _check_folders(recipe: Recipe) -> None:
     check_model("expert.model", recipe.expert.model, ("config.json",))
     if recipe.expert.trained is not None:
         check_model("expert.trained", recipe.expert.trained, WEIGHTS_OR_ADAPTER)
+    proxy_aware = recipe.expert.proxy_aware
+    if proxy_aware is not None and proxy_aware.base is not None:
+        check_model("expert.proxy_aware.base", proxy_aware.base, ("config.json",))
     for index, base in enumerate(recipe.decode.bases):
         check_model(f"decode.bases.{index}.model", base.model, ("config.json",))
         if base.tuned is not None:
@@ -175,6 +179,7 @@ def _keys_by_section() -> dict[str, list[str]]:
         **_judge_keys("task.judges"),
         **_judge_keys("also.0.judges"),
         "expert": list(Expert.model_fields),
+        "expert.proxy_aware": list(ProxyAware.model_fields),
         "decode": list(Decode.model_fields),
         "decode.bases.0": list(Base.model_fields),
         "decode.experts.0": list(MoreExpert.model_fields),

@@ -108,6 +108,25 @@ class TaskChoice(Evaluation):
     """Only the first so many training rows; null is all."""
 
 
+class ProxyAware(Section):
+    """The expert's loss is that of a base steered by it, not its own (docs/proxy_aware.md)."""
+
+    base: str | None = Field(default=None, min_length=1)
+    """Hub id or folder of the frozen base; null is the first of decode.bases."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; null is the newest."""
+    dtype: Dtype | None = None
+    """Weights' type; null is the one they are stored in."""
+    alpha: float = Field(default=1.0, gt=0)
+    """Scale of the shift in the loss; decode with the same."""
+
+    @model_validator(mode="after")
+    def _of_a_base(self) -> "ProxyAware":
+        if self.base is None and (self.revision is not None or self.dtype is not None):
+            raise ValueError("revision and dtype are those of base; give base as well")
+        return self
+
+
 class Expert(Section):
     """The small model: untuned it is the anti-expert, trained it is the expert."""
 
@@ -119,6 +138,8 @@ class Expert(Section):
     """Weights' type in training and decoding; auto is the one they are stored in."""
     adapter: dict[str, Any] | None = None
     """`peft.LoraConfig` keys; null is full fine-tuning."""
+    proxy_aware: ProxyAware | None = None
+    """Train it as the shift of a base; null is plain fine-tuning."""
     trained: str | None = None
     """Hub id or folder of a finished expert: none is trained then."""
     trained_revision: str | None = None
@@ -134,6 +155,11 @@ class Expert(Section):
             raise ValueError(
                 f"found trained {self.trained!r} and an adapter to train; give one (a finished "
                 "expert may be an adapter's folder)"
+            )
+        if self.proxy_aware is not None and (self.trained is not None or self.prompt == "chat"):
+            raise ValueError(
+                "proxy_aware is for an expert that is trained here and reads raw prompts, as bases "
+                "do; leave out proxy_aware, or trained and prompt"
             )
         return self
 

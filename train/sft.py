@@ -22,6 +22,7 @@ from decode.stage import decode_stage, recipe_from_command_line, start_logging, 
 from decode.tracking import NullTracker
 from recipes.schema import Recipe, save_recipe
 from train.callbacks import TrackingCallback
+from train.proxy_loss import check_proxy_loss
 from train.trainer import sft_config, train
 from train.training import claim, trainings
 
@@ -58,7 +59,9 @@ def main() -> None:
         for experiment, _ in experiments:
             check(experiment)
         for training in trainings(recipe):
-            sft_config(training, recipe.seed, recipe.name)
+            config = sft_config(training, recipe.seed, recipe.name)
+            if training.proxy_aware is not None:
+                check_proxy_loss(training.proxy_aware, experiments[0][0].antiexpert, config)
         claim(recipe, rows)
     except ValueError as error:
         sys.exit(f"error: {error}")

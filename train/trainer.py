@@ -14,10 +14,11 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoTokenizer, TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from data import TrainRow
 
+from .proxy_loss import trainer_class
 from .training import Training
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def train(
     config.model_init_kwargs = {"dtype": source.dtype, **remote, **(theirs or {})}
     # The adapter says which model it belongs to: decoding shares that model's weights with it.
     fixed = {"task_type": "CAUSAL_LM", "revision": source.revision}
-    trainer = SFTTrainer(
+    trainer = trainer_class(training.proxy_aware)(
         model=model,
         args=config,
         train_dataset=Dataset.from_list([asdict(row) for row in rows]),

@@ -1,13 +1,15 @@
 """What a recipe trains: the expert, and a directly tuned reference for every base that asks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data import TrainRow
-from decode.folder import RunFolder, text_digest
+from decode.folder import RunFolder, text_digest, weights_digest
 from recipes.schema import Base, Expert, Recipe
+
+from .proxy_loss import ProxyTarget, proxy_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Training:
         target: an adapter or whole weights, with the tokenizer; there when it is complete.
         checkpoints: where the unfinished training is kept.
         prefix: what its curves are called by.
+        proxy_aware: what the loss is taken on; None is the model's own output.
     """
 
     target: Path
@@ -26,6 +29,7 @@ class Training:
     adapter: dict[str, Any] | None
     sft: dict[str, Any]
     prefix: str
+    proxy_aware: ProxyTarget | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -41,9 +45,11 @@ def trainings(recipe: Recipe) -> list[Training]:
         place = folder.checkpoints(target)
         return Training(target, place, model, recipe.expert.adapter, sft, prefix)
 
-    expert = [training(folder.expert, recipe.expert, sft, "train")]
+    expert = replace(
+        training(folder.expert, recipe.expert, sft, "train"), proxy_aware=proxy_target(recipe)
+    )
     return [
-        *([] if recipe.expert.trained is not None else expert),
+        *([] if recipe.expert.trained is not None else [expert]),
         *(
             training(folder.reference(base.slug), base, reference_sft, f"reference/{base.slug}")
             for base in recipe.decode.bases
@@ -67,5 +73,11 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
             "sft": training.sft,
             "seed": recipe.seed,
             "training rows": texts,
+            "proxy_aware": _identity(training.proxy_aware),
         }
         RunFolder(recipe.output_dir).claim(training.target, settings)
+
+
+def _identity(target: ProxyTarget | None) -> dict[str, Any] | None:
+    """What decides a proxy-aware loss, the base's weights with it."""
+    return target and {**asdict(target), "weights": weights_digest(target.base.name)}
