@@ -31,6 +31,8 @@ from decode.models import ModelSource, load_config, load_tokenizer, load_weights
 from decode.vocab import align
 from recipes.schema import Recipe
 
+Scores = tuple[Tensor, Tensor, Tensor]
+
 CHUNK_LABELS = 1024  # labels whose (V,) float32 temporaries are held at once
 
 
@@ -92,7 +94,7 @@ def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig)
 
 def score_labels(
     base: Tensor, expert: Tensor, antiexpert: Tensor, labels: Tensor, alpha: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Scores:
     """How the proxy-tuned distribution rates each label.
 
     Args:
@@ -126,8 +128,9 @@ class ProxyAwareTrainer(SFTTrainer):
 
     def __init__(self, *, target: ProxyTarget, model: str, args: SFTConfig, **kwargs: Any) -> None:
         super().__init__(model=model, args=args, **kwargs)
+        tokenizer = kwargs["processing_class"]
         self._alpha = target.alpha
-        self._vocab_size = len(load_tokenizer(target.base))
+        self._vocabulary = align(load_tokenizer(target.base), tokenizer, tokenizer)
         self._base = load_weights(target.base, str(args.device)).requires_grad_(False)
         self._antiexpert = None  # the expert without its adapter
         if not _keeps_its_antiexpert(self.model):
@@ -154,26 +157,21 @@ class ProxyAwareTrainer(SFTTrainer):
         inputs["logits_to_keep"] = before_labels
 
         def pick(outputs: Any) -> Tensor:
-            return outputs.logits[chosen][:, : self._vocab_size]  # (N, V)
+            return self._vocabulary.fit(outputs.logits[chosen])  # (N, V)
 
         outputs = expert(**inputs)
         inputs.pop("output_router_logits", None)
         with torch.no_grad():
             base = pick(self._base(**inputs))
             antiexpert = pick(self._untrained(**inputs))
-        parts = [
-            checkpoint(score_labels, *chunk, self._alpha, use_reentrant=False)
-            for chunk in zip(
-                *(
-                    rows.split(CHUNK_LABELS)
-                    for rows in (base, pick(outputs), antiexpert, labels[:, 1:][mask])
-                ),
-                strict=True,
-            )
+        wanted = (base, pick(outputs), antiexpert, labels[:, 1:][mask])
+        scores = [
+            cast(Scores, checkpoint(score_labels, *chunk, self._alpha, use_reentrant=False))
+            for chunk in zip(*(rows.split(CHUNK_LABELS) for rows in wanted), strict=True)
         ]
-        found = (torch.cat(part) for part in zip(*cast(Any, parts), strict=True))
         log_probs, entropy, is_top1 = (
-            values.new_zeros(mask.shape).masked_scatter(mask, values) for values in found
+            values[0].new_zeros(mask.shape).masked_scatter(mask, torch.cat(values))
+            for values in zip(*scores, strict=True)
         )
         return SimpleNamespace(
             log_probs=log_probs,
