@@ -9,7 +9,7 @@ from .shift_summary import MIN_COUNT
 
 NUM_POSITIONS = 10
 NUM_TOKENS = 10
-GREEDY_AGREEMENT = 0.99  # below it the tokens read are hardly those that were emitted
+GREEDY_AGREEMENT = 0.99  # below it the models at hand are hardly those of the run
 
 
 def analysis_text(analysis: dict[str, Any]) -> str:
@@ -45,7 +45,7 @@ def closing_lines(analysis: dict[str, Any]) -> str:
 
 def _system(name: str, summary: dict[str, Any], num_predictions: int, is_greedy: bool) -> list[str]:
     changed = summary["top1_changed"]
-    read = summary["num_rows"] + summary["num_rows_not_aligned"]
+    read = summary["num_rows"]
     sentences = [
         f"Of {summary['num_tokens']:,} tokens in {summary['num_rows']:,} completions, the base "
         f"alone would have preferred another at {percent(changed['value'])}% "
@@ -86,17 +86,11 @@ def _whose(share: float | None) -> list[str]:
 def _cautions(summary: dict[str, Any], is_greedy: bool) -> list[str]:
     """What a reader must know before trusting the figures."""
     found = []
-    if num := summary["num_rows_not_aligned"]:
-        total = num + summary["num_rows"]
-        found.append(
-            f"In {num:,} of {total:,} completions the tokens could not be told from the text; they "
-            "are left out."
-        )
     agreement = summary["emitted_is_top1"]
     if is_greedy and agreement < GREEDY_AGREEMENT:
         found.append(
             f"Only {percent(agreement)}% of the tokens are the proxy's likeliest, though decoding "
-            "was greedy: these may not be the tokens, or not the models, of the run."
+            "was greedy: these may not be the models of the run."
         )
     elif is_greedy and agreement < 1:
         found.append(

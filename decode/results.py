@@ -234,4 +234,9 @@ def _row(experiment: Experiment, id_: str, done: Completion) -> dict[str, Any]:
     else:
         prediction, score = experiment.score(done.text, question.answers)
         row |= {"prediction": prediction, **gold, "score": score}
-    return {**row, "finish_reason": done.finish_reason, "num_tokens": len(done.token_ids)}
+    return {
+        **row,
+        "finish_reason": done.finish_reason,
+        "num_tokens": len(done.token_ids),
+        "token_ids": list(done.token_ids),
+    }

@@ -22,31 +22,20 @@ Rows = Sequence[dict[str, Any]]  # as token_rows makes them
 
 
 def summarize_shifts(rows: Rows) -> dict[str, Any]:
-    """One system's part of `analysis.json`.
-
-    Raises:
-        ValueError: no row's tokens are known.
-    """
-    known = [row for row in rows if row["tokens"] is not None]
-    if not known:
-        raise ValueError(
-            f"none of {len(rows)} completions could be cut into the tokens it was emitted as; "
-            "there is nothing to analyse"
-        )
-    tokens = [token for row in known for token in row["tokens"]]
+    """One system's part of `analysis.json`."""
+    tokens = [token for row in rows for token in row["tokens"]]
     return {
-        "num_rows": len(known),
-        "num_rows_not_aligned": len(rows) - len(known),
+        "num_rows": len(rows),
         "num_tokens": len(tokens),
         "emitted_is_top1": float(np.mean([token["proxy_rank"] == 1 for token in tokens])),
-        "top1_changed": _share(known),
+        "top1_changed": _share(rows),
         "changed_to_expert_top1": to_expert(tokens),
-        "top1_changed_by_position": by_position(known),
+        "top1_changed_by_position": by_position(rows),
         "mean_delta_probability": _mean(tokens, "delta_probability"),
         "mean_delta_logprob": _mean(tokens, "delta_logprob"),
         "mean_total_variation": _mean(tokens, "total_variation"),
-        "equations": by_side(known),
-        "most_shifted": most_shifted(known),
+        "equations": by_side(rows),
+        "most_shifted": most_shifted(rows),
     }
 
 
@@ -158,7 +147,7 @@ def token_table(rows: Rows) -> tuple[list[str], list[list[Any]]]:
             *(token["top"][role][0][1] for role in roles),
         ]
         for row in rows
-        for position, token in enumerate(row["tokens"] or (), start=1)
+        for position, token in enumerate(row["tokens"], start=1)
     ]
     return columns, lines
 

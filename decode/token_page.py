@@ -34,7 +34,7 @@ def token_page(title: str, facts: str, rows: Sequence[dict[str, Any]]) -> str:
     packed = [
         {
             **{key: row[key] for key in HEAD},
-            "tokens": row["tokens"] and [_packed(token, number_of) for token in row["tokens"]],
+            "tokens": [_packed(token, number_of) for token in row["tokens"]],
         }
         for row in rows
     ]

@@ -19,11 +19,10 @@ from .experiment import Experiment, System
 from .folder import RunFolder, SettingsChanged, text_digest, weights_digest
 from .models import ModelSource, load_tokenizer
 from .predictions import PredictionFile
-from .reencoding import EmittedTokens, pieces, reencode, token_text
 from .shifts import candidates, logprobs, shifts
 from .steered import RolePrompt, Steered
-from .stops import Stops
 from .teacher import ROLES, RoleLogits, forced_logits
+from .token_text import pieces, token_text
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def token_rows(
     num_rows: int,
     folder: RunFolder,
 ) -> Rows:
-    """The first `num_rows` predictions of a proxy, with `tokens`, or None where they are not known.
+    """The first `num_rows` predictions of a proxy, each with its `tokens`.
 
     Args:
         cast: of an experiment with the same models.
@@ -50,6 +49,7 @@ def token_rows(
     Raises:
         SettingsChanged: other models are at hand than those that made the predictions, or the
             analysis that was begun is of other predictions.
+        ValueError: the predictions hold no token ids.
     """
     check_models(experiment, system, folder)
     path = folder.tokens(system.name)
@@ -62,14 +62,15 @@ def token_rows(
         },
     )
     chosen = predictions[:num_rows]
+    if any("token_ids" not in row for row in chosen):
+        raise ValueError(
+            f"{folder.predictions(system.name)}: rows without token_ids; decode them again, "
+            "in another output_dir, with decode/run.py"
+        )
     file = PredictionFile(path, [row["id"] for row in chosen])
     if not file.missing:
         return file.finish()
     reader = _Reader(cast, experiment, system)
-    emitted = {place: reader.emitted(chosen[place]) for place in file.missing}
-    for place, tokens in emitted.items():
-        if tokens is None:
-            file.add({**_head(chosen[place]), "tokens": None})
     # Rows of about one length go together; they are filed in their own order.
     waiting = sorted(file.missing, key=lambda place: chosen[place]["num_tokens"])
     bar = tqdm(total=len(waiting), desc=system.name, unit="row", disable=not sys.stderr.isatty())
@@ -77,7 +78,7 @@ def token_rows(
     while waiting:
         batch = waiting[:batch_size]
         try:
-            read = reader.read(batch, [emitted[place] for place in batch])
+            read = reader.read(batch, [chosen[place] for place in batch])
         except torch.OutOfMemoryError:
             if batch_size == 1:
                 raise
@@ -145,54 +146,36 @@ class _Reader:
         self._cast = cast
         self._tokenizer = load_tokenizer(system.contender.base)
         self._experiment, self._system = experiment, system
-        self._models: tuple[Steered, Stops, list[RolePrompt]] | None = None
+        self._models: tuple[Steered, list[RolePrompt]] | None = None
         self._texts: dict[int, str] = {}
 
-    def emitted(self, row: dict[str, Any]) -> EmittedTokens | None:
-        return reencode(self._tokenizer, row, self._experiment.stop)
-
-    def read(
-        self, places: Sequence[int], emitted: Sequence[EmittedTokens | None]
-    ) -> list[list[dict[str, Any]]]:
-        """The tokens of the rows at `places`, as they are filed."""
+    def read(self, places: Sequence[int], rows: Rows) -> list[list[dict[str, Any]]]:
+        """The tokens of the prediction rows at `places`, as they are filed."""
         if self._models is None:
-            model, stops, prompts = self._cast.on(self._system, self._experiment)
+            model, _, prompts = self._cast.on(self._system, self._experiment)
             assert isinstance(model, Steered), "a proxy is a steered model"
-            self._models = model, stops, prompts
-        model, stops, prompts = self._models
-        known = [tokens for tokens in emitted if tokens is not None]
-        found: list[list[dict[str, Any]]] = [[] for _ in known]
-        texts = [list(tokens.text_ids) for tokens in known]
-        steps = forced_logits(model, self._prompts(prompts, places), texts)
+            self._models = model, prompts
+        model, prompts = self._models
+        found: list[list[dict[str, Any]]] = [[] for _ in rows]
+        emitted = [row["token_ids"] for row in rows]
+        # nobody asks what would follow the last token
+        steps = forced_logits(model, self._prompts(prompts, places), [ids[:-1] for ids in emitted])
         for first, logits in steps:
-            for row, tokens in enumerate(known):
-                num_steps = len(tokens.text_ids) + 1 - first
-                if num_steps > 0:
-                    said = logits.at(row, num_steps)
-                    ids = [*tokens.text_ids[first:], None][: len(said.proxy)]
-                    if ids[-1] is None:
-                        ids[-1] = self._last(tokens, said.proxy[-1], stops)
-                    found[row] += self._records(said, [id_ for id_ in ids if id_ is not None])
-        for tokens, records in zip(known, found, strict=True):
-            text_ids = [record["id"] for record in records]
-            if tokens.is_ended:
-                text_ids.pop()
+            for row, ids in enumerate(emitted):
+                if len(ids) > first:
+                    said = logits.at(row, len(ids) - first)
+                    found[row] += self._records(said, ids[first:][: len(said.proxy)])
+        for row, records in zip(rows, found, strict=True):
+            text_ids = row["token_ids"]
+            if row["finish_reason"] != "length":
                 records[-1]["is_end"] = True
+                text_ids = text_ids[:-1]
             for record, piece in zip(records, pieces(self._tokenizer, text_ids), strict=False):
                 record["text"] = piece
         return found
 
     def _prompts(self, prompts: list[RolePrompt], places: Sequence[int]) -> list[RolePrompt]:
         return [prompts[place // self._experiment.num_samples] for place in places]
-
-    def _last(self, tokens: EmittedTokens, proxy: torch.Tensor, stops: Stops) -> int:
-        """A row's last token: where the text leaves it open, the proxy's likeliest that fits."""
-        likeliest = int(proxy.argmax())
-        is_stop = tokens.is_ended and tokens.last_ids
-        if is_stop and stops.reason([*tokens.text_ids, likeliest], sys.maxsize) == "stop":
-            return likeliest  # "\n\n" ends a row as "\n" does
-        ids = list(tokens.last_ids) or sorted(stops.ids)
-        return ids[int(proxy[ids].argmax())]
 
     def _records(self, logits: RoleLogits, ids: list[int]) -> list[dict[str, Any]]:
         device = logits.proxy.device

@@ -23,11 +23,11 @@ from decode.folder import RunFolder, SettingsChanged, read_rows
 from decode.language_model import LanguageModel
 from decode.models import ModelSource
 from decode.proxy import encode
-from decode.reencoding import pieces, reencode, token_text
 from decode.results import run
 from decode.sampling import Sampling
 from decode.shift_summary import summarize_shifts
 from decode.token_rows import token_rows
+from decode.token_text import pieces, token_text
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = byte_tokenizer()
@@ -35,7 +35,7 @@ TOLERANCE = 2e-5  # float32, another order of the same sums
 
 
 def ascii_model(seed, **options):
-    """A tiny model that says ASCII only (half a character is no text), and ends instead of "{"."""
+    """A tiny model that says ASCII only, and ends instead of "{"."""
     model = tiny_model(seed, **options)
     foreign = [id_ for id_ in range(256) if not TOKENIZER.decode([id_]).isascii()]
     with torch.no_grad():
@@ -123,9 +123,7 @@ def test_forced_figures_are_those_of_decoding(experiment, save, tmp_path, kind):
     system, predictions, ids = decoded(experiment, folder)
     rows = rows_of(experiment, system, predictions, len(predictions), folder)
     assert [row["id"] for row in rows] == experiment.row_ids
-    known = [row["tokens"] is not None for row in rows]
-    assert all(known) if kind != "sampled" else sum(known) >= 3
-    reasons = {row["finish_reason"] for row in rows if row["tokens"]}
+    reasons = {row["finish_reason"] for row in rows}
     assert reasons == {"stop", "length", "eos"} or kind == "sampled"
     model, _, _ = Cast(experiment).on(system, experiment)
     readers = {
@@ -135,8 +133,6 @@ def test_forced_figures_are_those_of_decoding(experiment, save, tmp_path, kind):
     }
     num_checked = 0
     for row, wanted in zip(rows, ids, strict=True):
-        if row["tokens"] is None:
-            continue
         assert [token["id"] for token in row["tokens"]] == list(wanted)
         prompt = encode(TOKENIZER, row["prompt"])
         said = {role: stepwise(reader, prompt, wanted) for role, reader in readers.items()}
@@ -253,47 +249,17 @@ def test_other_models_or_predictions_are_refused(experiment, save, tmp_path):
         rows_of(replace(experiment, alpha_warmup_tokens=2), system, predictions, 2, folder)
 
 
-def test_a_row_that_cannot_be_aligned_is_left_out_and_counted(experiment, tmp_path):
+def test_rows_without_token_ids_are_refused(experiment, tmp_path):
     folder = RunFolder(tmp_path / "run")
     system, predictions, _ = decoded(experiment, folder)
-    odd = [{**predictions[0], "num_tokens": 99}, *predictions[1:]]
-    rows = rows_of(experiment, system, odd, 7, folder)
-    assert rows[0]["tokens"] is None
-    summary = summarize_shifts(rows)
-    assert (summary["num_rows"], summary["num_rows_not_aligned"]) == (6, 1)
+    odd = [{key: value for key, value in row.items() if key != "token_ids"} for row in predictions]
+    with pytest.raises(ValueError, match=r"proxy-large-alpha1\.jsonl: rows without token_ids"):
+        rows_of(experiment, system, odd, 7, folder)
 
 
-def row(completion, num_tokens, finish_reason):
-    return {
-        "prompt": "Q:",
-        "completion": completion,
-        "num_tokens": num_tokens,
-        "finish_reason": finish_reason,
-    }
-
-
-def test_reencoding_takes_only_what_adds_up():
-    found = reencode(TOKENIZER, row("h\u00e9", 4, "eos"), ())
-    assert found is not None and found.last_ids == () and found.is_ended
-    assert TOKENIZER.decode(list(found.text_ids)) == "h\u00e9"
-    assert pieces(TOKENIZER, found.text_ids) == ["h", "", "\u00e9"]
-    assert reencode(TOKENIZER, row("h\u00e9", 3, "eos"), ()) is None
-    found = reencode(TOKENIZER, row("ab", 2, "length"), ("\n",))
-    assert found is not None and not found.is_ended and len(found.text_ids) == 1
-    found = reencode(TOKENIZER, row("ab", 6, "stop"), ("\n", "STOP"))
-    assert found is not None and found.is_ended
-    assert TOKENIZER.decode([*found.text_ids, *found.last_ids]) == "abSTOP"
-    assert reencode(TOKENIZER, row("ab", 4, "stop"), ("\n", "STOP")) is None
-    found = reencode(TOKENIZER, row("ab", 4, "stop"), ("cd", "ce", "STOP"))
-    assert found is not None and found.is_ended
-    assert TOKENIZER.decode([*found.text_ids]) == "abc"
-    assert TOKENIZER.decode([*found.last_ids]) == "de"
-    found = reencode(TOKENIZER, row("ab", 4, "stop"), ("cd", "xy"))  # one of them, who knows
-    assert found is not None and not found.is_ended
-    assert TOKENIZER.decode([*found.text_ids, *found.last_ids]) == "ab"
-    found = reencode(TOKENIZER, row("", 1, "eos"), ())
-    assert found is not None and found.text_ids == ()
-    assert reencode(TOKENIZER, row("a\ufffdb", 4, "eos"), ()) is None  # a byte that was no text
+def test_pieces_add_up_and_a_split_character_is_whole_in_its_last():
+    ids = TOKENIZER("h\u00e9!")["input_ids"]
+    assert pieces(TOKENIZER, ids) == ["h", "", "\u00e9", "!"]
 
 
 def test_a_token_reads_as_it_is():

@@ -97,13 +97,6 @@ def test_it_needs_nothing_else():
     assert used == named, "the script and the page name the same elements"
 
 
-def test_a_row_without_tokens_is_shown_as_text():
-    unknown = {**rows(["harmless"])[0], "tokens": None}
-    data = json.loads(Document(token_page("t", "f", [unknown])).text["script"][0])
-    assert data["rows"][0]["tokens"] is None
-    assert data["rows"][0]["completion"] == "harmless"
-
-
 @pytest.mark.parametrize("text", HOSTILE)
 def test_embedded_json_is_json_without_tags(text):
     found = embedded_json({"a": text})
@@ -121,7 +114,7 @@ def test_the_report_survives_hostile_tokens():
         for text in ("|", "`", "``x", "\n")
     ]  # fmt: skip
     summary = {
-        "num_rows": 1, "num_rows_not_aligned": 2, "num_tokens": 5, "emitted_is_top1": 0.5,
+        "num_rows": 3, "num_tokens": 5, "emitted_is_top1": 0.5,
         "changed_to_expert_top1": 0.75,
         "top1_changed": {"value": 0.5, "ci95": [0.25, 0.75]}, "mean_delta_probability": 0.5,
         "top1_changed_by_position": [], "mean_total_variation": 0.5, "most_shifted": kinds,
@@ -140,5 +133,4 @@ def test_the_report_survives_hostile_tokens():
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in listed} == {6}
     assert "At 75.0% of those" in report
     assert "the last 7 of 10 completions" in report
-    assert "In 2 of 3 completions the tokens could not be told" in report
     assert "Only 50.0% of the tokens are the proxy's likeliest" in report
