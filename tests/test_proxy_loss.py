@@ -105,10 +105,12 @@ def reference(base, expert, antiexpert, alpha: float) -> torch.Tensor:
     return torch.cat(losses).mean()
 
 
+@pytest.mark.parametrize("loss_type", ["nll", "dft"])
 @pytest.mark.parametrize("lora", [None, {}], ids=["full", "lora"])
-def test_a_base_that_is_the_antiexpert_gives_plain_fine_tuning(build, family, lora):
+def test_a_base_that_is_the_antiexpert_gives_plain_fine_tuning(build, family, lora, loss_type):
     found = []
-    for trainer in (build(None, lora=lora), build(family[0], lora=lora)):
+    for base in (None, family[0]):
+        trainer = build(base, lora=lora, loss_type=loss_type)
         disturb(trainer.model)
         found.append(loss_and_gradients(trainer))
     (plain, plain_gradients), (aware, aware_gradients) = found
@@ -268,6 +270,8 @@ def test_what_does_not_fit_is_one_line(start, save_model, monkeypatch):  # noqa:
     assert "give base as well" in start("expert.proxy_aware.revision=main")
     line = start("expert.proxy_aware={}", "sft.label_smoothing_factor=0.1")
     assert "expert.proxy_aware does not go together with sft.label_smoothing_factor" in line
+    for own in ("expert.prompt=chat", f"expert.trained={stranger}"):
+        assert "trained here and reads raw prompts" in start("expert.proxy_aware={}", own)
     assert "did you mean expert.proxy_aware.alpha?" in start("expert.proxy_aware.alpa=1.0")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert "does not go together with FSDP" in start("expert.proxy_aware={}")
