@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import zero_trainings
 from peft import PeftModel
 from safetensors.torch import load_file
+from test_launch import FORK, environment  # noqa: F401  (a fixture)
 from test_sft import TWO, finished, launch, overrides  # noqa: F401  (a fixture)
 from transformers import AutoModelForCausalLM
 
@@ -40,11 +42,11 @@ def trained(small, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--master_port", "0", str(ROOT / "tests" / "zero_trainings.py")]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    variables |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [*command, str(small), str(folder)],
-        env=environment,
+        env=variables,
         capture_output=True,
         text=True,
         timeout=900,
@@ -142,6 +144,20 @@ def test_a_wrong_name_is_one_line(value, expected, overrides, tmp_path, monkeypa
     assert "\n" not in line
 
 
+@pytest.mark.usefixtures("environment")
+def test_one_process_needs_no_launcher(small, tmp_path):
+    def train() -> None:
+        zero_trainings.main(str(small), tmp_path, ["zero3"])
+
+    process = FORK.Process(target=train)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    weights = load_file(tmp_path / "zero3" / "model.safetensors")
+    assert all(item.numel() for item in weights.values())
+
+
+@pytest.mark.usefixtures("environment")
 def test_two_sources_of_settings_are_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ValueError, match=r"settings of its own; launch with .*8gpu\.yaml"):

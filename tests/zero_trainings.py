@@ -7,6 +7,7 @@ Each case leaves FOLDER/<case>. A case begins where the one before it has let go
 
 import copy
 import json
+import os
 import sys
 import weakref
 from pathlib import Path
@@ -65,7 +66,7 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         place = folder / "checkpoints" / name
         training = Training(folder / name, place, source, adapter, {**SFT, **case}, "train")
         config = sft_config(training, 1, name)
-        assert config.world_size == 2
+        assert config.world_size == int(os.environ["WORLD_SIZE"])
         train(training, rows, config, [witness := Witness()])
         del config
         zero.empty_memory()

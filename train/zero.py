@@ -25,7 +25,7 @@ def is_launched_with_deepspeed() -> bool:
 
 
 def settings_of(sft: dict[str, Any]) -> dict[str, Any] | None:
-    """A copy of what `sft.deepspeed` tells DeepSpeed, by name, path or key; None without it.
+    """What `sft.deepspeed` tells DeepSpeed, by name, path or key; None without it.
 
     Raises:
         ValueError: no such name or file, or accelerate would ignore it.
