@@ -65,7 +65,7 @@ def memory_bytes(device: str) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // num_here
     if device != "auto" or num_here > torch.cuda.device_count():
         return 0  # one device for all of them
-    return torch.cuda.get_device_properties(int(os.environ["LOCAL_RANK"])).total_memory
+    return torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0"))).total_memory
 
 
 def weight_bytes(experiment: Experiment, system: System) -> int:

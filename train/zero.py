@@ -68,6 +68,7 @@ def prepare(config: SFTConfig) -> None:
     """Ready DeepSpeed for a trainer with this configuration; nothing without DeepSpeed."""
     plugin = config.deepspeed_plugin
     if plugin is None:
+        unset_hf_deepspeed_config()  # what an earlier configuration asked of models that load
         return
     if plugin.zero_stage == 3:
         # Else shards are saved that only DeepSpeed can read, whatever the user's file says.
@@ -83,10 +84,9 @@ def prepare(config: SFTConfig) -> None:
 
 
 def release(trainer: SFTTrainer) -> None:
-    """Let go of the trainer's model, optimizer and engine, and of DeepSpeed's hold on loading."""
+    """Let go of the trainer's model, optimizer and engine."""
     is_launched = is_launched_with_deepspeed() and trainer.args.deepspeed is None
     trainer.accelerator.free_memory()
-    unset_hf_deepspeed_config()  # else models that load from now on would be divided as well
     if not is_launched:
         os.environ.pop(BY_LAUNCH, None)  # the trainer set it
 
@@ -99,6 +99,7 @@ def empty_memory() -> None:
 
 
 def leave_group() -> None:
-    """End the training's process group, and with it the memory it communicates through."""
+    """End the process group, with the memory it communicates through, and ZeRO-3's loading."""
+    unset_hf_deepspeed_config()  # else models that load from now on would be divided as well
     if dist.is_initialized():
         dist.destroy_process_group()
