@@ -65,6 +65,11 @@ class Cast:
         ids = [encode(tokenizer, prompt, chat) for prompt in prompts]
         return model, Stops(model.eos_ids, experiment.stop, tokenizer), ids
 
+    def leave(self) -> None:
+        """Let go of all models."""
+        self._pair = self._more = None
+        self._drop_large()
+
     def _small(self) -> Pair:
         if self._pair is None:
             experiment = self._experiment

@@ -1,14 +1,23 @@
 """Several processes that each decode a share of the rows with models of their own.
 
-Launched as `accelerate launch --num_processes 4 decode/run.py recipe.yaml`; each process takes one
-GPU. They share the run's folder and nothing else, and meet once, when all rows are there.
+Launched as `accelerate launch --num_processes 4 decode/run.py recipe.yaml`, or by train/sft.py
+after training; each process takes one GPU. They share the run's folder and nothing else, and meet
+when its settings are written and when all rows are there. On several nodes the folder has to be on
+a file system that all of them see.
 """
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+LONGEST_WAIT = timedelta(hours=12)  # for the slowest share; a process that fails is noticed at once
+
+
+class ReplicaLost(RuntimeError):
+    """Another process ended before it had decoded its share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +43,32 @@ class Replica:
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
     def wait_for_all(self) -> None:
-        """Return when every process has got here."""
+        """Return when every process has got here.
+
+        Raises:
+            ReplicaLost: one of them has ended, or is hours behind.
+        """
         if self.is_alone:
             return
-        if not dist.is_initialized():
-            dist.init_process_group("gloo")
-        dist.barrier()
+        try:
+            if not dist.is_initialized():
+                _join()
+            dist.monitored_barrier(timeout=LONGEST_WAIT)
+        except RuntimeError as error:
+            raise ReplicaLost(
+                "another process ended before its share was decoded, for the reason it gives; "
+                f"finished rows are kept, so run it again ({str(error).splitlines()[0]:.160})"
+            ) from error
+
+
+def _join() -> None:
+    """Make a group of all processes, for messages between CPUs."""
+    # The launcher's store still holds what a group that trained has left there.
+    store, rank, num_replicas = next(iter(dist.rendezvous("env://")))
+    own = dist.PrefixStore("replicas", store)
+    dist.init_process_group(
+        "gloo", store=own, rank=rank, world_size=num_replicas, timeout=LONGEST_WAIT
+    )
 
 
 ALONE = Replica()

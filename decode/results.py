@@ -8,7 +8,7 @@ model is loaded once.
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -61,18 +61,25 @@ def run_all(experiments: Sequence[tuple[Experiment, RunFolder]]) -> list[Predict
 
 
 def decode_all(
-    experiments: Sequence[tuple[Experiment, RunFolder]], replica: Replica = ALONE
+    experiments: Sequence[tuple[Experiment, RunFolder]],
+    replica: Replica = ALONE,
+    is_wanted: Callable[[System], bool] = lambda system: True,
 ) -> None:
-    """Decode a replica's share of every system; returns when all replicas have theirs."""
+    """Decode a replica's share of every wanted system; returns when all replicas have theirs.
+
+    What was decoded with is out of memory then.
+    """
     for experiment, folder in experiments:  # all of them before any weights load
         _claim(experiment, folder)
     replica.wait_for_all()  # the claims are made, and nothing is decoded yet
     first, _ = experiments[0]
     cast = Cast(replace(first, device=replica.device(first.device)))
     is_shown = sys.stderr.isatty() and replica.rank == 0
-    for system in tqdm(systems(first), desc="systems", disable=not is_shown):
+    wanted = [system for system in systems(first) if is_wanted(system)]
+    for system in tqdm(wanted, desc="systems", disable=not is_shown):
         for experiment, folder in experiments:
             _complete(experiment, system, cast, folder, replica)
+    cast.leave()
     replica.wait_for_all()
 
 

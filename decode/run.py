@@ -11,10 +11,10 @@ The expert is the finished one that the recipe names (`expert.trained`), or that
 import sys
 
 from decode.experiment import check
-from decode.folder import RunFolder, SettingsChanged
+from decode.folder import RunFolder
+from decode.launch import check_launch
 from decode.planning import plan
-from decode.replicas import Replica
-from decode.results import decode_all
+from decode.shares import decode_shares
 from decode.stage import decode_stage, recipe_from_command_line, start_logging, track
 from recipes.schema import save_recipe
 
@@ -26,6 +26,7 @@ def main() -> None:
     folder = RunFolder(recipe.output_dir)
 
     try:
+        check_launch()
         experiments = plan(recipe)
         for experiment, _ in experiments:
             check(experiment)
@@ -37,14 +38,8 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
 
-    replica = Replica.of_this_process()
-    if not replica.is_alone:
-        try:
-            decode_all(experiments, replica)
-        except SettingsChanged as error:
-            sys.exit(f"error: {error}" if replica.rank == 0 else 1)
-        if replica.rank > 0:
-            return
+    if not decode_shares(experiments):
+        return
     folder.path.mkdir(parents=True, exist_ok=True)
     save_recipe(recipe, folder.recipe)
     tracker = track(recipe, "decode")

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from .folders import check_model
+from .hardware import deepspeed_settings
 from .keys import KeyProblem, check_section, lora_class, settable, sft_class, suggestion
 from .sections import (
     Analyze,
@@ -130,6 +131,7 @@ def _check_libraries(recipe: Recipe) -> None:
                 check_section(values, config())
             except KeyProblem as problem:
                 raise KeyProblem(f"{section}.{problem.key}", problem.problem) from None
+            deepspeed_settings(f"{section}.deepspeed", values.get("deepspeed"))
 
 
 def _check_folders(recipe: Recipe) -> None:

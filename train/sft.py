@@ -5,25 +5,25 @@
 Run it again after an interruption and it goes on where it stopped.
 """
 
-import gc
 import logging
 import shutil
 import sys
 from collections.abc import Sequence
 
-import torch
-
 from data import TASKS, TrainRow
 from decode.environment import describe_environment
 from decode.experiment import check
 from decode.folder import RunFolder, write_json
+from decode.launch import check_devices, check_group, check_launch
 from decode.planning import plan
+from decode.shares import decode_shares
 from decode.stage import decode_stage, recipe_from_command_line, start_logging, track
 from decode.tracking import NullTracker
 from recipes.schema import Recipe, save_recipe
+from train import zero
 from train.callbacks import TrackingCallback
 from train.proxy_loss import check_proxy_loss
-from train.trainer import sft_config, train
+from train.trainer import sft_config, train, uses_cpu
 from train.training import claim, trainings
 
 logger = logging.getLogger("train.sft")
@@ -38,9 +38,7 @@ def train_all(recipe: Recipe, rows: Sequence[TrainRow], tracker: NullTracker) ->
         logger.info("training %s on %d rows", training.target, len(rows))
         config = sft_config(training, recipe.seed, recipe.name)
         train(training, rows, config, [TrackingCallback(tracker.log, training.prefix)])
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        zero.empty_memory()
     checkpoints = RunFolder(recipe.output_dir).path / "checkpoints"
     shutil.rmtree(checkpoints, ignore_errors=True)  # all trainings are complete
 
@@ -52,6 +50,8 @@ def main() -> None:
     folder = RunFolder(recipe.output_dir)
 
     try:  # everything a user can have wrong, before any weights load
+        check_launch()
+        check_devices(uses_cpu(recipe.sft or {}))
         task, rows = TASKS[recipe.task.name], []
         if recipe.trains:
             rows = task.train_rows(recipe.task.train, recipe.task.train_limit)
@@ -62,6 +62,7 @@ def main() -> None:
             config = sft_config(training, recipe.seed, recipe.name)
             if training.proxy_aware is not None:
                 check_proxy_loss(training.proxy_aware, experiments[0][0].antiexpert, config)
+            check_group()
         claim(recipe, rows)
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -73,10 +74,9 @@ def main() -> None:
     tracker = track(recipe, "train", is_main_process)
 
     train_all(recipe, rows, tracker)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    if not is_main_process:
-        return  # one process decodes, with all the memory there is
+    zero.leave_group()
+    if not decode_shares(experiments):
+        return
     if recipe.expert.trained is None:
         tracker.artifact(folder.expert, f"{recipe.name}-expert")
     print(decode_stage(recipe, experiments, tracker))

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -18,6 +19,7 @@ from trl import SFTConfig
 
 from data import TrainRow
 
+from . import zero
 from .proxy_loss import trainer_class
 from .training import Training
 
@@ -26,11 +28,22 @@ logger = logging.getLogger(__name__)
 
 def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
     """TRL's configuration: the recipe's keys as they are, and the few that are ours."""
-    ours = {"output_dir": str(training.checkpoints), "seed": seed, "run_name": run_name}
+    ours: dict[str, Any] = {
+        "output_dir": str(training.checkpoints),
+        "seed": seed,
+        "run_name": run_name,
+    }
+    if (deepspeed := zero.settings_of(training.sft)) is not None:
+        ours["deepspeed"] = deepspeed
+        zero.enter_alone()
     # Curves go through TrackingCallback, which keeps an expert's and a reference's apart.
-    return SFTConfig(
-        **{"use_cpu": not torch.cuda.is_available(), **training.sft, **ours, "report_to": "none"}
-    )
+    ours |= {"use_cpu": uses_cpu(training.sft), "report_to": "none"}
+    return SFTConfig(**{**training.sft, **ours})
+
+
+def uses_cpu(sft: dict[str, Any]) -> bool:
+    """Whether training leaves GPUs alone: as the recipe says, else where there are none."""
+    return bool(sft.get("use_cpu", not torch.cuda.is_available()))
 
 
 def train(
@@ -55,6 +68,7 @@ def train(
     theirs = config.model_init_kwargs
     assert not isinstance(theirs, str), "TRL parses this key from text only on a command line"
     config.model_init_kwargs = {"dtype": source.dtype, **remote, **(theirs or {})}
+    zero.prepare(config)
     # The adapter says which model it belongs to: decoding shares that model's weights with it.
     fixed = {"task_type": "CAUSAL_LM", "revision": source.revision}
     trainer = trainer_class(training.proxy_aware)(
@@ -84,6 +98,7 @@ def train(
         partial.replace(target)
         shutil.rmtree(training.checkpoints, ignore_errors=True)
     state.wait_for_everyone()
+    zero.release(trainer)
 
 
 def newest_complete_checkpoint(folder: Path) -> Path | None:

@@ -1,14 +1,17 @@
 """What a recipe trains: the expert, and a directly tuned reference for every base that asks."""
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data import TrainRow
-from decode.folder import RunFolder, text_digest, weights_digest
+from decode.folder import RunFolder, SettingsChanged, text_digest, weights_digest
 from recipes.schema import Base, Expert, Recipe
 
+from . import zero
 from .proxy_loss import ProxyTarget, proxy_target
 
 
@@ -74,6 +77,7 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
             "seed": recipe.seed,
             "training rows": texts,
             "proxy_aware": _identity(training.proxy_aware),
+            **_launch(RunFolder(recipe.output_dir), training),
         }
         RunFolder(recipe.output_dir).claim(training.target, settings)
 
@@ -81,3 +85,32 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
 def _identity(target: ProxyTarget | None) -> dict[str, Any] | None:
     """What decides a proxy-aware loss, the base's weights with it."""
     return target and {**asdict(target), "weights": weights_digest(target.base.name)}
+
+
+def _launch(folder: RunFolder, training: Training) -> dict[str, Any]:
+    """How many processes train and how they divide the work: a checkpoint is of that division.
+
+    Once the training is complete any launch will do.
+
+    Raises:
+        SettingsChanged: there are checkpoints of another launch.
+    """
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launch = {"num_processes": num_processes, "zero_stage": zero.stage(training.sft)}
+    record = folder.settings(training.target)
+    found = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    if training.is_complete:
+        return {key: found[key] for key in launch if key in found}
+    recorded = {key: found.get(key) for key in launch}
+    if found and recorded != launch and any(training.checkpoints.glob("*")):
+        raise SettingsChanged(
+            f"{training.checkpoints} was written by {_launched(recorded)}, and this launch is "
+            f"{_launched(launch)}; launch as before, or delete that folder to begin again"
+        )
+    return launch
+
+
+def _launched(launch: dict[str, Any]) -> str:
+    stage, num_processes = launch["zero_stage"], launch["num_processes"]
+    text = f"{num_processes} process" + ("" if num_processes == 1 else "es")
+    return text if stage is None else f"{text} under ZeRO-{stage}"

@@ -1,0 +1,206 @@
+"""DeepSpeed: names, whole weights whatever the settings, and the same training as without it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import zero_trainings
+from peft import PeftModel
+from safetensors.torch import load_file
+from test_launch import FORK, environment  # noqa: F401  (a fixture)
+from test_sft import TWO, finished, launch, overrides  # noqa: F401  (a fixture)
+from transformers import AutoModelForCausalLM
+
+from decode.planning import plan
+from decode.results import decode_all
+from recipes.schema import RecipeError, load_recipe
+from train import zero
+from train.training import claim, trainings
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "recipes" / "deepspeed").glob("*.json"))
+STAGES = ("zero1", "zero2", "zero3", "zero3_offload_params")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    from conftest import byte_tokenizer, tiny_model
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    tiny_model(1).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(small, tmp_path_factory) -> Path:
+    """Every case of `zero_trainings.py`, trained by two processes."""
+    folder = tmp_path_factory.mktemp("trained")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_port", "0", str(ROOT / "tests" / "zero_trainings.py")]
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    variables |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [*command, str(small), str(folder)],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    log = json.loads((folder / "training_log.json").read_text())
+    return [entry["loss"] for entry in log if "loss" in entry]
+
+
+@pytest.mark.parametrize("case", STAGES)
+def test_stages_train_as_plain_data_parallel(case, trained, small):
+    before = load_file(small / "model.safetensors")
+    expected = load_file(trained / "ddp" / "model.safetensors")
+    found = load_file(trained / case / "model.safetensors")
+    assert set(found) == set(expected) == set(before)
+    moved = max((expected[name] - before[name]).abs().max().item() for name in before)
+    assert moved > 1e-3
+    for name, weights in expected.items():
+        torch.testing.assert_close(found[name], weights, rtol=0, atol=1e-5)
+    assert losses(trained / case) == pytest.approx(losses(trained / "ddp"), abs=1e-5)
+
+
+@pytest.mark.parametrize("case", ["ddp", *STAGES, "zero3_bf16"])
+def test_weights_are_whole(case, trained, small):
+    """Also where the settings forbid ZeRO-3 to gather them."""
+    model, report = AutoModelForCausalLM.from_pretrained(
+        trained / case, dtype="auto", output_loading_info=True
+    )
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    shapes = {name: item.shape for name, item in load_file(small / "model.safetensors").items()}
+    saved = load_file(trained / case / "model.safetensors")
+    assert {name: item.shape for name, item in saved.items()} == shapes
+    dtype = torch.bfloat16 if case == "zero3_bf16" else torch.float32
+    assert {item.dtype for item in saved.values()} == {dtype} == {model.dtype}
+
+
+def test_adapters_are_whole(trained, small):
+    expected = load_file(trained / "ddp_lora" / "adapter_model.safetensors")
+    found = load_file(trained / "zero3_lora" / "adapter_model.safetensors")
+    assert {name: item.shape for name, item in found.items()} == {
+        name: item.shape for name, item in expected.items()
+    }
+    for name, weights in expected.items():
+        torch.testing.assert_close(found[name], weights, rtol=0, atol=1e-5)
+    base = AutoModelForCausalLM.from_pretrained(small, dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, str(trained / "zero3_lora"))
+    loaded = dict(adapted.named_parameters())
+    for name, weights in found.items():
+        stem, _, end = name.rpartition(".")
+        assert torch.equal(loaded[f"{stem}.default.{end}"], weights)
+
+
+def recipe(overrides, *extra):  # noqa: F811
+    return load_recipe(ROOT / "recipes" / "gsm7b.yaml", [*overrides, *extra])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_known_anywhere(name, overrides, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    sft = recipe(overrides, f"sft.deepspeed={name}").sft
+    settings = zero.settings_of(sft)
+    assert settings is not None
+    assert f"zero{settings['zero_optimization']['stage']}" == name.partition("_")[0]
+    offloaded = [key for key in settings["zero_optimization"] if key.startswith("offload")]
+    assert len(offloaded) == ("offload" in name) + ("params" in name)
+    path = ROOT / "recipes" / "deepspeed" / f"{name}.json"
+    assert zero.settings_of({"deepspeed": str(path)}) == settings == json.loads(path.read_text())
+    assert zero.stage({"deepspeed": settings}) == settings["zero_optimization"]["stage"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (
+            "zero4",
+            f"found 'zero4', which is neither a file in {{here}} nor one of {', '.join(NAMES)}",
+        ),
+        ("mine/zero3.json", "found 'mine/zero3.json', which is neither a file in"),
+        ("broken.json", "found 'broken.json', not valid JSON"),
+        ("{bf16: {enabled: auto}}", "found zero_optimization.stage None, expected 0, 1, 2 or 3"),
+    ],
+)
+def test_a_wrong_name_is_one_line(value, expected, overrides, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    Path("broken.json").write_text("{")
+    with pytest.raises(RecipeError) as caught:
+        recipe(overrides, f"sft.deepspeed={value}")
+    line = str(caught.value)
+    assert "sft.deepspeed (override): " + expected.format(here=tmp_path) in line
+    assert "\n" not in line
+
+
+@pytest.mark.usefixtures("environment")
+def test_one_process_needs_no_launcher(small, tmp_path):
+    def train() -> None:
+        zero_trainings.main(str(small), tmp_path, ["zero3"])
+
+    process = FORK.Process(target=train)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    weights = load_file(tmp_path / "zero3" / "model.safetensors")
+    assert all(item.numel() for item in weights.values())
+
+
+@pytest.mark.usefixtures("environment")
+def test_two_sources_of_settings_are_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match=r"settings of its own; launch with .*8gpu\.yaml"):
+        zero.settings_of({"deepspeed": "zero2"})
+    file = ROOT / "recipes" / "deepspeed" / "zero1.json"
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    assert zero.stage({}) == 1
+    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
+    assert zero.stage({}) is None
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    with pytest.raises(ValueError, match=r"launch with recipes/accelerate/cpu_2proc\.yaml"):
+        zero.settings_of({"deepspeed": "zero2"})
+
+
+def test_checkpoints_are_of_one_launch(overrides, monkeypatch):  # noqa: F811
+    mine = recipe(overrides, "sft.deepspeed=zero3")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    claim(mine, [])
+    expert = trainings(mine)[0]
+    (expert.checkpoints / "checkpoint-1").mkdir(parents=True)
+    claim(mine, [])
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(ValueError, match="by 2 processes under ZeRO-3, and this launch is 1 proc"):
+        claim(mine, [])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ValueError, match="under ZeRO-3, and this launch is 2 processes under ZeRO-2"
+    ):
+        claim(recipe(overrides, "sft.deepspeed=zero2"), [])
+    expert.target.mkdir()  # complete: any launch may go on to decode
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    claim(mine, [])
+
+
+def test_a_whole_run_under_zero3_on_two_processes(overrides, tmp_path):  # noqa: F811
+    """Trains two models, frees them, decodes on both; one process would have said the same."""
+    run = tmp_path / "run"
+    result = launch("gsm7b.yaml", [*overrides, "sft.deepspeed=zero3"], *TWO)
+    finished(result, run)
+    assert not list(run.glob("predictions/*.early*"))
+    together = {path.name: path.read_bytes() for path in run.glob("predictions/*.jsonl")}
+    assert len(together) == 5
+    for path in run.glob("predictions/*"):
+        path.unlink()
+    decode_all(plan(load_recipe(run / "recipe.yaml")))
+    assert {path.name: path.read_bytes() for path in run.glob("predictions/*.jsonl")} == together

@@ -1,0 +1,78 @@
+"""Trains one tiny model several ways in the same processes, without the rest of a run.
+
+    torchrun --nproc_per_node 2 tests/zero_trainings.py MODEL FOLDER
+
+Each case leaves FOLDER/<case>. A case begins where the one before it has let go of everything.
+"""
+
+import copy
+import json
+import os
+import sys
+import weakref
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from data import TrainRow
+from recipes.hardware import DEEPSPEED
+from recipes.schema import Expert
+from train import zero
+from train.trainer import sft_config, train
+from train.training import Training
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+SHARDS_ONLY = copy.deepcopy(json.loads((DEEPSPEED / "zero3.json").read_text()))
+SHARDS_ONLY["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = False
+OFFLOAD = json.loads((DEEPSPEED / "zero3_offload_params.json").read_text())
+OFFLOAD["zero_force_ds_cpu_optimizer"] = False  # DeepSpeed's own has to be compiled
+CASES = {
+    "ddp": {},
+    "zero1": {"deepspeed": "zero1"},
+    "zero2": {"deepspeed": "zero2"},
+    "zero3": {"deepspeed": SHARDS_ONLY},
+    "zero3_offload_params": {"deepspeed": OFFLOAD},
+    "zero3_bf16": {"deepspeed": SHARDS_ONLY, "bf16": True},
+    "ddp_lora": {"adapter": LORA},
+    "zero3_lora": {"deepspeed": SHARDS_ONLY, "adapter": LORA},
+}
+SFT = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-3,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+}
+
+
+class Witness(TrainerCallback):
+    """Knows whether the model is still in memory."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        assert model is not None
+        self.model = weakref.ref(model)
+
+
+def main(model: str, folder: Path, names: list[str]) -> None:
+    rows = [TrainRow(f"How much is {i}+{i % 7}?", f" {i + i % 7}") for i in range(32)]
+    for name in names or CASES:
+        case = dict(CASES[name])
+        adapter, dtype = case.pop("adapter", None), "bfloat16" if "bf16" in case else "float32"
+        source = Expert(model=model, dtype=dtype, adapter=adapter)
+        place = folder / "checkpoints" / name
+        training = Training(folder / name, place, source, adapter, {**SFT, **case}, "train")
+        config = sft_config(training, 1, name)
+        assert config.world_size == int(os.environ["WORLD_SIZE"])
+        train(training, rows, config, [witness := Witness()])
+        del config
+        zero.empty_memory()
+        assert witness.model() is None, f"{name}: the model is still in memory"
+    zero.leave_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,105 @@
+"""DeepSpeed around a training: what has to be so before it, and what is let go of after it.
+
+DeepSpeed comes from `sft.deepspeed` or from accelerate's launch, which says so in the environment.
+Either way the trainer's configuration holds one plugin with its settings.
+"""
+
+import gc
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from trl import SFTConfig, SFTTrainer
+
+from recipes.hardware import deepspeed_settings
+
+BY_LAUNCH = "ACCELERATE_USE_DEEPSPEED"
+FILE_OF_LAUNCH = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
+
+
+def is_launched_with_deepspeed() -> bool:
+    """Whether accelerate's launch brings DeepSpeed."""
+    return os.environ.get(BY_LAUNCH, "false").lower() == "true"
+
+
+def settings_of(sft: dict[str, Any]) -> dict[str, Any] | None:
+    """What `sft.deepspeed` tells DeepSpeed, by name, path or key; None without it.
+
+    Raises:
+        ValueError: no such name or file, or accelerate would ignore it.
+    """
+    settings = deepspeed_settings("sft.deepspeed", sft.get("deepspeed"))
+    if settings is None:
+        return None
+    if is_launched_with_deepspeed():
+        raise ValueError(
+            "sft.deepspeed: the launch brings DeepSpeed settings of its own; launch with "
+            "recipes/accelerate/8gpu.yaml or multinode.yaml, or leave sft.deepspeed out"
+        )
+    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+        raise ValueError(
+            "sft.deepspeed: accelerate leaves DeepSpeed out where its file says use_cpu: true; "
+            "launch with recipes/accelerate/cpu_2proc.yaml, or start one process without accelerate"
+        )
+    return settings
+
+
+def stage(sft: dict[str, Any]) -> int | None:
+    """The ZeRO stage a training has under this launch; None without DeepSpeed."""
+    settings = settings_of(sft)
+    if settings is None and is_launched_with_deepspeed():
+        file = os.environ.get(FILE_OF_LAUNCH)
+        if file is None:
+            return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+        settings = deepspeed_settings("--deepspeed_config_file", file)
+    return None if settings is None else settings["zero_optimization"]["stage"]
+
+
+def enter_alone() -> None:
+    """Make a process without a launcher a group of one, which DeepSpeed needs."""
+    if "WORLD_SIZE" not in os.environ:
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # any free port
+
+
+def prepare(config: SFTConfig) -> None:
+    """Ready DeepSpeed for a trainer with this configuration; nothing without DeepSpeed."""
+    plugin = config.deepspeed_plugin
+    if plugin is None:
+        unset_hf_deepspeed_config()  # what an earlier configuration asked of models that load
+        return
+    if plugin.zero_stage == 3:
+        # Else shards are saved that only DeepSpeed can read, whatever the user's file says.
+        zero = plugin.deepspeed_config["zero_optimization"]
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    if config.device.type == "cpu":
+        import deepspeed  # not there on every system
+
+        # It would be compiled, for a minute or more, and only makes reductions on one node faster.
+        setattr(deepspeed.ops, "__compatible_ops__", {"deepspeed_shm_comm": False})  # noqa: B010
+        # ZeRO-3 divides weights while they load, before the trainer would do this.
+        deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
+
+
+def release(trainer: SFTTrainer) -> None:
+    """Let go of the trainer's model, optimizer and engine."""
+    is_launched = is_launched_with_deepspeed() and trainer.args.deepspeed is None
+    trainer.accelerator.free_memory()
+    if not is_launched:
+        os.environ.pop(BY_LAUNCH, None)  # the trainer set it
+
+
+def empty_memory() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def leave_group() -> None:
+    """End the process group, with the memory it communicates through, and ZeRO-3's loading."""
+    unset_hf_deepspeed_config()  # else models that load from now on would be divided as well
+    if dist.is_initialized():
+        dist.destroy_process_group()
