@@ -12,6 +12,8 @@ import sys
 
 from decode.experiment import check
 from decode.folder import RunFolder, SettingsChanged
+from decode.interruption import interruptible
+from decode.lock import occupy
 from decode.planning import plan
 from decode.replicas import Replica
 from decode.results import decode_all
@@ -24,6 +26,7 @@ def main() -> None:
     recipe = recipe_from_command_line(__doc__)
     start_logging()
     folder = RunFolder(recipe.output_dir)
+    replica = Replica.of_this_process()
 
     try:
         experiments = plan(recipe)
@@ -34,10 +37,11 @@ def main() -> None:
         for needed in needs:
             if not needed.is_dir():
                 raise ValueError(f"{needed}: not there yet; train it with train/sft.py")
+        if replica.rank == 0:
+            occupy(folder.path)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
-    replica = Replica.of_this_process()
     if not replica.is_alone:
         try:
             decode_all(experiments, replica)
@@ -45,11 +49,10 @@ def main() -> None:
             sys.exit(f"error: {error}" if replica.rank == 0 else 1)
         if replica.rank > 0:
             return
-    folder.path.mkdir(parents=True, exist_ok=True)
     save_recipe(recipe, folder.recipe)
-    tracker = track(recipe, "decode")
-    print(decode_stage(recipe, experiments, tracker))
+    with track(recipe, "decode") as tracker:
+        print(decode_stage(recipe, experiments, tracker))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(interruptible(main))

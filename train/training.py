@@ -9,6 +9,20 @@ from data import TrainRow
 from decode.folder import RunFolder, text_digest
 from recipes.schema import Base, Expert, Recipe
 
+# What may change while a training goes on: it decides what is seen of it, or how soon it is done,
+# not what comes of it. Evaluation is not here: it draws from the same random numbers as dropout.
+FREE_KEYS = frozenset(
+    f"sft.{key}"
+    for key in (
+        *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"),
+        *("log_level", "log_level_replica", "log_on_each_node", "disable_tqdm", "report_to"),
+        *("run_name", "skip_memory_metrics", "include_num_input_tokens_seen"),
+        *("save_strategy", "save_steps", "save_total_limit"),
+        *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
+        *("dataloader_persistent_workers", "dataset_num_proc", "ddp_timeout"),
+    )
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -56,7 +70,7 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
     """Refuse to go on with training that was started under another recipe.
 
     Raises:
-        SettingsChanged: names the keys that differ.
+        SettingsChanged: names the keys that differ, but for those in FREE_KEYS.
     """
     texts = text_digest(text for row in rows for text in (row.prompt, row.completion))
     for training in trainings(recipe):
@@ -68,4 +82,4 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
             "seed": recipe.seed,
             "training rows": texts,
         }
-        RunFolder(recipe.output_dir).claim(training.target, settings)
+        RunFolder(recipe.output_dir).claim(training.target, settings, FREE_KEYS)
