@@ -168,4 +168,4 @@ def remove_partial(folder: Path) -> None:
 def remove(checkpoint: Path) -> None:
     """Delete a checkpoint, its mark first: cut off half-way it is not taken for a whole one."""
     (checkpoint / MARK).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint)
+    shutil.rmtree(checkpoint, ignore_errors=True)
