@@ -95,8 +95,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if not _request.is_held or is_repeated:
         raise _request.interrupted()
     if first:
-        again = "; Ctrl-C again stops without" if number == signal.SIGINT else ""
-        _say(f"{signal.Signals(number).name}: training is saved after this step{again}")
+        again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
+        _say(f"{signal.Signals(number).name}: stopping when this step is done and saved{again}")
 
 
 def _say(line: str) -> None:
