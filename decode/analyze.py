@@ -17,6 +17,7 @@ from decode.analysis_report import analysis_text, closing_lines
 from decode.cast import Cast
 from decode.experiment import Experiment, System, check
 from decode.folder import RunFolder, read_rows, write_json, write_text
+from decode.interruption import interruptible
 from decode.planning import plan
 from decode.shift_plots import plot_by_position, plot_most_shifted, plot_trade_off
 from decode.shift_summary import summarize_shifts, token_table
@@ -166,4 +167,4 @@ def collect(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(interruptible(main))

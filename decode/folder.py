@@ -8,7 +8,7 @@ refuses to continue it with others.
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,14 @@ class RunFolder:
         name = place.name.removesuffix(".jsonl") + ".json"  # a model's name may hold dots
         return self.path / "settings" / place.with_name(name)
 
-    def claim(self, result: Path, settings: dict[str, Any]) -> None:
+    def claim(
+        self, result: Path, settings: dict[str, Any], free: Collection[str] = frozenset()
+    ) -> None:
         """Record what `result` is made with; once it is begun, a later run must say the same.
+
+        Args:
+            settings: what decides the result, in sections if need be.
+            free: dotted keys that may change all the same.
 
         Raises:
             SettingsChanged: the result exists, or has checkpoints, from other settings; names them.
@@ -101,8 +107,12 @@ class RunFolder:
         if not (record.exists() and is_begun):
             write_json(record, wanted)
             return
-        found = json.loads(record.read_text("utf-8"))
-        changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+        found, wanted = _dotted(json.loads(record.read_text("utf-8"))), _dotted(wanted)
+        changed = [
+            key
+            for key in {**found, **wanted}
+            if found.get(key) != wanted.get(key) and key not in free
+        ]
         if changed:
             key = changed[0]
             more = f" (and {', '.join(changed[1:])})" if changed[1:] else ""
@@ -183,6 +193,17 @@ def weights_digest(folder: str) -> str | None:
 def text_digest(texts: Iterable[str]) -> str:
     """A short name for a list of texts."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
+
+
+def _dotted(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without sections, each under its dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": deep for inner, deep in _dotted(value).items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _brief(value: Any) -> str:

@@ -12,7 +12,9 @@ import sys
 
 from decode.experiment import check
 from decode.folder import RunFolder
+from decode.interruption import interruptible
 from decode.launch import check_launch
+from decode.lock import occupy
 from decode.planning import plan
 from decode.shares import decode_shares
 from decode.stage import decode_stage, recipe_from_command_line, start_logging, track
@@ -22,7 +24,7 @@ from recipes.schema import save_recipe
 def main() -> None:
     """Recipe, data, models, run, report."""
     recipe = recipe_from_command_line(__doc__)
-    start_logging()
+    is_main_process = start_logging()
     folder = RunFolder(recipe.output_dir)
 
     try:
@@ -35,16 +37,17 @@ def main() -> None:
         for needed in needs:
             if not needed.is_dir():
                 raise ValueError(f"{needed}: not there yet; train it with train/sft.py")
+        if is_main_process:
+            occupy(folder.path)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
     if not decode_shares(experiments):
         return
-    folder.path.mkdir(parents=True, exist_ok=True)
     save_recipe(recipe, folder.recipe)
-    tracker = track(recipe, "decode")
-    print(decode_stage(recipe, experiments, tracker))
+    with track(recipe, "decode") as tracker:
+        print(decode_stage(recipe, experiments, tracker))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(interruptible(main))

@@ -20,6 +20,7 @@ from typing import Any
 from .connection import find_obstacle
 from .dashboard import predictions_table, result_values
 from .folder import write_text
+from .interruption import UNFINISHED, Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,17 @@ MAX_TABLE_ROWS = 10_000  # what W&B shows of a logged table
 
 
 class NullTracker:
-    """Tracking that is off: every method does nothing. Also the interface of `Tracker`."""
+    """Tracking that is off: every method does nothing. Also the interface of `Tracker`.
+
+    As a context it ends the run if what is within is interrupted.
+    """
+
+    def __enter__(self) -> "NullTracker":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Interrupted):
+            self.finish(error.exit_code)
 
     @property
     def is_on(self) -> bool:
@@ -71,7 +82,7 @@ class NullTracker:
         """Record a finished folder's files. They are uploaded from where they are, not copied."""
 
     def finish(self, exit_code: int = 0) -> None:
-        """End the run; a code other than 0 marks it failed."""
+        """End the run; a code other than 0 marks it failed, UNFINISHED preempted: to go on."""
 
 
 class Tracker(NullTracker):
@@ -155,7 +166,12 @@ class Tracker(NullTracker):
         self._try(send)
 
     def finish(self, exit_code: int = 0) -> None:
-        self._try(lambda: self._run.finish(exit_code=exit_code))
+        def send() -> None:
+            if exit_code == UNFINISHED:
+                self._run.mark_preempting()
+            self._run.finish(exit_code=exit_code)
+
+        self._try(send)
 
     def _try(self, action: Any) -> None:
         try:

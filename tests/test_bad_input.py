@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_sft import overrides, write_rows  # noqa: F401  (a fixture)
+from test_sft import overrides  # noqa: F401  (a fixture)
+from tiny_run import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -16,12 +16,27 @@ def test_claims_of_names_that_differ_after_a_dot_do_not_meet(tmp_path):
         folder.claim(folder.reference("qwen2.5-1.5b"), {"seed": 2})
 
 
-def test_a_claim_names_every_setting_that_changed(tmp_path):
+def test_a_claim_names_every_setting_that_changed_by_its_dotted_key(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.claim(folder.expert, {"seed": 1, "sft": {"lr": 1e-4}, "same": [1, 2]})
+    made_with = {"sft": {"learning_rate": 1e-4, "seed": 1}, "same": [1, 2], "adapter": None}
+    folder.claim(folder.expert, made_with)
     folder.expert.mkdir()
-    with pytest.raises(ValueError, match=r"seed 1, and this recipe has 2 \(and sft, new\)"):
-        folder.claim(folder.expert, {"seed": 2, "sft": {}, "same": (1, 2), "new": 0})
+    changed = {"sft": {"learning_rate": 1e-3}, "same": (1, 2), "adapter": {"r": 8}}
+    with pytest.raises(
+        ValueError,
+        match=r"sft.learning_rate 0.0001, and this recipe has 0.001 \(and sft.seed, adapter.r\)",
+    ):
+        folder.claim(folder.expert, changed)
+
+
+def test_a_setting_that_is_free_may_change(tmp_path):
+    folder, free = RunFolder(tmp_path), {"sft.save_steps"}
+    folder.claim(folder.expert, {"sft": {"save_steps": 10, "max_steps": 20}}, free)
+    folder.expert.mkdir()
+    folder.claim(folder.expert, {"sft": {"save_steps": 5, "max_steps": 20}}, free)
+    folder.claim(folder.expert, {"sft": {"max_steps": 20}}, free)
+    with pytest.raises(ValueError, match=r"sft.max_steps 20, and this recipe has 30;"):
+        folder.claim(folder.expert, {"sft": {"save_steps": 5, "max_steps": 30}}, free)
 
 
 def test_what_was_never_begun_may_be_made_with_other_settings(tmp_path):

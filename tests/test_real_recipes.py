@@ -179,7 +179,7 @@ def test_code7b(tiny, problems, tmp_path):
 
 def test_code7b_lora(tiny, problems, tmp_path):
     """Trains on packed instructions and plain text, then decodes."""
-    from test_sft import launch
+    from tiny_run import launch
 
     overrides, _ = tiny
     rows = [{"instruction": f"Say {i}.", "output": f"print({i})"} for i in range(20)]

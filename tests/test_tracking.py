@@ -39,10 +39,17 @@ expert = run_dir / "expert"
 expert.mkdir()
 (expert / "model.safetensors").write_bytes(b"weights")
 tracker.artifact(expert, "mini-expert", metadata={"seed": 1})
-if len(sys.argv) > 4:
+if len(sys.argv) == 5:
     import wandb
     wandb.run.finish()
     tracker.log({"late": 1}); tracker.log({"late": 2})
+if len(sys.argv) > 5:
+    from decode.interruption import interruptible
+    def main():
+        import os, signal
+        with tracker:
+            os.kill(os.getpid(), signal.SIGTERM)
+    print(interruptible(main))
 tracker.finish()
 print("on" if tracker.is_on else "off")
 """
@@ -157,6 +164,24 @@ def test_a_run_that_is_over_is_reported_once_and_ends_nothing(launch, tmp_path):
     assert "stopped taking data" in messages[1]
     (folder,) = kept.parent.glob("offline-run-*")
     assert folder.name.endswith("abcd1234")
+
+
+def test_a_run_that_is_interrupted_is_marked_and_continued_under_its_id(launch, tmp_path):
+    process, _ = launch(SETTINGS, "be", "interrupted", WANDB_MODE="offline")
+    assert process.stdout == "75\non\n"
+    first = records(tmp_path / "run")
+    assert sum(record["type"] == "preempting" for record in first) == 1
+    (end,) = (record["exit"] for record in first if record["type"] == "exit")
+    assert end["exit_code"] == 75
+    (tmp_path / "run" / "expert" / "model.safetensors").unlink()
+    (tmp_path / "run" / "expert").rmdir()
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    folder.rename(tmp_path / "first")
+    launch(SETTINGS, WANDB_MODE="offline")
+    again = records(tmp_path / "run")
+    ids = [r["run"]["run_id"] for found in (first, again) for r in found if r["type"] == "run"]
+    assert len(ids) == 2 and len(set(ids)) == 1
+    assert not any(record["type"] == "preempting" for record in again)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
     accelerate launch train/sft.py recipes/gsm7b.yaml [section.key=value ...]
 
-Run it again after an interruption and it goes on where it stopped.
+SIGTERM and Ctrl-C save a checkpoint and end it unfinished, with exit code 75 or 130. Run it again
+after an interruption of any kind, and it goes on where it stopped.
 """
 
 import logging
@@ -14,7 +15,9 @@ from data import TASKS, TrainRow
 from decode.environment import describe_environment
 from decode.experiment import check
 from decode.folder import RunFolder, write_json
+from decode.interruption import interruptible
 from decode.launch import check_devices, check_group, check_launch
+from decode.lock import occupy
 from decode.planning import plan
 from decode.shares import decode_shares
 from decode.stage import decode_stage, recipe_from_command_line, start_logging, track
@@ -63,24 +66,24 @@ def main() -> None:
             if training.proxy_aware is not None:
                 check_proxy_loss(training.proxy_aware, experiments[0][0].antiexpert, config)
             check_group()
+        if is_main_process:
+            occupy(folder.path)
         claim(recipe, rows)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
     if is_main_process:
-        folder.path.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, folder.recipe)
         write_json(folder.environment, describe_environment())
-    tracker = track(recipe, "train", is_main_process)
-
-    train_all(recipe, rows, tracker)
-    zero.leave_group()
-    if not decode_shares(experiments):
-        return
-    if recipe.expert.trained is None:
-        tracker.artifact(folder.expert, f"{recipe.name}-expert")
-    print(decode_stage(recipe, experiments, tracker))
+    with track(recipe, "train", is_main_process) as tracker:
+        train_all(recipe, rows, tracker)
+        zero.leave_group()
+        if not decode_shares(experiments):
+            return
+        if recipe.expert.trained is None:
+            tracker.artifact(folder.expert, f"{recipe.name}-expert")
+        print(decode_stage(recipe, experiments, tracker))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(interruptible(main))

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,21 +12,34 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoTokenizer, TrainerCallback, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import SFTConfig
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from trl import SFTConfig, SFTTrainer
 
 from data import TrainRow
+from decode.interruption import held_back
 
 from . import zero
+from .checkpoints import Checkpoints
 from .proxy_loss import trainer_class
 from .training import Training
 
 logger = logging.getLogger(__name__)
 
+UNFIT = {
+    "save_only_model": "training cannot go on from a checkpoint without its optimizer",
+    "enable_jit_checkpoint": "SIGTERM always saves a checkpoint, and all processes the same one",
+}
+
 
 def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
-    """TRL's configuration: the recipe's keys as they are, and the few that are ours."""
+    """TRL's configuration: the recipe's keys as they are, and the few that are ours.
+
+    Raises:
+        ValueError: a key would make checkpoints that cannot be continued.
+    """
+    for key, reason in UNFIT.items():
+        if training.sft.get(key):
+            raise ValueError(f"sft.{key}: {reason}; leave it out")
     ours: dict[str, Any] = {
         "output_dir": str(training.checkpoints),
         "seed": seed,
@@ -54,12 +66,14 @@ def train(
 ) -> None:
     """Fine-tune one model on prompt/completion rows and leave the result in `training.target`.
 
-    The loss is taken on completions only. Training goes on from the newest complete checkpoint.
-    The target appears when everything in it is written.
+    The loss is taken on completions only. Training goes on from the newest whole checkpoint.
+
+    Raises:
+        Interrupted: it was asked to stop, and has a checkpoint to go on from.
     """
-    state = PartialState()
+    PartialState()  # the processes know each other before anything is loaded
     set_seed(config.seed)
-    source, target, adapter = training.model, training.target, training.adapter
+    source, adapter = training.model, training.adapter
     model = source.model
     if Path(model).is_dir():
         model = str(Path(model).resolve())  # an adapter records it as given
@@ -77,12 +91,22 @@ def train(
         train_dataset=Dataset.from_list([asdict(row) for row in rows]),
         processing_class=tokenizer,
         peft_config=None if adapter is None else LoraConfig(**{**fixed, **adapter}),
-        callbacks=list(callbacks),
+        callbacks=[checkpoints := Checkpoints(), *callbacks],
     )
-    checkpoint = newest_complete_checkpoint(training.checkpoints)
-    if checkpoint is not None:
-        logger.info("training goes on from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with held_back() as request:
+        checkpoint = checkpoints.begin(trainer, request)
+        if checkpoint is not None:
+            logger.info("training goes on from %s", checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if checkpoints.is_unfinished:
+            raise request.interrupted()
+        _save(trainer, tokenizer, training)
+    zero.release(trainer)
+
+
+def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, training: Training) -> None:
+    """Leave what was trained in `training.target`, which appears when everything is written."""
+    state, target = PartialState(), training.target
     partial = target.with_name(f"{target.name}.partial")
     if state.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
@@ -98,27 +122,3 @@ def train(
         partial.replace(target)
         shutil.rmtree(training.checkpoints, ignore_errors=True)
     state.wait_for_everyone()
-    zero.release(trainer)
-
-
-def newest_complete_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written to its end, or None.
-
-    transformers takes the highest number, whole or not; the trainer's state is written last, so a
-    checkpoint without it was cut off.
-    """
-    numbered = [
-        (int(match[1]), path)
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if (match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name))
-    ]
-    complete = [pair for pair in numbered if _is_json(pair[1] / "trainer_state.json")]
-    return max(complete)[1] if complete else None
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False  # not there, or cut off while it was written
-    return True

@@ -14,6 +14,20 @@ from recipes.schema import Base, Expert, Recipe
 from . import zero
 from .proxy_loss import ProxyTarget, proxy_target
 
+# What may change while a training goes on: it decides what is seen of it, or how soon it is done,
+# not what comes of it. Evaluation is not here: it draws from the same random numbers as dropout.
+FREE_KEYS = frozenset(
+    f"sft.{key}"
+    for key in (
+        *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"),
+        *("log_level", "log_level_replica", "log_on_each_node", "disable_tqdm", "report_to"),
+        *("run_name", "skip_memory_metrics", "include_num_input_tokens_seen"),
+        *("save_strategy", "save_steps", "save_total_limit"),
+        *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
+        *("dataloader_persistent_workers", "dataset_num_proc", "ddp_timeout"),
+    )
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -65,7 +79,7 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
     """Refuse to go on with training that was started under another recipe.
 
     Raises:
-        SettingsChanged: names the keys that differ.
+        SettingsChanged: names the keys that differ, but for those in FREE_KEYS.
     """
     texts = text_digest(text for row in rows for text in (row.prompt, row.completion))
     for training in trainings(recipe):
@@ -79,7 +93,7 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
             "proxy_aware": _identity(training.proxy_aware),
             **_launch(RunFolder(recipe.output_dir), training),
         }
-        RunFolder(recipe.output_dir).claim(training.target, settings)
+        RunFolder(recipe.output_dir).claim(training.target, settings, FREE_KEYS)
 
 
 def _identity(target: ProxyTarget | None) -> dict[str, Any] | None:

@@ -1,0 +1,56 @@
+"""One run at a time in a run's folder.
+
+What was killed may still be at work: a launcher dies at once, its processes when their step is
+saved. Two that write the same checkpoints and predictions would spoil both, so the second waits.
+"""
+
+import fcntl
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 300.0  # for a large model's last step and its checkpoint
+POLL_S = 0.2
+
+
+def occupy(folder: Path, longest_wait_s: float = LONGEST_WAIT_S) -> int:
+    """From now on, no other process that asks for it is at work in `folder`.
+
+    Returns:
+        The lock's file descriptor. It is not to be closed: the lock ends with the process, however
+        that ends.
+
+    Raises:
+        ValueError: another one is still there after `longest_wait_s`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    if not _is_taken(descriptor):
+        owner = os.pread(descriptor, 200, 0).decode() or "another process"
+        logger.info("waiting for %s, which is still at work in %s", owner, folder)
+        until = time.monotonic() + longest_wait_s
+        while not _is_taken(descriptor):
+            if time.monotonic() > until:
+                os.close(descriptor)
+                raise ValueError(
+                    f"{owner} is at work in {folder}; choose another output_dir, or stop it"
+                )
+            time.sleep(POLL_S)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    return descriptor
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # some shared file systems have no locks
+        logger.info("no locks on this file system (%s): start one run at a time", error)
+    return True

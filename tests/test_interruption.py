@@ -1,0 +1,182 @@
+"""SIGTERM and Ctrl-C end an entry in one line, and never leave processes behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data.endpoint import Endpoint
+from data.judge import Judge, Request
+from decode.folder import RunFolder
+from decode.interruption import Interrupted, held_back, interruptible
+from decode.lock import occupy
+from recipes.schema import Expert
+from train.checkpoints import MARK, newest_whole, numbered, remove_partial
+from train.trainer import sft_config
+from train.training import Training
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """pytest's own signal handlers, put back."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def ask(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_an_entry_that_is_asked_to_stop_says_so_in_one_line(number, code, capfd):
+    reached = []
+
+    def main():
+        reached.append("begin")
+        ask(number)
+        reached.append("end")
+
+    assert interruptible(main) == code
+    assert reached == ["begin"]
+    name = signal.Signals(number).name
+    said = f"{name}: stopped before the end; the same command goes on from here\n"
+    assert capfd.readouterr().err == said
+    assert interruptible(lambda: None) == 0
+
+
+def test_a_step_is_finished_before_it_takes_effect(capfd):
+    reached = []
+
+    def main():
+        with held_back() as request:
+            ask(signal.SIGTERM)
+            ask(signal.SIGTERM)  # schedulers say it more than once
+            reached.append(request.is_made)
+        reached.append("after the block")
+
+    assert interruptible(main) == 75
+    assert reached == [True]
+    assert capfd.readouterr().err.count("\n") == 2
+
+
+def test_a_second_ctrl_c_is_not_held_back():
+    reached = []
+
+    def main():
+        with held_back():
+            ask(signal.SIGINT)
+            reached.append("one")
+            ask(signal.SIGINT)
+            reached.append("two")
+
+    assert interruptible(main) == 130
+    assert reached == ["one"]
+
+
+def test_an_error_after_the_request_is_no_traceback_and_one_before_it_is_an_error(capfd):
+    def main(is_asked: bool):
+        with held_back():
+            if is_asked:
+                ask(signal.SIGTERM)
+            raise RuntimeError("a worker\nis gone")
+
+    assert interruptible(lambda: main(True)) == 75
+    assert "while stopping: RuntimeError: a worker is gone\n" in capfd.readouterr().err
+    with pytest.raises(RuntimeError, match="a worker"):
+        interruptible(lambda: main(False))
+
+
+def test_errors_are_handled_without_holding_it_up():
+    assert not issubclass(Interrupted, Exception)
+
+
+def test_judging_stops_at_once_and_asks_again_only_what_was_under_way(serve, tmp_path):
+    def answer(request):
+        if request["number"] == 5:
+            ask(signal.SIGTERM)
+        time.sleep(0.02)
+        return "yes"
+
+    server = serve(answer)
+    endpoint = Endpoint(base_url=server.base_url, model="m", concurrency=2)
+    judge = Judge(endpoint, tmp_path / "judgements.jsonl")
+    requests = [Request(f"r{i}", f"question {i}") for i in range(20)]
+    assert interruptible(lambda: judge.ask(requests, ("yes", "no"))) == 75
+    assert len(server.seen) <= 8
+    assert judge.ask(requests, ("yes", "no")) == ["yes"] * 20
+    assert len(server.seen) <= 22
+
+
+CHILD = """
+import os, sys, time, types
+package = types.ModuleType("decode")  # the module alone: the whole package imports torch
+package.__path__ = ["decode"]
+sys.modules["decode"] = package
+from decode.interruption import interruptible
+def main():
+    print("ready", flush=True)
+    time.sleep(60)
+code = interruptible(main)
+open(sys.argv[1], "w").write(str(code))
+"""
+LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_a_launched_process_ends_with_its_launcher(tmp_path):
+    result = tmp_path / "code"
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, CHILD, str(result)],
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "ACCELERATE_MIXED_PRECISION": "no"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert launcher.stdout is not None and launcher.stdout.readline() == "ready\n"
+    launcher.kill()
+    launcher.wait()
+    for _ in range(1000):
+        if result.exists() and result.read_text():
+            break
+        time.sleep(0.01)
+    assert result.read_text() == "75"
+
+
+def test_a_run_folder_has_one_user_at_a_time(tmp_path, caplog):
+    caplog.set_level("INFO", "decode")
+    lock = occupy(tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"process {os.getpid()} on .* is at work in"):
+        occupy(tmp_path / "run", longest_wait_s=0.1)
+    assert caplog.text.count("waiting for process") == 1
+    occupy(tmp_path / "other")
+    os.close(lock)
+    os.close(occupy(tmp_path / "run", longest_wait_s=0.1))
+
+
+@pytest.mark.parametrize("key", ["save_only_model", "enable_jit_checkpoint"])
+def test_checkpoints_that_cannot_be_continued_are_refused(key, tmp_path):
+    model = Expert(model="small", dtype="float32")
+    training = Training(tmp_path / "expert", tmp_path, model, None, {key: True}, "train")
+    with pytest.raises(ValueError, match=rf"sft.{key}: .*; leave it out"):
+        sft_config(training, 0, "run")
+
+
+def test_a_partial_checkpoint_is_never_chosen_and_goes_away(tmp_path):
+    folder = RunFolder(tmp_path)
+    checkpoints = folder.checkpoints(folder.expert)
+    assert newest_whole(checkpoints) is None
+    for number in (9, 10, 100):
+        (checkpoints / f"checkpoint-{number}").mkdir(parents=True)
+        (checkpoints / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
+    assert newest_whole(checkpoints) is None
+    for number in (9, 10):
+        (checkpoints / f"checkpoint-{number}" / MARK).write_text("{}")
+    assert newest_whole(checkpoints) == checkpoints / "checkpoint-10"
+    remove_partial(checkpoints)
+    assert [path.name for path in numbered(checkpoints)] == ["checkpoint-9", "checkpoint-10"]

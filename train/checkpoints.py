@@ -1,0 +1,171 @@
+"""Checkpoints that are whole, that hold all a log needs, and that a run can be stopped at.
+
+transformers writes a checkpoint file by file, rank zero's last one while other processes may still
+be writing their random state and their shards, deletes the one before it, and takes the highest
+number when it goes on. Here a checkpoint counts when it holds `whole.json`, which is written when
+all processes have written their part; only then are older ones deleted. What was cut off is removed
+before training goes on.
+
+`whole.json` also holds what transformers and TRL forget: the losses and metrics since the last
+logged step, the sum behind `train_loss` and the tokens seen, so that the log of a resumed training
+is that of an uninterrupted one.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from decode.folder import write_json
+from decode.interruption import Request
+
+MARK = "whole.json"
+
+
+class Checkpoints(TrainerCallback):
+    """Marks checkpoints as whole, continues from the newest, and stops at one when asked to.
+
+    Attributes:
+        is_unfinished: training was stopped before its last step.
+    """
+
+    def __init__(self) -> None:
+        self._trainer: Any = None
+        self._resumed_from: Path | None = None
+        self._saves_at_epoch_end = False
+        self.is_unfinished = False
+
+    def begin(self, trainer: Trainer, request: Request) -> Path | None:
+        """The checkpoint that `trainer` is to go on from, the same on all processes, or None.
+
+        Args:
+            trainer: its `save_total_limit` is taken over: transformers deletes too early.
+            request: looked at after every step; processes agree on the one they stop at.
+        """
+        self._trainer, self._request, args = trainer, request, trainer.args
+        self._folder = Path(str(args.output_dir))
+        self._limit, args.save_total_limit = args.save_total_limit, None
+        if trainer.is_world_process_zero():
+            remove_partial(self._folder)
+        chosen = [newest_whole(self._folder)]
+        broadcast_object_list(chosen)  # rank zero's: another's view of a shared disk may be older
+        self._resumed_from = chosen[0]
+        args.eval_on_start = args.eval_on_start and chosen[0] is None  # it was at the start
+        return chosen[0]
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Takes up the log where the checkpoint left it."""
+        trainer = self._trainer
+        state.compute_steps(args, state.max_steps)  # as the recipe has them now
+        if self._resumed_from is None:
+            return
+        kept = json.loads((self._resumed_from / MARK).read_text("utf-8"))
+        trainer._tr_loss += kept["losses"][args.process_index]
+        trainer._total_loss_scalar = kept["total_loss"]
+        trainer._globalstep_last_logged = kept["last_logged_step"]
+        trainer._total_train_tokens = kept["num_tokens"]
+        trainer._metrics["train"].update(kept["metrics"])
+        if state.global_step >= state.max_steps:
+            trainer._run_epoch = lambda **_: None  # transformers would take one step more
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Stops all processes at this step if one of them was asked to."""
+        # At the end of an epoch more may be logged and evaluated: it is saved after that.
+        is_epoch_end = float(state.epoch or 0).is_integer() or control.should_training_stop
+        if self._is_asked_anywhere():
+            self.is_unfinished = state.global_step < state.max_steps
+            control.should_save = control.should_training_stop = True
+        if is_epoch_end and control.should_save:
+            self._saves_at_epoch_end, control.should_save = True, False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Saves what was put off; an epoch that was stopped half-way is not logged as one."""
+        if self._saves_at_epoch_end:
+            self._saves_at_epoch_end, control.should_save = False, True
+        elif self.is_unfinished:
+            control.should_log = control.should_evaluate = control.should_save = False
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Marks the checkpoint and deletes older ones, when all processes have written theirs."""
+        trainer = self._trainer
+        losses = gather_object([trainer._tr_loss.item()])  # returns when all have got here
+        if not state.is_world_process_zero:
+            return
+        log = {
+            "losses": losses,
+            "total_loss": trainer._total_loss_scalar,
+            "last_logged_step": trainer._globalstep_last_logged,
+            "num_tokens": trainer._total_train_tokens,
+            "metrics": trainer._metrics["train"],
+        }
+        write_json(self._folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / MARK, log)
+        self._delete_older(state.best_model_checkpoint)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Makes the mean loss that of the whole training, where transformers has the last part."""
+        if logs and "train_loss" in logs and state.global_step:
+            logs["train_loss"] = self._trainer._total_loss_scalar / state.global_step
+            state.log_history[-1]["train_loss"] = logs["train_loss"]
+
+    def _is_asked_anywhere(self) -> bool:
+        accelerator = self._trainer.accelerator
+        if accelerator.num_processes == 1:
+            return self._request.is_made
+        asked = torch.tensor(int(self._request.is_made), device=accelerator.device)
+        return bool(accelerator.reduce(asked, reduction="sum").item())
+
+    def _delete_older(self, best: str | None) -> None:
+        if not self._limit or self._limit < 0:
+            return
+        for checkpoint in numbered(self._folder)[: -self._limit]:
+            if best is None or checkpoint.name != Path(best).name:
+                remove(checkpoint)
+
+
+def numbered(folder: Path) -> list[Path]:
+    """All checkpoints in `folder`, oldest first."""
+    found = [
+        (int(match[1]), path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name))
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The last checkpoint that was written to its end, or None."""
+    return next((path for path in reversed(numbered(folder)) if (path / MARK).exists()), None)
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete checkpoints that were cut off."""
+    for path in numbered(folder):
+        if not (path / MARK).exists():
+            remove(path)
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint, its mark first: cut off half-way it is not taken for a whole one."""
+    (checkpoint / MARK).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
