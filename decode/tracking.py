@@ -3,29 +3,33 @@
 Callers never ask whether W&B is on. Whether it can be reached is decided before `wandb.init`, which
 would otherwise prompt for a key, fail without a terminal, or wait minutes for a host: without a key
 or a network the run goes on offline and says so once. Failures later on are said once and never end
-a run. Keys: `eval/<task>/<system>`, `eval/<task>/gap_closed/<base slug>/alpha<a>`.
+a run. Keys are in `dashboard.py`.
 
-A key that ends in `/step` becomes the x-axis of its neighbours: `train/step` that of `train/*`.
-W&B's own step is left alone, since it may only grow. transformers' WandbCallback would log into the
-run that is active when training begins (`report_to="wandb"`, `WandbCallback.setup`).
+A key that ends in `/step` or `/alpha` becomes the x-axis of its neighbours: `train/step` that of
+`train/*`. W&B's own step is left alone, since it may only grow. transformers' WandbCallback would
+log into the run that is active when training begins (`report_to="wandb"`, `WandbCallback.setup`).
 """
 
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .connection import find_obstacle
-from .dashboard import predictions_table, result_values
+from .dashboard import alpha_rows, predictions_table, result_values, summary_of
 from .folder import write_text
+from .lineage import Artifact, safe_name
 
 logger = logging.getLogger(__name__)
 
 INIT_TIMEOUT_S = 30.0  # a busy server answers within seconds
 FINISH_TIMEOUT_S = 1800.0  # an expert of 14 GB at 10 MB/s; the rest can be synced later
 MAX_TABLE_ROWS = 10_000  # what W&B shows of a logged table
+AXIS = re.compile(r"(.*/)(?:step|alpha)")
 
 
 class NullTracker:
@@ -61,14 +65,11 @@ class NullTracker:
     def images(self, paths: Mapping[str, Path]) -> None:
         """Record pictures, by key."""
 
-    def artifact(
-        self,
-        folder: Path,
-        name: str,
-        type: str = "model",
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Record a finished folder's files. They are uploaded from where they are, not copied."""
+    def uses(self, artifact: Artifact) -> None:
+        """Record an artifact that this run was made from."""
+
+    def makes(self, artifact: Artifact) -> None:
+        """Record an artifact that this run made, as the latest and under the run's name."""
 
     def finish(self, exit_code: int = 0) -> None:
         """End the run; a code other than 0 marks it failed."""
@@ -83,7 +84,7 @@ class Tracker(NullTracker):
         self._wandb = wandb
         self._run = run
         self._has_failed = False
-        self._axes: set[str] = set()
+        self._defined: set[str] = set()
 
     @property
     def is_on(self) -> bool:
@@ -97,13 +98,23 @@ class Tracker(NullTracker):
         at = {} if step is None else {"train/step": step}
 
         def send() -> None:
-            for key in {**values, **at}:
-                if key.endswith("/step") and key not in self._axes:
-                    self._run.define_metric(key.removesuffix("step") + "*", step_metric=key)
-                    self._axes.add(key)
+            self._define({**values, **at})
             self._run.log({**values, **at})
 
         self._try(send)
+
+    def _define(self, values: Mapping[str, Any]) -> None:
+        """Say once for each key what it is drawn over, and what the run's summary keeps of it."""
+        new = [key for key in values if key not in self._defined]
+        self._defined.update(new)
+        axes = {match[1]: match[0] for key in values if (match := AXIS.fullmatch(key))}
+        for prefix, axis in axes.items():
+            if axis in new:
+                self._run.define_metric(f"{prefix}*", step_metric=axis)
+        for key in new:
+            if summary := summary_of(key):
+                axis = next((axes[prefix] for prefix in axes if key.startswith(prefix)), None)
+                self._run.define_metric(key, step_metric=axis, summary=summary)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._try(lambda: self._run.summary.update(dict(values)))
@@ -112,6 +123,8 @@ class Tracker(NullTracker):
         values = result_values(metrics)
         self.log(values)
         self.summary(values)
+        for row in alpha_rows(metrics):
+            self.log(row)
 
     def predictions(
         self, predictions: Mapping[str, Sequence[dict[str, Any]]], key: str = "predictions"
@@ -132,35 +145,37 @@ class Tracker(NullTracker):
     def images(self, paths: Mapping[str, Path]) -> None:
         self.log({key: self._wandb.Image(str(path)) for key, path in paths.items()})
 
-    def artifact(
-        self,
-        folder: Path,
-        name: str,
-        type: str = "model",
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        def send() -> None:
-            artifact = self._wandb.Artifact(name, type=type, metadata=dict(metadata or {}))
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    # "immutable": read in place, where the default first copies it to the home.
-                    artifact.add_file(
-                        str(path),
-                        name=path.relative_to(folder).as_posix(),
-                        policy="immutable",
-                        skip_cache=True,
-                    )
-            self._run.log_artifact(artifact)
+    def uses(self, artifact: Artifact) -> None:
+        # As `run.use_artifact` does it, which refuses to offline and waits for the upload online.
+        self._send_artifact(artifact, use_after_commit=True)
 
-        self._try(send)
+    def makes(self, artifact: Artifact) -> None:
+        self._send_artifact(artifact, aliases=[safe_name(self._run.name or self._run.id)])
+
+    def _send_artifact(self, artifact: Artifact, **options: Any) -> None:
+        def send() -> None:
+            found = self._wandb.Artifact(
+                artifact.name, artifact.type, metadata={**artifact.metadata}
+            )
+            for name, text in artifact.texts.items():
+                with found.new_file(name, encoding="utf-8") as file:
+                    file.write(text)
+            # "immutable": read in place, where the default first copies it to the home.
+            place = {"policy": "immutable", "skip_cache": True} if artifact.is_final else {}
+            for name, path in artifact.files.items():
+                found.add_file(str(path), name=name, **place)
+            self._run._log_artifact(found, is_user_created=True, **options)
+
+        # A name taken by another type, or a W&B that does this otherwise, must not end the run.
+        self._try(send, (ValueError, TypeError, AttributeError))
 
     def finish(self, exit_code: int = 0) -> None:
         self._try(lambda: self._run.finish(exit_code=exit_code))
 
-    def _try(self, action: Any) -> None:
+    def _try(self, action: Any, also: tuple[type[Exception], ...] = ()) -> None:
         try:
             action()
-        except _failures() as error:
+        except (*_failures(), *also) as error:
             if not self._has_failed:
                 logger.warning(
                     "W&B stopped taking data (%s); the run goes on, its files are complete",
@@ -175,19 +190,18 @@ def start_tracking(
     name: str,
     job_type: str,
     config: Mapping[str, Any],
-    run_id: str | None = None,
     is_main_process: bool = True,
 ) -> NullTracker:
     """A tracker for this run: online if it can be, offline otherwise, null if it is switched off.
 
     Args:
         settings: a recipe's `wandb` section; `WANDB_MODE` overrides its mode.
-        run_dir: W&B's files go to its `wandb/`, and the run's id to `wandb/run_id`, so that a
-            rerun continues the same W&B run. Offline each start has a folder of its own with that
-            id, and `wandb sync` joins them.
-        name, job_type: as W&B shows them.
+        run_dir: W&B's files go to its `wandb/`, and each job's id too, so that a rerun continues
+            the same W&B run. Offline each start has a folder of its own with that id, and `wandb
+            sync` joins them. An id in `WANDB_RUN_ID` comes first: a sweep's agent has given it.
+        name: as W&B shows it, and the group's where the recipe names none.
+        job_type: train, decode or analyze.
         config: the resolved recipe and the environment; never secrets or environment variables.
-        run_id: instead of the one in the run folder.
         is_main_process: other processes get the null tracker.
     """
     mode = os.environ.get("WANDB_MODE") or settings.get("mode") or "online"
@@ -201,17 +215,18 @@ def start_tracking(
         found = wandb.setup().settings  # the environment's and `wandb login`'s
         if obstacle := find_obstacle(found.base_url, found.api_key):
             mode, reason = "offline", obstacle
-    run_id = run_id or _kept_run_id(run_dir)
+    run_id = given_run_id() or _kept_run_id(run_dir, job_type)
+    # In a sweep these three are the agent's to say, and W&B warns of others.
+    place = {"project": settings["project"], "entity": settings.get("entity"), "id": run_id}
+    is_trial = "WANDB_SWEEP_ID" in os.environ
     arguments: dict[str, Any] = {
-        "project": settings["project"],
-        "entity": settings.get("entity"),
-        "group": settings.get("group"),
+        **({} if is_trial else place),
+        "group": settings.get("group") or name,
         "tags": list(settings.get("tags") or ()),
         "dir": str(run_dir),
-        "name": name,
+        "name": f"{name}-{run_id}" if is_trial else name,
         "job_type": job_type,
         "config": dict(config),
-        "id": run_id,
         "settings": wandb.Settings(
             silent=True,  # what matters is said below, once
             init_timeout=INIT_TIMEOUT_S,
@@ -231,19 +246,27 @@ def start_tracking(
         except _failures() as error:
             logger.warning("W&B is off (%s); the run's files are complete", _one_line(error))
             return NullTracker()
-        logger.warning(
-            "W&B is offline (%s); to upload later: wandb sync %s/wandb/offline-run-*-%s",
-            reason,
-            run_dir,
-            run_id,
-        )
+        _say_offline(reason, run_dir)
     else:
         logger.info("W&B: %s", run.url)
     return Tracker(run)
 
 
-def _kept_run_id(run_dir: Path) -> str:
-    path = run_dir / "wandb" / "run_id"
+def given_run_id() -> str | None:
+    """The W&B run that the environment names: then all of a run's jobs log to that one."""
+    return os.environ.get("WANDB_RUN_ID") or None
+
+
+@cache
+def _say_offline(reason: str, run_dir: Path) -> None:
+    """One line for all jobs of a run."""
+    logger.warning(
+        "W&B is offline (%s); to upload later: wandb sync %s/wandb/offline-run-*", reason, run_dir
+    )
+
+
+def _kept_run_id(run_dir: Path, job_type: str) -> str:
+    path = run_dir / "wandb" / ("run_id" if job_type == "train" else f"{job_type}_run_id")
     if path.exists() and (kept := path.read_text("utf-8").strip()):
         return kept
     run_id = secrets.token_hex(4)
@@ -257,10 +280,11 @@ def _failures() -> tuple[type[Exception], ...]:
     A value of a kind that it cannot take is our mistake, and not among them.
     """
     import wandb
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
     from wandb.sdk.mailbox.mailbox import MailboxClosedError
     from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
 
-    service = (MailboxClosedError, HandleAbandonedError, ServerResponseError)
+    service = (MailboxClosedError, HandleAbandonedError, ServerResponseError, WandbApiFailedError)
     return (wandb.Error, *service, OSError)
 
 

@@ -18,7 +18,8 @@ from decode.environment import describe_environment
 from decode.experiment import check
 from decode.folder import RunFolder, write_json
 from decode.planning import plan
-from decode.stage import decode_stage, recipe_from_command_line, start_logging, track
+from decode.provenance import expert, training_rows
+from decode.stage import decode_stage, next_job, recipe_from_command_line, start_logging, track
 from decode.tracking import NullTracker
 from recipes.schema import Recipe, save_recipe
 from train.callbacks import TrackingCallback
@@ -68,6 +69,8 @@ def main() -> None:
         save_recipe(recipe, folder.recipe)
         write_json(folder.environment, describe_environment())
     tracker = track(recipe, "train", is_main_process)
+    if rows and tracker.is_on:
+        tracker.uses(training_rows(recipe, len(rows)))
 
     train_all(recipe, rows, tracker)
     if torch.distributed.is_initialized():
@@ -75,8 +78,8 @@ def main() -> None:
     if not is_main_process:
         return  # one process decodes, with all the memory there is
     if recipe.expert.trained is None:
-        tracker.artifact(folder.expert, f"{recipe.name}-expert")
-    print(decode_stage(recipe, experiments, tracker))
+        tracker.makes(expert(recipe))
+    print(decode_stage(recipe, experiments, next_job(recipe, tracker, "decode")))
 
 
 if __name__ == "__main__":
