@@ -6,8 +6,8 @@ positive gain is an improvement, also where a low value is the good one. The mea
 is `eval/mean_gap_closed/<base slug>/alpha<a>`. What decoding took is under `decode/<system>/`, on a
 further task under `decode/<task>/<system>/`.
 
-As curves, `over_alpha/<task>/<base slug>/<measure>` against `over_alpha/alpha`, where alpha 0 is the
-base. `eval/<task>/best_value/<base slug>` is the best proxy's value and `best_alpha/...` its alpha:
+As curves, `over_alpha/<task>/<base slug>/<measure>` against `over_alpha/alpha`, where alpha 0 is
+the base. `eval/<task>/best_value/<base slug>` is the best proxy's value and `best_alpha/...` its alpha:
 what a sweep looks for, on validation rows.
 """
 
