@@ -100,37 +100,34 @@ def _difference(
     rows = [question for question in before if question in after]
     if not rows or metrics["metric"] != new_metrics["metric"]:
         return []
-    is_high = metrics["higher_is_better"]
-    worth = [
-        [_upward(_worth(metrics["metric"], scores[row]), is_high) for row in rows]
-        for scores in (after, before)
-    ]
-    counts = None
-    if all(value in (0.0, 1.0) for values in worth for value in values):
-        counts = count_pair(*worth)
-        counts["p_value"] = mcnemar_p_value(counts["only_a"], counts["only_b"])
+    new, old = (
+        [_worth(metrics, scores[question]) for question in rows] for scores in (after, before)
+    )
+    counted: dict[str, Any] | None = None
+    if {*new, *old} <= {0.0, 1.0}:
+        counts = count_pair(new, old)
+        p = mcnemar_p_value(counts["only_a"], counts["only_b"])
+        counted = {**counts, "p_value": p}
     return [
         {
             "task": task,
             "a": {"run": other.label, "system": theirs},
             "b": {"run": first.label, "system": own},
             "num_rows": len(rows),
-            "difference": difference_with_interval(*worth),
-            "mcnemar": counts,
+            "difference": difference_with_interval(new, old),
+            "mcnemar": counted,
         }
     ]
 
 
-def _worth(metric: str, scores: list[float]) -> float:
-    """What a question is worth, as the run itself found it from its samples."""
+def _worth(metrics: dict[str, Any], scores: list[float]) -> float:
+    """What a question is worth, as the run found it from its samples; high is always good."""
+    metric = metrics["metric"]
     if metric.startswith("pass@"):
         num_right = sum(score == 1 for score in scores)
         return pass_at_k(len(scores), num_right, int(metric.removeprefix("pass@")))
-    return sum(scores) / len(scores)
-
-
-def _upward(value: float, higher_is_better: bool) -> float:
-    return value if higher_is_better else 1.0 - value
+    value = sum(scores) / len(scores)
+    return value if metrics["higher_is_better"] else 1.0 - value
 
 
 def task_table(runs: list[FinishedRun], task: str) -> str:

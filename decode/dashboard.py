@@ -7,8 +7,8 @@ is `eval/mean_gap_closed/<base slug>/alpha<a>`. What decoding took is under `dec
 further task under `decode/<task>/<system>/`.
 
 As curves, `over_alpha/<task>/<base slug>/<measure>` against `over_alpha/alpha`, where alpha 0 is
-the base. `eval/<task>/best_value/<base slug>` is the best proxy's value and `best_alpha/...` its alpha:
-what a sweep looks for, on validation rows.
+the base. `eval/<task>/best_value/<base slug>` is the best proxy's value, under `best_alpha` is its
+alpha: what a sweep looks for, on validation rows.
 """
 
 from collections.abc import Mapping, Sequence
