@@ -9,6 +9,7 @@ import pytest
 import yaml
 from test_tracking import records_of
 
+from decode.workspace import layout
 from recipes.schema import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +44,7 @@ def launch(tmp_path, monkeypatch):
         agent = Agent(None, None, sweep_id="s1")
         agent._sweep_command = list(sweep["command"])
         agent._command_run({"run_id": run_id, "program": sweep["program"], "args": parameters})
-        return agent._run_processes[run_id].wait(timeout=300)
+        return agent._run_processes[run_id].wait(timeout=900)
 
     return start
 
@@ -67,7 +68,12 @@ def test_a_trial_is_a_recipe_with_overrides(path, launch, tmp_path, capfd):
 
 def test_a_trial_is_one_wandb_run_with_the_agents_id(launch, tmp_path):
     sweep = yaml.safe_load((ROOT / "recipes" / "sweeps" / "facts.yaml").read_text())
-    few = {"sft.max_steps": 1, "task.eval_limit": 4, "decode.alpha": [0.5, 1.0]}
+    few = {
+        "sft.max_steps": 1,
+        "sft.logging_steps": 1,
+        "task.eval_limit": 4,
+        "decode.alpha": [0.5, 1.0],
+    }
     assert launch(sweep, "trial1", trial(sweep, **few)) == 0
     run = tmp_path / "runs" / "sweep-s1" / "trial1"
     assert json.loads((run / "metrics.json").read_text())["num_examples"] == 4
@@ -77,7 +83,13 @@ def test_a_trial_is_one_wandb_run_with_the_agents_id(launch, tmp_path):
     assert (began["run_id"], began["display_name"]) == ("trial1", "mini-facts-trial1")
     assert began["config"]["update"]["sft"]["learning_rate"] == 0.0005
     keys = {key for r in found if r["type"] == "history" for key in r["history"]["item"]}
-    assert {"train/loss", sweep["metric"]["name"]} <= keys
+    assert {"train/loss", "over_alpha/alpha", sweep["metric"]["name"]} <= keys
+    resolved = load_recipe(run / "recipe.yaml")
+    shown = {section.name: section.panels for section in layout(resolved)}
+    for panel in (*shown["Results"], *shown["Training"], *shown["Decoding speed"]):
+        assert {*panel.keys, *([panel.x] if panel.x else [])} <= keys
+    assert set(began["tags"]) >= {"task:facts", "base:large", "expert:small", "adapter:lora"}
+    assert began["run_group"] == "mini-facts"
     artifacts = [r["artifact"] for r in found if r["type"] == "artifact"]
     lineage = [(a["name"], bool(a.get("use_after_commit"))) for a in artifacts]
     assert [pair for pair in lineage if not pair[0].startswith("run-")] == [
