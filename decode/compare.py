@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw all systems into this .png")
     parser.add_argument("--json", type=Path, help="write everything that is printed, and more")
     arguments = parser.parse_args()
+    if len(arguments.runs) < 2:
+        parser.error("name two runs or more")
     try:
         runs = read_runs(arguments.runs)
     except ValueError as error:
