@@ -71,6 +71,7 @@ class Tracker(NullTracker):
 
         self._wandb = wandb
         self._run = run
+        self._name = safe_name(run.name or run.id)
         self._has_failed = False
         self._defined: set[str] = set()
 
@@ -138,7 +139,7 @@ class Tracker(NullTracker):
         self._send_artifact(artifact, use_after_commit=True)
 
     def makes(self, artifact: Artifact) -> None:
-        self._send_artifact(artifact, aliases=[safe_name(self._run.name or self._run.id)])
+        self._send_artifact(artifact, aliases=[self._name])
 
     def _send_artifact(self, artifact: Artifact, **options: Any) -> None:
         def send() -> None:
