@@ -75,7 +75,7 @@ def next_job(recipe: Recipe, tracker: NullTracker, job_type: str) -> NullTracker
 
     Where the environment names the W&B run, as a sweep's agent does, all jobs are that one run.
     """
-    if given_run_id() or not tracker.is_on:
+    if given_run_id() and tracker.is_on:
         return tracker
     tracker.finish()
     return track(recipe, job_type)

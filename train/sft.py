@@ -68,7 +68,7 @@ def main() -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, folder.recipe)
         write_json(folder.environment, describe_environment())
-    tracker = track(recipe, "train", is_main_process)
+    tracker = track(recipe, "train", is_main_process and recipe.trains)
     if rows and tracker.is_on:
         tracker.uses(training_rows(recipe, len(rows)))
 
