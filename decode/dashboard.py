@@ -5,12 +5,18 @@ the measures gain_over_base, gain_over_expert and gap_closed; fractions, as in `
 positive gain is an improvement, also where a low value is the good one. The mean over several tasks
 is `eval/mean_gap_closed/<base slug>/alpha<a>`. What decoding took is under `decode/<system>/`, on a
 further task under `decode/<task>/<system>/`.
+
+As curves, `over_alpha/<task>/<base slug>/<measure>` against `over_alpha/alpha`, where alpha 0 is
+the base. `eval/<task>/best_value/<base slug>` is the best proxy's value, under `best_alpha` is its
+alpha: what a sweep looks for, on validation rows.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .systems import measured_systems, slug
+from .systems import best, measured_systems, slug
+
+MEASURES = ("gain_over_base", "gain_over_expert", "gap_closed")
 
 
 def result_values(metrics: dict[str, Any]) -> dict[str, float]:
@@ -38,9 +44,14 @@ def _task_values(metrics: dict[str, Any], decode: str) -> dict[str, float]:
         add(system.name, {"value": system.value, "ci95": (system.low, system.high)})
         if system.proxy is not None:
             at = f"{slug(system.base_model or '')}/alpha{system.alpha:g}"
-            for measure in ("gain_over_base", "gain_over_expert", "gap_closed"):
+            for measure in MEASURES:
                 if system.proxy[measure] is not None:
                     add(f"{measure}/{at}", system.proxy[measure])
+    for entry in metrics["bases"]:
+        if entry["proxy"]:
+            found = best(entry, metrics["higher_is_better"])
+            values[f"{prefix}/best_value/{slug(entry['model'])}"] = found["value"]
+            values[f"{prefix}/best_alpha/{slug(entry['model'])}"] = found["alpha"]
     for name, parts in metrics.get("parts", {}).items():
         values |= {f"{prefix}/{name}/{part}": value for part, value in parts.items()}
     if "uncounted" in metrics:
@@ -54,6 +65,37 @@ def _task_values(metrics: dict[str, Any], decode: str) -> dict[str, float]:
         for stage, seconds in decoding["seconds"].items():
             values[f"{decode}/{name}/seconds/{stage}"] = seconds
     return values
+
+
+def alpha_rows(metrics: dict[str, Any]) -> list[dict[str, float]]:
+    """W&B rows, one an alpha, that draw every base's results over alpha."""
+    by_alpha: dict[float, dict[str, float]] = {}
+    for own in (metrics, *metrics.get("also", [])):
+        for entry in own["bases"]:
+            prefix = f"over_alpha/{own['task']}/{slug(entry['model'])}"
+            # With alpha 0 the proxy is the base, and the base closes nothing of its gap.
+            start = {f"{prefix}/value": entry["base"]["value"], f"{prefix}/gain_over_base": 0.0}
+            if any(proxy["gap_closed"] for proxy in entry["proxy"]):
+                start[f"{prefix}/gap_closed"] = 0.0
+            by_alpha.setdefault(0.0, {}).update(start)
+            for proxy in entry["proxy"]:
+                row = by_alpha.setdefault(proxy["alpha"], {})
+                row[f"{prefix}/value"] = proxy["value"]
+                found = {measure: proxy[measure] for measure in MEASURES if proxy[measure]}
+                row |= {f"{prefix}/{name}": measured["value"] for name, measured in found.items()}
+    return [{"over_alpha/alpha": alpha, **by_alpha[alpha]} for alpha in sorted(by_alpha)]
+
+
+def summary_of(key: str) -> str | None:
+    """What a run's summary keeps of a training curve, beside its last value; None: that alone."""
+    if not key.startswith(("train/", "reference/", "proxy_check/")):
+        return None
+    name = key.rpartition("/")[2]
+    if name.endswith("loss"):
+        return "min,last"
+    if name.endswith("accuracy") or name.startswith(("gain", "gap_closed")):
+        return "max,last"
+    return None
 
 
 def predictions_table(

@@ -30,7 +30,7 @@ def pairs_section(metrics: dict[str, Any]) -> str:
         if counts is not None:
             names = ("both_right", "only_a", "only_b", "both_wrong")
             cells += [f"{counts[name]:,}" for name in names]
-            cells += [words, _p_value(counts["p_value"])]
+            cells += [words, p_value(counts["p_value"])]
         else:
             cells += [*[""] * (4 * is_counted), words, *[""] * is_counted]
         lines.append(f"| {' | '.join(cells)} |")
@@ -61,5 +61,6 @@ def _turned(pair: dict[str, Any]) -> dict[str, Any]:
     return {"a": pair["b"], "b": pair["a"], "difference": difference, "mcnemar": counts}
 
 
-def _p_value(value: float) -> str:
+def p_value(value: float) -> str:
+    """0.031 for 0.0312, and no more digits than the reader can use."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -42,11 +42,10 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
 
-    if not decode_shares(experiments):
-        return
-    save_recipe(recipe, folder.recipe)
-    with track(recipe, "decode") as tracker:
-        print(decode_stage(recipe, experiments, tracker))
+    with track(recipe, "decode", is_main_process) as tracker:
+        if decode_shares(experiments):
+            save_recipe(recipe, folder.recipe)
+            print(decode_stage(recipe, experiments, tracker))
 
 
 if __name__ == "__main__":

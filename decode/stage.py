@@ -1,7 +1,7 @@
 """The decode stage of a run: a recipe's experiments in, results and report out.
 
-Both entries end with it: `train/sft.py` after training, `decode/run.py` alone. It and `planning.py`
-are the library modules here that know recipes; the rest of the folder does not.
+Both entries end with it: `train/sft.py` after training, `decode/run.py` alone. It, `planning.py`
+and `provenance.py` are the library modules here that know recipes; the rest does not.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from .folder import RunFolder, SettingsChanged, write_json
 from .grading import NothingCountsError
 from .overview import closing_lines, with_further_tasks
 from .planning import Plan
+from .provenance import evaluation, evaluation_inputs, tags
 from .report import write_report
 from .results import measure, run_all
 from .tables import closing_table
-from .tracking import NullTracker, start_tracking
+from .tracking import NullTracker, given_run_id, start_tracking
 
 
 def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:
@@ -49,6 +50,9 @@ def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:
         tracker.images({f"plots{of_task}/{path.stem}": path for path in pictures})
     write_json(RunFolder(recipe.output_dir).environment, environment)
     tracker.results(metrics)
+    for used in evaluation_inputs(recipe, plan):
+        tracker.uses(used)
+    tracker.makes(evaluation(recipe, metrics))
     tracker.finish()
     report = f"report: {RunFolder(recipe.output_dir).path / 'report.md'}"
     return "\n\n".join([*map(closing_table, measured), *closing_lines(metrics), report])
@@ -57,13 +61,26 @@ def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:
 def track(recipe: Recipe, job_type: str, is_main_process: bool = True) -> NullTracker:
     """The tracker of the recipe's run, with the recipe and the environment as its config."""
     return start_tracking(
-        recipe.wandb.model_dump(),
+        {**recipe.wandb.model_dump(), "tags": tags(recipe)},
         Path(recipe.output_dir),
         recipe.name,
         job_type,
         {**recipe.model_dump(mode="json"), "environment": describe_environment()},
         is_main_process=is_main_process,
     )
+
+
+def next_job(
+    recipe: Recipe, tracker: NullTracker, job_type: str, is_main_process: bool
+) -> NullTracker:
+    """The tracker of the recipe's next job; `tracker`'s own, uploads included, is over with it.
+
+    Where the environment names the W&B run, as a sweep's agent does, all jobs are that one run.
+    """
+    if given_run_id() and tracker.is_on:
+        return tracker
+    tracker.finish()
+    return track(recipe, job_type, is_main_process)
 
 
 def recipe_from_command_line(description: str | None) -> Recipe:

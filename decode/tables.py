@@ -29,7 +29,7 @@ def closing_table(metrics: dict[str, Any]) -> str:
             model = system.base_model
             lines.append(slug(model or "")[:80])
         indent = "  " if system.base_model else ""
-        row = f"{indent + _label(system):<25}{system.value * 100:>5.1f} "
+        row = f"{indent + system_label(system):<25}{system.value * 100:>5.1f} "
         row += f"[{system.low * 100:>5.1f}, {system.high * 100:>5.1f}]"
         if system.proxy is not None:
             closed = system.proxy["gap_closed"]
@@ -53,7 +53,7 @@ def systems_table(metrics: dict[str, Any]) -> str:
     ]
     notes: dict[str, None] = {}
     for system in measured_systems(metrics):
-        name = _label(system)
+        name = system_label(system)
         if system.base_model is not None:
             name = f"{slug(system.base_model)}: {name}"
         cells = [name, f"{percent(system.value)} {span(system.low, system.high)}", "", "", ""]
@@ -97,7 +97,8 @@ def share(closed: dict[str, Any] | None) -> str:
     return f"{closed['value'] * 100:.0f}%" if closed else "n/a"
 
 
-def _label(system: MeasuredSystem) -> str:
+def system_label(system: MeasuredSystem) -> str:
+    """What a table calls a system under the heading of its base."""
     return LABELS.get(system.role) or f"proxy, alpha {system.alpha:g}"
 
 

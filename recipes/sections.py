@@ -308,8 +308,15 @@ class Wandb(Section):
     entity: str | None = None
     """User or team."""
     group: str | None = None
-    """Runs to show together."""
+    """Runs to show together; null is the recipe's name: all jobs of one experiment."""
     tags: tuple[str, ...] = ()
-    """Labels to filter by."""
+    """Labels to filter by, beside those of the task, the bases, the expert and the adapter."""
     mode: Literal["online", "offline", "disabled"] = "online"
     """online falls back to offline where there is no key or network."""
+
+    @field_validator("tags")
+    @classmethod
+    def _short(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not 1 <= len(tag) <= 64 for tag in value):
+            raise ValueError("a tag has 1 to 64 characters on W&B")
+        return value

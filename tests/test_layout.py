@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("train", "decode", "data", "recipes")
 MODULES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 # Entries are launched as scripts and may import every folder.
-ENTRIES = {ROOT / "decode" / name for name in ("run.py", "score.py", "analyze.py")}
+SCRIPTS = ("run.py", "score.py", "analyze.py", "compare.py", "workspace.py")
+ENTRIES = {ROOT / "decode" / name for name in SCRIPTS}
 # What the two entries share: the library modules that know recipes and tasks.
-ENTRIES |= {ROOT / "decode" / "stage.py", ROOT / "decode" / "planning.py"}
+ENTRIES |= {ROOT / "decode" / name for name in ("stage.py", "planning.py", "provenance.py")}
 MAY_IMPORT = {"train": set(PACKAGES), "decode": set(), "data": set(), "recipes": set()}
 
 

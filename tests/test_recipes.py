@@ -27,11 +27,11 @@ from recipes.schema import (
 from recipes.sections import ClassifierChoice, EndpointChoice, JudgeChoice
 
 ROOT = Path(__file__).resolve().parents[1]
-# Hardware settings, and the making of the mini models, are no experiments.
+# Hardware settings, sweeps, and the making of the mini models, are no experiments.
 RECIPES = sorted(
     path
     for path in (ROOT / "recipes").rglob("*.yaml")
-    if path.parent.name != "accelerate" and path.name != "pretrain.yaml"
+    if path.parent.name not in ("accelerate", "sweeps") and path.name != "pretrain.yaml"
 )
 ACCELERATE = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 

@@ -13,7 +13,8 @@ from threading import Thread
 import pytest
 
 from decode.connection import is_reachable, probe_address
-from decode.dashboard import predictions_table, result_values
+from decode.dashboard import alpha_rows, predictions_table, result_values
+from decode.lineage import rows_artifact, run_tags, safe_name
 from decode.metrics import BaseScores, summarize
 from decode.tracking import NullTracker, start_tracking
 
@@ -26,11 +27,19 @@ package = types.ModuleType("decode")  # the module alone: the whole package impo
 package.__path__ = [sys.argv[1]]
 sys.modules["decode"] = package
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+from decode.lineage import expert_artifact, rows_artifact
 from decode.tracking import start_tracking
 run_dir = Path(sys.argv[2])
 settings = json.loads(sys.argv[3])
+if "two jobs" in sys.argv:
+    start_tracking(settings, run_dir, "mini", "train", {}).finish()
+    start_tracking(settings, run_dir, "mini", "decode", {}).finish()
+    sys.exit()
 tracker = start_tracking(settings, run_dir, "mini", "train", {"seed": 1})
-tracker.log({"train/loss": 2.5}, step=7)
+tracker.uses(rows_artifact("facts", "train", {"num_rows": 3, "digest": "d1"}))
+tracker.log({"train/loss": 2.5, "train/learning_rate": 1e-3}, step=7)
+tracker.log({"train/loss": 3.5}, step=8)
+tracker.log({"over_alpha/alpha": 0.0, "over_alpha/facts/large/value": 0.5})
 tracker.summary({"eval/facts/expert": 0.5})
 row = {"id": "a", "prompt": "Q", "answers": ["x"], "prediction": "x", "score": 1.0}
 tracker.table("tokens", ["row", "token"], [["a", "<x>"]])
@@ -38,7 +47,9 @@ tracker.predictions({"expert": [row], "base-large": [{**row, "prediction": "y", 
 expert = run_dir / "expert"
 expert.mkdir()
 (expert / "model.safetensors").write_bytes(b"weights")
-tracker.artifact(expert, "mini-expert", metadata={"seed": 1})
+log = [{"loss": 2.5, "step": 7}, {"train_loss": 2.0, "step": 8}]
+(expert / "training_log.json").write_text(json.dumps(log))
+tracker.makes(expert_artifact("mini", expert, {"seed": 1}))
 if len(sys.argv) == 5:
     import wandb
     wandb.run.finish()
@@ -81,6 +92,17 @@ def launch(tmp_path):
 def records(run_dir):
     """The records of the one offline run below `run_dir`."""
     (file,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return records_of(file)
+
+
+def runs_below(run_dir):
+    """How each offline run below `run_dir` began."""
+    files = sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb"))
+    found = [record for file in files for record in records_of(file)]
+    return [record["run"] for record in found if record["type"] == "run"]
+
+
+def records_of(file):
     tool = shutil.which("wandb", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert tool is not None
     listed = subprocess.run(
@@ -97,7 +119,7 @@ def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
     messages = [line for line in process.stderr.splitlines() if line]
     assert len(messages) == 1, process.stderr
     assert "no API key found" in messages[0]
-    assert f"wandb sync {run_dir}/wandb/offline-run-*-{run_id}" in messages[0]
+    assert f"wandb sync {run_dir}/wandb/offline-run-*" in messages[0]
 
     found = records(run_dir)
     (run,) = (record["run"] for record in found if record["type"] == "run")
@@ -105,11 +127,24 @@ def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
     assert (run["project"], run["display_name"]) == ("proxy", "mini")
     assert run["run_group"] == "g"
     assert run["config"]["update"]["seed"] == 1
-    text = json.dumps(found)
-    (axis,) = (record["metric"] for record in found if record["type"] == "metric")
-    assert (axis["glob_name"], axis["step_metric"]) == ("train/*", "train/step")
-    assert "train/loss" in text and "eval/facts/expert" in text
-    assert "mini-expert" in text
+    assert "eval/facts/expert" in json.dumps(found)
+    metrics = [record["metric"] for record in found if record["type"] == "metric"]
+    assert [(m.get("glob_name", m.get("name")), m["step_metric"]) for m in metrics] == [
+        ("train/*", "train/step"),
+        ("train/loss", "train/step"),
+        ("over_alpha/*", "over_alpha/alpha"),
+    ]
+    summaries = [record["summary"]["update"] for record in found if record["type"] == "summary"]
+    losses = [summary["train/loss"] for summary in summaries if "train/loss" in summary]
+    assert losses[-1] == {"min": 2.5, "last": 3.5}
+    artifacts = [record["artifact"] for record in found if record["type"] == "artifact"]
+    rows, expert = (found for found in artifacts if found["type"] != "run_table")
+    assert (rows["type"], rows["name"]) == ("dataset", "facts-train")
+    assert rows["use_after_commit"] and json.loads(rows["metadata"])["digest"] == "d1"
+    assert (expert["type"], expert["name"]) == ("model", "mini-expert")
+    assert set(expert["aliases"]) == {"latest", "mini"} and not expert.get("use_after_commit")
+    told = {"seed": 1, "num_steps": 8, "train_loss": 2.0, "last_loss": 2.5}
+    assert json.loads(expert["metadata"]) == told
     (tokens,) = run_dir.glob("wandb/offline-run-*/files/media/table/tokens_*.json")
     assert json.loads(tokens.read_text()) == {"columns": ["row", "token"], "data": [["a", "<x>"]]}
     (table,) = run_dir.glob("wandb/offline-run-*/files/media/table/predictions_*.json")
@@ -184,6 +219,25 @@ def test_a_run_that_is_interrupted_is_marked_and_continued_under_its_id(launch, 
     assert not any(record["type"] == "preempting" for record in again)
 
 
+def test_each_job_is_a_run_that_a_rerun_continues(launch, tmp_path):
+    settings = {**SETTINGS, "group": None, "mode": "offline"}
+    process, _ = launch(settings, "two jobs")
+    assert process.stderr.count("W&B is offline") == 1  # one line for both
+    jobs, ids = runs_below(tmp_path / "run"), {}
+    for run in jobs:
+        ids[run["job_type"]] = run["run_id"]
+        assert (run["run_group"], run["display_name"]) == ("mini", "mini")
+    assert set(ids) == {"train", "decode"} and len(set(ids.values())) == 2
+    launch(settings, "two jobs")
+    assert {run["run_id"] for run in runs_below(tmp_path / "run")} == set(ids.values())
+
+
+def test_a_run_that_the_environment_names_is_all_jobs(launch, tmp_path):
+    launch(SETTINGS, "two jobs", WANDB_MODE="offline", WANDB_RUN_ID="given123")
+    assert {run["run_id"] for run in runs_below(tmp_path / "run")} == {"given123"}
+    assert not list((tmp_path / "run" / "wandb").glob("*run_id"))
+
+
 @pytest.mark.parametrize(
     ("change", "environment"),
     [
@@ -205,7 +259,8 @@ def test_switched_off_it_leaves_no_trace(tmp_path, monkeypatch, change, environm
     tracker.predictions({})
     tracker.table("a", [], [])
     tracker.images({"a": tmp_path / "none.png"})
-    tracker.artifact(tmp_path, "expert")
+    tracker.uses(rows_artifact("facts", "train", {}))
+    tracker.makes(rows_artifact("facts", "eval", {}))
     tracker.finish()
     assert list(tmp_path.iterdir()) == []
 
@@ -230,6 +285,35 @@ def test_result_keys():
     untuned = BaseScores("x/large", [0.0, 0.0], None, {0.5: [1.0, 0.0]})
     values = result_values(summarize("facts", "exact_match", [0, 0], [1, 0], [untuned]))
     assert not any("gap_closed" in key for key in values)
+
+
+def test_results_over_alpha_begin_with_the_base():
+    base = BaseScores("x/large", [0.0, 1.0, 0, 0], [1.0, 1.0, 1, 0], {1.0: [1, 1, 0, 0]})
+    metrics = summarize("facts", "exact_match", [0] * 4, [1] * 4, [base])
+    prefix = "over_alpha/facts/large"
+    start, end = alpha_rows(metrics)
+    assert start == {
+        "over_alpha/alpha": 0.0,
+        f"{prefix}/value": 0.25,
+        f"{prefix}/gain_over_base": 0.0,
+        f"{prefix}/gap_closed": 0.0,
+    }
+    assert (end["over_alpha/alpha"], end[f"{prefix}/value"]) == (1.0, 0.5)
+    assert (end[f"{prefix}/gap_closed"], end[f"{prefix}/gain_over_expert"]) == (0.5, -0.5)
+    values = result_values(metrics)
+    assert (values["eval/facts/best_value/large"], values["eval/facts/best_alpha/large"]) == (
+        0.5,
+        1,
+    )
+
+
+def test_tags_and_names_keep_within_what_wandb_takes():
+    tags = run_tags(["mine", "task:facts"], {"task": ["facts"], "base": ["x" * 70 + "-13b"]})
+    assert tags[:2] == ["mine", "task:facts"] and len(tags) == 3
+    assert len(tags[2]) == 64
+    assert tags[2].startswith("base:xxx") and tags[2].endswith("-13b")
+    assert safe_name("my run: α/β") == "my-run-"
+    assert len(safe_name("x" * 200)) == 128
 
 
 def test_a_table_needs_the_same_rows():

@@ -19,8 +19,9 @@ from decode.interruption import interruptible
 from decode.launch import check_devices, check_group, check_launch
 from decode.lock import occupy
 from decode.planning import plan
+from decode.provenance import expert, training_rows
 from decode.shares import decode_shares
-from decode.stage import decode_stage, recipe_from_command_line, start_logging, track
+from decode.stage import decode_stage, next_job, recipe_from_command_line, start_logging, track
 from decode.tracking import NullTracker
 from recipes.schema import Recipe, save_recipe
 from train import zero
@@ -75,14 +76,16 @@ def main() -> None:
     if is_main_process:
         save_recipe(recipe, folder.recipe)
         write_json(folder.environment, describe_environment())
-    with track(recipe, "train", is_main_process) as tracker:
+    with track(recipe, "train", is_main_process and recipe.trains) as tracker:
+        if rows and tracker.is_on:
+            tracker.uses(training_rows(recipe, len(rows)))
         train_all(recipe, rows, tracker)
-        zero.leave_group()
-        if not decode_shares(experiments):
-            return
-        if recipe.expert.trained is None:
-            tracker.artifact(folder.expert, f"{recipe.name}-expert")
-        print(decode_stage(recipe, experiments, tracker))
+        if recipe.expert.trained is None and tracker.is_on:
+            tracker.makes(expert(recipe))
+    zero.leave_group()
+    with next_job(recipe, tracker, "decode", is_main_process) as tracker:
+        if decode_shares(experiments):
+            print(decode_stage(recipe, experiments, tracker))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,234 @@
+"""Finished runs side by side: systems, gap closed, what differs, and whether it is chance.
+
+    python decode/compare.py runs/a runs/b [runs/c ...] [--plot compare.png] [--json compare.json]
+
+Each argument is a run's folder. Runs may differ in anything; a cell that a run does not have is a
+dash. Differences are taken from the first run, row by row on the rows both have; a positive one is
+an improvement on the first run, whatever the metric.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from data.pass_at_k import pass_at_k
+from decode.compare_plot import plot_runs
+from decode.findings import percent, points, span
+from decode.finished_run import FinishedRun, read_runs, recipe_differences
+from decode.folder import write_json
+from decode.metrics import difference_with_interval
+from decode.pair_table import p_value
+from decode.pairs import count_pair, mcnemar_p_value
+from decode.systems import MeasuredSystem, measured_systems, slug
+from decode.tables import share, system_label
+
+Lines = list[tuple[str, list[str]]]  # what a row is called, and a cell a run
+DASH = "-"
+ORDER = ("antiexpert", "expert", "base", "proxy", "tuned")
+
+
+def main() -> None:
+    """Arguments, runs, tables, plot, JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run's folder")
+    parser.add_argument("--plot", type=Path, help="draw all systems into this .png")
+    parser.add_argument("--json", type=Path, help="write everything that is printed, and more")
+    arguments = parser.parse_args()
+    if len(arguments.runs) < 2:
+        parser.error("name two runs or more")
+    try:
+        runs = read_runs(arguments.runs)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    differences, pairs = recipe_differences(runs), paired_differences(runs)
+    tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
+    parts = [task_table(runs, task) for task in tasks]
+    parts += [training_table(runs), recipe_table(runs, differences), pairs_table(pairs)]
+    print("\n\n".join(part for part in parts if part))
+    if arguments.plot:
+        plot_runs(runs, tasks, arguments.plot)
+        print(f"\nplot: {arguments.plot}")
+    if arguments.json:
+        described = [
+            {
+                "label": r.label,
+                "folder": str(r.folder.path),
+                "training": r.training,
+                "tasks": r.tasks,
+            }
+            for r in runs
+        ]
+        output = {"runs": described, "recipe_differences": differences, "pairs": pairs}
+        write_json(arguments.json, output)
+
+
+def paired_differences(runs: list[FinishedRun]) -> list[dict[str, Any]]:
+    """Expert and proxies of each run against the first run's, row by row on the rows both have.
+
+    Bases are matched by name; where both runs have one base each, these two are, whatever they are
+    called. The rows are those with the same id and the same prompt.
+    """
+    first, *others = runs
+    found: list[dict[str, Any]] = []
+    for other in others:
+        for task in (task for task in first.tasks if task in other.tasks):
+            for own, theirs in _matched(first.tasks[task], other.tasks[task]):
+                found += _difference(first, other, task, own, theirs)
+    return found
+
+
+def _matched(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names of the systems to pair: the experts, then the proxies at alphas that both have."""
+    own, theirs = measured_systems(one), measured_systems(other)
+    has_one_base = len(one["bases"]) == len(other["bases"]) == 1
+    proxies = [
+        (s.name, t.name)
+        for s in own
+        for t in theirs
+        if s.role == t.role == "proxy" and s.alpha == t.alpha
+        if has_one_base or slug(s.base_model or "") == slug(t.base_model or "")
+    ]
+    return [("expert", "expert"), *proxies]
+
+
+def _difference(
+    first: FinishedRun, other: FinishedRun, task: str, own: str, theirs: str
+) -> list[dict[str, Any]]:
+    metrics, new_metrics = first.tasks[task], other.tasks[task]
+    before, after = first.scores(task, own), other.scores(task, theirs)
+    rows = [question for question in before if question in after]
+    if not rows or metrics["metric"] != new_metrics["metric"]:
+        return []
+    new, old = (
+        [_worth(metrics, scores[question]) for question in rows] for scores in (after, before)
+    )
+    counted: dict[str, Any] | None = None
+    if {*new, *old} <= {0.0, 1.0}:
+        counts = count_pair(new, old)
+        p = mcnemar_p_value(counts["only_a"], counts["only_b"])
+        counted = {**counts, "p_value": p}
+    return [
+        {
+            "task": task,
+            "a": {"run": other.label, "system": theirs},
+            "b": {"run": first.label, "system": own},
+            "num_rows": len(rows),
+            "difference": difference_with_interval(new, old),
+            "mcnemar": counted,
+        }
+    ]
+
+
+def _worth(metrics: dict[str, Any], scores: list[float]) -> float:
+    """What a question is worth, as the run found it from its samples; high is always good."""
+    metric = metrics["metric"]
+    if metric.startswith("pass@"):
+        num_right = sum(score == 1 for score in scores)
+        return pass_at_k(len(scores), num_right, int(metric.removeprefix("pass@")))
+    value = sum(scores) / len(scores)
+    return value if metrics["higher_is_better"] else 1.0 - value
+
+
+def task_table(runs: list[FinishedRun], task: str) -> str:
+    """One task's systems, a column a run."""
+    having = [run.tasks.get(task) for run in runs]
+    first = next(filter(None, having))
+    better = "" if first["higher_is_better"] else " (lower is better)"
+    title = f"{task}, {first['metric'].replace('_', ' ')}{better}, percent [95% intervals]"
+    systems = [{_key(s): s for s in measured_systems(own)} if own else {} for own in having]
+    lines: Lines = [("rows", [f"{own['num_examples']:,}" if own else DASH for own in having])]
+    keys = dict.fromkeys(key for own in systems for key in own)
+    for base in dict.fromkeys(base for base, _, _ in keys):
+        lines += [(base, [])] if base else []
+        for key in sorted(key for key in keys if key[0] == base):
+            cells = [own.get(key) for own in systems]
+            name = system_label(next(filter(None, cells)))
+            lines.append((f"  {name}" if base else name, list(map(_value, cells))))
+            if any(system and system.proxy for system in cells):
+                lines.append(("    gap closed", list(map(_gap, cells))))
+    return f"{title}\n\n{_columns(runs, lines)}"
+
+
+def training_table(runs: list[FinishedRun]) -> str:
+    """Steps and losses of the experts' trainings, "" where no run has any."""
+    names = dict.fromkeys(name for run in runs for name in run.training)
+    lines: Lines = [
+        (
+            name.replace("num_", "").replace("_", " "),
+            [_plain(run.training.get(name)) for run in runs],
+        )
+        for name in names
+    ]
+    return f"training of the expert\n\n{_columns(runs, lines)}" if lines else ""
+
+
+def recipe_table(runs: list[FinishedRun], differences: dict[str, list[Any]]) -> str:
+    """The recipe keys that differ."""
+    if not differences:
+        return "the recipes do not differ, but for names and places"
+    lines: Lines = [(key, list(map(_plain, values))) for key, values in differences.items()]
+    return f"what differs in the recipes\n\n{_columns(runs, lines)}"
+
+
+def pairs_table(pairs: list[dict[str, Any]]) -> str:
+    """Each difference to the first run, in points, and whether it may be chance."""
+    if not pairs:
+        return "no system of another run answered the same rows as the first run's"
+    heads = ["", "rows", "difference, points", "p"]
+    cells = [heads]
+    for pair in pairs:
+        difference, counts = pair["difference"], pair["mcnemar"]
+        words = f"{points(difference['value'])} {span(*difference['ci95'], signed=True)}"
+        name = f"{pair['task']}, {pair['a']['system']}: {pair['a']['run']} - {pair['b']['run']}"
+        p = p_value(counts["p_value"]) if counts else ""
+        cells.append([name, f"{pair['num_rows']:,}", words, p])
+    note = (
+        "Positive is better than the first run. Intervals: the bootstrap over rows, paired; "
+        "p: McNemar's exact test.\nNeither knows of the variation from one training to the next."
+    )
+    return f"differences, row by row\n\n{_aligned(cells)}\n\n{note}"
+
+
+def _key(system: MeasuredSystem) -> tuple[str, int, float]:
+    """Base, place in the order of reading, alpha: sorts as tables are read."""
+    return slug(system.base_model or ""), ORDER.index(system.role), system.alpha or 0.0
+
+
+def _value(system: MeasuredSystem | None) -> str:
+    return f"{percent(system.value)} {span(system.low, system.high)}" if system else DASH
+
+
+def _gap(system: MeasuredSystem | None) -> str:
+    closed = system.proxy["gap_closed"] if system and system.proxy else None
+    if closed is None:
+        return DASH
+    return share(closed) + (f" {span(*closed['ci95'], digits=0)}" if closed["ci95"] else "")
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return DASH
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 40 else f"{text[:18]}...{text[-19:]}"
+
+
+def _columns(runs: list[FinishedRun], lines: Lines) -> str:
+    return _aligned([["", *(run.label for run in runs)], *([name, *row] for name, row in lines)])
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    """Columns at even widths, the first to the left and the others to the right."""
+    num_columns = max(map(len, rows))
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(num_columns)]
+    lines = (
+        "   ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The workspace shows keys that runs have, and is taken by a server or refused in one line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from test_tracking import FAKE_KEY
+
+from decode.dashboard import alpha_rows, result_values
+from decode.metrics import BaseScores, summarize
+from decode.stats import DecodingStats
+from decode.systems import measured_systems
+from decode.workspace import build, layout, save
+from recipes.schema import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = "recipes/mini/facts.yaml"
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    return load_recipe(RECIPE, ["wandb.entity=team"])
+
+
+def test_results_are_shown_under_the_keys_they_are_logged_by(recipe):
+    proxy = {alpha: [1.0, 1.0, 0.0] for alpha in recipe.decode.alphas}
+    base = BaseScores("data/mini/large", [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], proxy)
+    metrics = summarize("facts", "exact_match", [0, 0, 0], [1, 0, 0], [base])
+    took = DecodingStats()
+    took.num_tokens, took.wall_s = 6, 2.0
+    took.add_row(2, 1, 2)
+    metrics["decoding"] = {s.name: took.summary() for s in measured_systems(metrics)}
+    logged = set(result_values(metrics))
+    for row in alpha_rows(metrics):
+        logged |= set(row)
+    sections = {section.name: section for section in layout(recipe)}
+    assert list(sections)[:2] == ["Results", "Over alpha"]
+    for name in ("Results", "Over alpha", "Decoding speed"):
+        for panel in sections[name].panels:
+            assert set(panel.keys) <= logged
+            assert panel.x is None or panel.x in logged
+    (every,) = sections["Results"].panels
+    assert set(every.keys) == {f"eval/facts/{s.name}" for s in measured_systems(metrics)}
+
+
+def test_what_a_recipe_does_not_do_is_not_shown(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    finished = load_recipe("recipes/instruct7b.yaml")
+    shown = layout(finished)
+    assert [section.name for section in shown] == ["Results", "Over alpha", "Decoding speed"]
+    titles = [panel.title for panel in shown[0].panels]
+    assert titles == [f"{task.name}: every system" for task in finished.evaluations]
+
+
+def test_the_workspace_is_built(recipe):
+    pytest.importorskip("wandb_workspaces")
+    shown = layout(recipe)
+    spec = build("mini", "team", "proxytune", shown)._to_model().spec.model_dump(by_alias=True)
+    found = spec["section"]["panelBankConfig"]["sections"]
+    assert [section["name"] for section in found] == [section.name for section in shown]
+    for own, section in zip(found, shown, strict=True):
+        keys = [tuple(panel["config"]["metrics"]) for panel in own["panels"]]
+        assert keys == [panel.keys for panel in section.panels]
+        axes = [panel["config"].get("xAxis") for panel in own["panels"]]
+        assert axes == [panel.x for panel in section.panels]
+    (runs,) = spec["section"]["runSets"]
+    assert runs["grouping"] == [{"section": "run", "name": "group"}]
+
+
+def test_without_an_entity_or_a_network_it_says_so(monkeypatch, recipe):
+    with pytest.raises(ValueError, match=r"wandb\.entity: a workspace belongs to one"):
+        save(load_recipe(RECIPE))
+    monkeypatch.setenv("WANDB_API_KEY", FAKE_KEY)
+    done = run_entry("http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*127\.0\.0\.1:9 does not answer.* by hand\n", done.stderr)
+
+
+class _Views(BaseHTTPRequestHandler):
+    """Takes a view, or refuses all that is asked if `refuses`."""
+
+    refuses = False
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path == "/graphql":  # and not W&B's own telemetry
+            self.server.asked.append(json.loads(body))
+        view = {"view": {"id": "V1", "name": "nw-abc-v"}, "inserted": True}
+        answer = json.dumps({"data": {"upsertView": view, "viewer": {"entity": "team"}}}).encode()
+        self.send_response(403 if self.refuses else 200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_server_takes_it_or_one_line_says_why_not(refuses):
+    pytest.importorskip("wandb_workspaces")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Views", (_Views,), {"refuses": refuses}))
+    server.asked = []
+    Thread(target=server.serve_forever, daemon=True).start()
+    done = run_entry(f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    if refuses:
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1].startswith("error: W&B did not take")
+        return
+    assert done.returncode == 0, done.stderr
+    assert "workspace: http://127.0.0.1" in done.stdout and "nw=abc" in done.stdout
+    (sent,) = [asked for asked in server.asked if "upsertView" in asked["query"]]
+    variables = sent["variables"]
+    assert (variables["entityName"], variables["projectName"]) == ("team", "proxytune")
+    assert variables["displayName"] == "mini-facts"
+    assert "over_alpha/facts/large/gap_closed" in variables["spec"]
+
+
+def run_entry(url):
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("WANDB")}
+    clean |= {"WANDB_BASE_URL": url, "WANDB_API_KEY": FAKE_KEY, "no_proxy": "*"}
+    command = [sys.executable, "decode/workspace.py", RECIPE, "wandb.entity=team"]
+    return subprocess.run(
+        command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=600, check=False
+    )
