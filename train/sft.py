@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from transformers import TrainerCallback
 
 from data import TASKS, TrainRow
 from decode.environment import describe_environment
@@ -22,25 +23,33 @@ from decode.stage import decode_stage, recipe_from_command_line, start_logging, 
 from decode.tracking import NullTracker
 from recipes.schema import Recipe, save_recipe
 from train.callbacks import TrackingCallback
+from train.check_rows import CheckRows, check_rows, claim_checks, rows_to_train_on
+from train.proxy_check import proxy_checks
 from train.trainer import sft_config, train
 from train.training import claim, trainings
 
 logger = logging.getLogger("train.sft")
 
 
-def train_all(recipe: Recipe, rows: Sequence[TrainRow], tracker: NullTracker) -> None:
-    """Every training that is not finished yet."""
+def train_all(
+    recipe: Recipe, rows: Sequence[TrainRow], checks: CheckRows | None, tracker: NullTracker
+) -> None:
+    """Every training that is not finished yet; of the expert's, `checks` are made on the way."""
+    folder = RunFolder(recipe.output_dir)
     for training in trainings(recipe):
         if training.is_complete:
             logger.info("%s is complete: not trained again", training.target)
             continue
         logger.info("training %s on %d rows", training.target, len(rows))
         config = sft_config(training, recipe.seed, recipe.name)
-        train(training, rows, config, [TrackingCallback(tracker.log, training.prefix)])
+        callbacks: list[TrainerCallback] = [TrackingCallback(tracker.log, training.prefix)]
+        if training.target == folder.expert:
+            callbacks += proxy_checks(recipe, checks, folder, tracker.log)
+        train(training, rows, config, callbacks)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    checkpoints = RunFolder(recipe.output_dir).path / "checkpoints"
+    checkpoints = folder.path / "checkpoints"
     shutil.rmtree(checkpoints, ignore_errors=True)  # all trainings are complete
 
 
@@ -57,9 +66,14 @@ def main() -> None:
         experiments = plan(recipe)
         for experiment, _ in experiments:
             check(experiment)
+        checks = None
         for training in trainings(recipe):
-            sft_config(training, recipe.seed, recipe.name)
+            config = sft_config(training, recipe.seed, recipe.name)
+            checks = checks or check_rows(recipe, experiments[0][0], config)
+        rows = rows_to_train_on(rows, checks)
         claim(recipe, rows)
+        if checks is not None:
+            claim_checks(recipe, checks, folder)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
@@ -69,7 +83,7 @@ def main() -> None:
         write_json(folder.environment, describe_environment())
     tracker = track(recipe, "train", is_main_process)
 
-    train_all(recipe, rows, tracker)
+    train_all(recipe, rows, checks, tracker)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if not is_main_process:

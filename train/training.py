@@ -67,5 +67,14 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
             "sft": training.sft,
             "seed": recipe.seed,
             "training rows": texts,
+            **(_selection(recipe) if training.prefix == "train" else {}),
         }
         RunFolder(recipe.output_dir).claim(training.target, settings)
+
+
+def _selection(recipe: Recipe) -> dict[str, Any]:
+    """How weights other than the last come to be the expert; nothing if they do not."""
+    check = recipe.proxy_check
+    if check is None or check.select_by == "last":
+        return {}
+    return {"proxy_check": check.model_dump()}
