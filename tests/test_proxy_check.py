@@ -256,12 +256,7 @@ def test_equal_scores_are_told_apart_by_the_loss_of_the_proxy(tmp_path):
     about = {"step": 0, "select_by": "proxy", "higher_is_better": True, "alpha": 1.0}
     checks.add(checks.completed({**about, "scores": {"base": [0.0, 1.0], "tuned": [1.0, 1.0]}}))
     assert checks.best is None
-    for step, scores, loss in (
-        (1, [0, 1], 0.1),
-        (2, [1, 1], 0.9),
-        (3, [1, 1], 0.5),
-        (4, [1, 1], 0.7),
-    ):
+    for step, second, loss in ((1, 0, 0.1), (2, 1, 0.9), (3, 1, 0.5), (4, 1, 0.7)):
         row = {"step": step, "scores": {"proxy": [second, 1]}, "proxy_loss": loss}
         checks.add(checks.completed(row))
     assert checks.best is not None and checks.best["step"] == 3

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Log = Callable[[Mapping[str, Any]], None]
 
+BASE_PER_CHECK = 3  # a check takes about three times as long as the base's own answers
 LOGGED = ("proxy", "expert", "base", "gain_over_base", "gap_closed", "expert_loss", "proxy_loss")
 
 
@@ -87,7 +88,6 @@ class ProxyCheckCallback(TrainerCallback):
     ) -> None:
         """Takes up the record where the training goes on, and asks the base."""
         self._decided = _on_main(state, lambda: self._begin(state.global_step, str(args.device)))
-        self._go_on(state.global_step)
 
     def on_step_end(
         self,
@@ -99,8 +99,7 @@ class ProxyCheckCallback(TrainerCallback):
     ) -> None:
         """Checks if it is time; ends training if that is over."""
         if not self._decided.is_over and self._steps(state.max_steps).is_due(state.global_step):
-            self._decided = _on_main(state, lambda: self._check(state, model))
-            self._go_on(state.global_step)
+            self._decided = _on_main(state, lambda: self._check_if_affordable(state, model))
         control.should_training_stop |= self._decided.is_over
 
     def on_save(
@@ -145,16 +144,16 @@ class ProxyCheckCallback(TrainerCallback):
         every = self._decided.every
         return CheckSteps.at_most(max_steps) if every is None else CheckSteps(every, max_steps)
 
-    def _go_on(self, step: int) -> None:
-        self._since, self._since_step = time.perf_counter(), step
-
     def _begin(self, step: int, device: str) -> Decided:
         rows, start = self._rows, time.perf_counter()
         experiment = rows.experiment
         self._checks = checks = Checks(self._record, up_to_step=step)
         self._scores = ProxyScores(experiment, rows.completions, device)
         if not checks.rows:
+            self._scores.load()
+            loaded = time.perf_counter()
             scores = {"base": self._scores.of_base()}
+            base_s = time.perf_counter() - loaded
             tuned = experiment.contenders[0].tuned
             if tuned is not None:
                 scores["tuned"] = self._scores.of_tuned(tuned)
@@ -168,32 +167,47 @@ class ProxyCheckCallback(TrainerCallback):
                 "max_new_tokens": self._scores.max_new_tokens,
                 "select_by": self._section.select_by,
             }
-            taken = {"training_s": 0.0, "check_s": time.perf_counter() - start}
+            check_s = time.perf_counter() - start
+            taken = {"training_s": 0.0, "check_s": check_s, "base_s": base_s}
             checks.add(checks.completed({**about, "scores": scores, **taken}))
         self._best.protected = None if checks.best is None else checks.best["step"]
         every = self._section.every_steps or checks.rows[-1].get("every")
+        self._since, self._since_step = time.perf_counter(), step
         return Decided(every, self._is_over(checks))
 
-    def _check(self, state: TrainerState, model: nn.Module) -> Decided:
-        assert self._checks is not None and self._scores is not None
-        checks, step = self._checks, state.global_step
+    def _check_if_affordable(self, state: TrainerState, model: nn.Module) -> Decided:
+        """A check, unless it turns out that there is time for fewer."""
+        assert self._checks is not None
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        start = time.perf_counter()
-        row = checks.completed({"step": step, **self._scores.measure(model)})
-        if checks.is_better(row, checks.best):
-            self._best.save(model, step)
-        row["check_s"] = time.perf_counter() - start
-        row["training_s"] = start - self._since
-        every = self._decided.every
-        if every is None:
-            step_s = row["training_s"] / (step - self._since_step)
+        checks, step = self._checks, state.global_step
+        steps, is_planned = self._steps(state.max_steps), self._decided.every is not None
+        training_s = time.perf_counter() - self._since
+        step_s = training_s / max(1, step - self._since_step)
+        if not is_planned:
+            spent_s = sum(row["check_s"] for row in checks.rows)
+            estimate_s = BASE_PER_CHECK * checks.first["base_s"]
+            steps = steps.affordable(step - 1, step_s, estimate_s, spent_s)
+            if not steps.is_due(step):
+                return Decided(steps.every, False)
+        row = self._check(step, model)
+        row["training_s"] = training_s
+        if not is_planned:  # now that it is known what a check takes
             spent_s = row["check_s"] + sum(row["check_s"] for row in checks.rows)
-            steps = self._steps(state.max_steps)
-            every = steps.affordable(step, step_s, row["check_s"], spent_s).every
-        checks.add({**row, "every": every})
+            steps = steps.affordable(step, step_s, row["check_s"], spent_s)
+        checks.add({**row, "every": steps.every})
         self._say(row)
-        return Decided(every, self._is_over(checks))
+        self._since, self._since_step = time.perf_counter(), step
+        return Decided(steps.every, self._is_over(checks))
+
+    def _check(self, step: int, model: nn.Module) -> dict[str, Any]:
+        """The scores of the expert as it is; its weights are saved if none were better."""
+        assert self._checks is not None and self._scores is not None
+        start = time.perf_counter()
+        row = self._checks.completed({"step": step, **self._scores.measure(model)})
+        if self._checks.is_better(row, self._checks.best):
+            self._best.save(model, step)
+        return {**row, "check_s": time.perf_counter() - start}
 
     def _is_over(self, checks: Checks) -> bool:
         patience = self._section.patience

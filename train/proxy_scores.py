@@ -71,6 +71,11 @@ class ProxyScores:
         self._base: PreTrainedModel | None = None
         self._antiexpert: PreTrainedModel | None = None
 
+    def load(self) -> None:
+        """Load the base, if it is not there yet."""
+        with self._untouched():
+            self._load_base()
+
     def of_base(self) -> Scores:
         """The base's own scores."""
         with self._untouched():
