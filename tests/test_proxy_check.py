@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from train.proxy_check import proxy_checks
 from train.trainer import sft_config, train
 from train.training import claim, trainings
 
+ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("red", "blue", "green", "grey", "pink", "gold", "black", "white")
 
 
@@ -88,6 +92,7 @@ decode:
 
 
 FULL = "expert.adapter=null"
+MIXED = ("sft.bf16=true", "sft.activation_checkpointing=true")  # as most real recipes have it
 UNCHECKED = "proxy_check=null"
 
 
@@ -122,7 +127,9 @@ def same(one: Path, other: Path) -> bool:
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize("adapter", [(), (FULL,)], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    "adapter", [MIXED, (FULL,), (FULL, *MIXED)], ids=["lora", "full", "full mixed"]
+)
 def test_training_is_the_same_with_checks_and_without(recipe_of, tmp_path, adapter):
     logged: list[dict] = []
     checked = train_expert(recipe_of(*adapter), log=logged.append)
@@ -323,3 +330,27 @@ def test_what_cannot_be_checked_is_one_line(recipe_of, tmp_path, monkeypatch):
         recipe_of(f"expert.trained={tmp_path}", FULL)
     with pytest.raises(RecipeError, match=r"did you mean proxy_check\.every_steps"):
         recipe_of("proxy_check.every_step=2")
+
+
+def test_two_processes_check_together_and_report(recipe_of, tmp_path):
+    """The main job; one process checks, both stop at the step that it says."""
+    recipe_of()  # writes toy.yaml
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    command += ["recipes/accelerate/cpu_2proc.yaml", "--main_process_port", "0", "train/sft.py"]
+    command += [str(tmp_path / "toy.yaml"), "proxy_check.select_by=loss", "proxy_check.patience=1"]
+    command += ["sft.learning_rate=0.5", "sft.max_steps=30", "sft.max_grad_norm=1e9"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    folder = RunFolder(tmp_path / "run")
+    assert json.loads(folder.environment.read_text())["world_size"] == 2
+    checks = Checks(folder.checks)
+    assert checks.best is not None
+    last = checks.checked[-1]["step"]
+    assert last == checks.best["step"] + 1 < 30
+    assert result.stderr.count(f"step {last}: proxy") == 1
+    report = (folder.path / "report.md").read_text()
+    assert f"the weights of step {checks.best['step']} of {last} are the expert" in report
+    assert "plots/proxy_check.png" in report
