@@ -1,10 +1,11 @@
-"""Do the best expert by loss and the best by proxy differ? One training, its choices on the test rows.
+"""Do the best expert by loss and the best by proxy differ? One training, and how each does.
 
     python benchmarks/proxy_check.py recipes/mini/facts.yaml ROWS --num-checks 10 [key=value ...]
 
 ROWS are validation rows. Every tenth of the training is checked; then the weights that each way to
-select would have kept (last, lowest loss, best proxy, lowest loss of the proxy) steer the first base
-on the recipe's evaluation rows. Differences are paired over rows, with 95% bootstrap intervals.
+select would have kept (last, lowest loss, best proxy, lowest loss of the proxy) steer the first
+base on the recipe's evaluation rows. Differences are paired over rows, with 95% bootstrap
+intervals.
 """
 
 import argparse
