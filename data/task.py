@@ -143,6 +143,27 @@ class Task:
             return list(self.read_eval(place, limit))
         return [self.eval_row(row) for row in read_rows(place, limit)]
 
+    def validation_rows(
+        self, source: str | None, num_rows: int, of_training: bool = False, limit: int | None = None
+    ) -> list[tuple[EvalRow, str | None]]:
+        """Rows to judge a training by, each with the completion that it teaches, if it has one.
+
+        Args:
+            source: of evaluation rows, the first `num_rows` of which are taken.
+            of_training: `source` holds training rows: the last ones of the first `limit` are taken.
+        """
+        if not of_training:
+            rows = read_rows(self._resolve(source, self.eval_source, "eval"), num_rows)
+        else:
+            rows = read_rows(self._resolve(source, self.train_source, "train"), limit)[-num_rows:]
+        return [(self.eval_row(row), self._completion(row)) for row in rows]
+
+    def _completion(self, row: Row) -> str | None:
+        try:
+            return None if self.train_row is None else self.train_row(row).completion
+        except ValueError:
+            return None  # a question only
+
     def _resolve(
         self, source: str | None, default: str | HubSource | None, use: str
     ) -> str | HubSource:

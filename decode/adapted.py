@@ -1,6 +1,7 @@
 """A LoRA adapter for some rows of a batch, beside others that get the plain weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -53,6 +54,34 @@ class AdaptedLinear(nn.Module):
 def share_weights(expert: PeftModel) -> tuple[PreTrainedModel, AdaptedRows] | None:
     """The expert's base model with switchable adapters, or None if these are not plain LoRA."""
     model = cast(PreTrainedModel, expert.base_model.model)
+    layers = _plain_layers(expert)
+    if layers is None:
+        return None
+    adapted = AdaptedRows()
+    for name, layer in layers:
+        _put(model, name, AdaptedLinear(layer, adapted))
+    return model, adapted
+
+
+@contextmanager
+def sharing_weights(expert: PeftModel) -> Iterator[tuple[PreTrainedModel, AdaptedRows] | None]:
+    """As `share_weights` for a while: at the end every layer is what it was."""
+    layers = _plain_layers(expert) or []
+    try:
+        yield share_weights(expert)
+    finally:
+        for name, layer in layers:
+            _put(expert.base_model.model, name, layer)
+
+
+def is_plain_lora(expert: PeftModel) -> bool:
+    """Whether the expert differs from its anti-expert by low-rank matrices only."""
+    return _plain_layers(expert) is not None
+
+
+def _plain_layers(expert: PeftModel) -> list[tuple[str, LoraLinear]] | None:
+    """The adapted layers by name, or None if these are not plain LoRA."""
+    model = cast(nn.Module, expert.base_model.model)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]
     config = expert.peft_config["default"]
     changes_more = getattr(config, "bias", "none") != "none" or any(
@@ -67,12 +96,12 @@ def share_weights(expert: PeftModel) -> tuple[PreTrainedModel, AdaptedRows] | No
     )
     if not is_plain or not layers or len(expert.peft_config) != 1:
         return None
-    adapted = AdaptedRows()
-    for name, layer in layers:
-        parent, _, child = name.rpartition(".")
-        linear = AdaptedLinear(cast(LoraLinear, layer), adapted)
-        setattr(model.get_submodule(parent), child, linear)
-    return model, adapted
+    return cast(list[tuple[str, LoraLinear]], layers)
+
+
+def _put(model: Any, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
 
 
 class AdaptedModel(LanguageModel):

@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "plots"
 
     @property
+    def checks(self) -> Path:
+        """The proxy checks made while the expert was trained."""
+        return self.path / "proxy_check" / "checks.jsonl"
+
+    @property
     def environment(self) -> Path:
         return self.path / "environment.json"
 

@@ -36,6 +36,11 @@ class SharedPair:
         self.expert: LanguageModel = AdaptedModel(model, tokenizer, adapted, _all)
         self.antiexpert: LanguageModel = AdaptedModel(model, tokenizer, adapted, _none)
 
+    @property
+    def models(self) -> list[LanguageModel]:
+        """All that are stepped."""
+        return [self._both, self.expert, self.antiexpert]
+
     def open(self, expert: Prompts, antiexpert: Prompts, num_slots: int, num_new: int) -> None:
         """As LanguageModel.open, for the two roles' prompts."""
         self._both.open([*expert, *antiexpert], 2 * num_slots, num_new)
@@ -72,6 +77,11 @@ class TwoModels:
     def __init__(self, expert: LanguageModel, antiexpert: LanguageModel) -> None:
         self.expert, self.antiexpert = expert, antiexpert
         self._drafting_logits: list[Tensor] = []
+
+    @property
+    def models(self) -> list[LanguageModel]:
+        """All that are stepped."""
+        return [self.expert, self.antiexpert]
 
     def open(self, expert: Prompts, antiexpert: Prompts, num_slots: int, num_new: int) -> None:
         """As LanguageModel.open, for the two roles' prompts."""

@@ -64,7 +64,7 @@ def plot_alpha(metrics: dict[str, Any], path: Path) -> bool:
         for axes, entry in zip(panels, entries, strict=True)
     ]
     for axes, values in zip(panels, ends, strict=True):  # once the shared scale is settled
-        _name_lines(axes, values)
+        name_lines(axes, values)
     panels[0].set_ylabel(f"{metrics['task']}: {_metric(metrics)} (percent)")
     in_percent(panels[0].yaxis)
     save(figure, path)
@@ -92,7 +92,7 @@ def _alpha_panel(axes: "Axes", entry: dict[str, Any], expert: float) -> dict[str
     return {"proxy": values[-1], **levels}
 
 
-def _name_lines(axes: "Axes", ends: dict[str, float]) -> None:
+def name_lines(axes: "Axes", ends: dict[str, float]) -> None:
     """Writes each role beside the end of its line, instead of a legend."""
     bottom, top = axes.get_ylim()
     places = _spread(list(ends.values()), (top - bottom) * 0.07)

@@ -7,6 +7,7 @@ can be made again without a model. Bad news is said in the same plain words as g
 from pathlib import Path
 from typing import Any
 
+from .check_section import check_findings, checks_section
 from .examples import examples_section
 from .findings import findings
 from .folder import write_text
@@ -64,7 +65,7 @@ def write_report(
         alpha_picture.unlink(missing_ok=True)
     sections = [
         f"# {recipe.get('name', metrics['task'])}: {metrics['task']}",
-        "\n".join(f"- {sentence}" for sentence in findings(metrics)),
+        "\n".join(f"- {line}" for line in [*findings(metrics), *check_findings(run_dir)]),
         *overview_section(metrics),
         "![Every system with its 95% interval](plots/systems.png)",
         systems_table(metrics),
@@ -76,6 +77,7 @@ def write_report(
         pairs_section(metrics),
         examples_section(metrics, predictions),
         *further_sections(metrics),
+        *checks_section(run_dir),
         _speed(metrics.get("decoding", {})),
         _how(recipe, environment),
     ]

@@ -28,6 +28,7 @@ from .sections import (
     JudgeChoice,
     MoreExpert,
     ProxyAware,
+    ProxyCheck,
     Section,
     TaskChoice,
     Wandb,
@@ -37,7 +38,15 @@ from .source import RecipeError, override_key, read_tree
 WEIGHTS_OR_ADAPTER = ("config.json", "adapter_config.json")
 
 __all__ = ["Analyze", "Base", "Decode", "Evaluation", "Expert", "JudgeChoice", "MoreExpert"]
-__all__ += ["Recipe", "RecipeError", "TaskChoice", "Wandb", "load_recipe", "save_recipe"]
+__all__ += [
+    "ProxyCheck",
+    "Recipe",
+    "RecipeError",
+    "TaskChoice",
+    "Wandb",
+    "load_recipe",
+    "save_recipe",
+]
 
 
 class Recipe(Section):
@@ -55,6 +64,8 @@ class Recipe(Section):
     expert: Expert
     sft: dict[str, Any] | None = None
     """`trl.SFTConfig` keys, passed through; null only where nothing is trained."""
+    proxy_check: ProxyCheck | None = None
+    """Checks during the expert's training; null is none."""
     decode: Decode
     analyze: Analyze = Analyze()
     wandb: Wandb = Wandb()
@@ -68,6 +79,14 @@ class Recipe(Section):
     def trains(self) -> bool:
         """Whether any model is to be trained: the expert, or a ceiling."""
         return self.expert.trained is None or any(base.tune_reference for base in self.decode.bases)
+
+    @field_validator("proxy_check")
+    @classmethod
+    def _something_to_check(cls, value: Any, found: ValidationInfo) -> Any:
+        expert = found.data.get("expert")
+        if value is not None and expert is not None and expert.trained is not None:
+            raise ValueError("expert.trained is finished, so there is no training to check")
+        return value
 
     @field_validator("also")
     @classmethod
@@ -182,6 +201,7 @@ def _keys_by_section() -> dict[str, list[str]]:
         **_judge_keys("also.0.judges"),
         "expert": list(Expert.model_fields),
         "expert.proxy_aware": list(ProxyAware.model_fields),
+        "proxy_check": list(ProxyCheck.model_fields),
         "decode": list(Decode.model_fields),
         "decode.bases.0": list(Base.model_fields),
         "decode.experts.0": list(MoreExpert.model_fields),

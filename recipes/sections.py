@@ -287,6 +287,31 @@ class Decode(Section):
         return value
 
 
+class ProxyCheck(Section):
+    """During training: how well the expert steers the first base so far, on rows set apart."""
+
+    rows: str | None = None
+    """Validation rows, as the evaluation rows are named; null holds out the last training rows."""
+    num_rows: int = Field(default=32, ge=1)
+    """How many of them: the first so many of `rows`, or the last so many training rows."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Steps between checks; null is at most ten checks in a training, and fewer where they would
+    take more than a tenth of its time. The last step is always checked."""
+    alpha: float | None = None
+    """Scale of the shift; null is the one of decode.alpha that is nearest to 1."""
+    select_by: Literal["last", "loss", "proxy"] = "last"
+    """Which weights become the expert: the last ones, or those of the check with the lowest loss or
+    with the best proxy-tuned score (of equal scores, the one with the lower proxy-tuned loss)."""
+    patience: int | None = Field(default=None, ge=1)
+    """Training ends after so many checks without a better one, by `select_by`; null is never."""
+
+    @model_validator(mode="after")
+    def _knows_what_is_better(self) -> "ProxyCheck":
+        if self.patience is not None and self.select_by == "last":
+            raise ValueError("patience needs select_by proxy or loss, which say what is better")
+        return self
+
+
 class Analyze(Section):
     """What decode/analyze.py looks at, in a finished run."""
 

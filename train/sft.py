@@ -11,6 +11,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from transformers import TrainerCallback
+
 from data import TASKS, TrainRow
 from decode.environment import describe_environment
 from decode.experiment import check
@@ -26,6 +28,8 @@ from decode.tracking import NullTracker
 from recipes.schema import Recipe, save_recipe
 from train import zero
 from train.callbacks import TrackingCallback
+from train.check_rows import CheckRows, check_rows, claim_checks, rows_to_train_on
+from train.proxy_check import proxy_checks
 from train.proxy_loss import check_proxy_loss
 from train.trainer import sft_config, train, uses_cpu
 from train.training import claim, trainings
@@ -33,17 +37,23 @@ from train.training import claim, trainings
 logger = logging.getLogger("train.sft")
 
 
-def train_all(recipe: Recipe, rows: Sequence[TrainRow], tracker: NullTracker) -> None:
-    """Every training that is not finished yet."""
+def train_all(
+    recipe: Recipe, rows: Sequence[TrainRow], checks: CheckRows | None, tracker: NullTracker
+) -> None:
+    """Every training that is not finished yet; of the expert's, `checks` are made on the way."""
+    folder = RunFolder(recipe.output_dir)
     for training in trainings(recipe):
         if training.is_complete:
             logger.info("%s is complete: not trained again", training.target)
             continue
         logger.info("training %s on %d rows", training.target, len(rows))
         config = sft_config(training, recipe.seed, recipe.name)
-        train(training, rows, config, [TrackingCallback(tracker.log, training.prefix)])
+        callbacks: list[TrainerCallback] = [TrackingCallback(tracker.log, training.prefix)]
+        if training.target == folder.expert:
+            callbacks += proxy_checks(recipe, checks, folder, tracker.log)
+        train(training, rows, config, callbacks)
         zero.empty_memory()
-    checkpoints = RunFolder(recipe.output_dir).path / "checkpoints"
+    checkpoints = folder.path / "checkpoints"
     shutil.rmtree(checkpoints, ignore_errors=True)  # all trainings are complete
 
 
@@ -62,14 +72,19 @@ def main() -> None:
         experiments = plan(recipe)
         for experiment, _ in experiments:
             check(experiment)
+        checks = None
         for training in trainings(recipe):
             config = sft_config(training, recipe.seed, recipe.name)
             if training.proxy_aware is not None:
                 check_proxy_loss(training.proxy_aware, experiments[0][0].antiexpert, config)
             check_group()
+            checks = checks or check_rows(recipe, experiments[0][0], config)
+        rows = rows_to_train_on(rows, checks)
         if is_main_process:
             occupy(folder.path)
         claim(recipe, rows)
+        if checks is not None:
+            claim_checks(recipe, checks, folder)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
@@ -79,7 +94,7 @@ def main() -> None:
     with track(recipe, "train", is_main_process and recipe.trains) as tracker:
         if rows and tracker.is_on:
             tracker.uses(training_rows(recipe, len(rows)))
-        train_all(recipe, rows, tracker)
+        train_all(recipe, rows, checks, tracker)
         if recipe.expert.trained is None and tracker.is_on:
             tracker.makes(expert(recipe))
     zero.leave_group()

@@ -92,6 +92,7 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
             "training rows": texts,
             "proxy_aware": _identity(training.proxy_aware),
             **_launch(RunFolder(recipe.output_dir), training),
+            **(_selection(recipe) if training.prefix == "train" else {}),
         }
         RunFolder(recipe.output_dir).claim(training.target, settings, FREE_KEYS)
 
@@ -128,3 +129,11 @@ def _launched(launch: dict[str, Any]) -> str:
     stage, num_processes = launch["zero_stage"], launch["num_processes"]
     text = f"{num_processes} process" + ("" if num_processes == 1 else "es")
     return text if stage is None else f"{text} under ZeRO-{stage}"
+
+
+def _selection(recipe: Recipe) -> dict[str, Any]:
+    """How weights other than the last come to be the expert; nothing if they do not."""
+    check = recipe.proxy_check
+    if check is None or check.select_by == "last":
+        return {}
+    return {"proxy_check": check.model_dump()}

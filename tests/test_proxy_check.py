@@ -1,0 +1,356 @@
+"""Checks during training: they leave it alone, say what decoding says, and decide what they say."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import byte_tokenizer, tiny_model
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from data import TASKS
+from decode.check_section import check_findings, checks_section
+from decode.checks import Checks, cost
+from decode.folder import RunFolder, SettingsChanged
+from decode.planning import plan
+from decode.results import measure, run
+from recipes.schema import Recipe, RecipeError, load_recipe
+from train.check_rows import CheckRows, check_rows, claim_checks, rows_to_train_on
+from train.check_steps import CheckSteps
+from train.proxy_check import proxy_checks
+from train.trainer import sft_config, train
+from train.training import claim, trainings
+
+ROOT = Path(__file__).resolve().parents[1]
+WORDS = ("red", "blue", "green", "grey", "pink", "gold", "black", "white")
+
+
+def write_rows(path: Path, first: int, num_rows: int) -> str:
+    rows = [
+        {"id": f"row-{i}", "question": f"Colour {i}?", "answers": [WORDS[i % len(WORDS)]]}
+        for i in range(first, first + num_rows)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A small and a large model that say nothing sensible, saved with their tokenizers."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, seed, width in (("small", 1, 16), ("large", 0, 32)):
+        tiny_model(seed, width=width, sharpness=2.0).save_pretrained(folder / name)
+        byte_tokenizer().save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def recipe_of(models, tmp_path: Path):
+    """A recipe with a proxy check, changed by overrides."""
+    text = f"""
+name: toy
+seed: 0
+output_dir: {tmp_path / "run"}
+task:
+  name: facts
+  train: {write_rows(tmp_path / "train.jsonl", 0, 24)}
+  eval: {write_rows(tmp_path / "eval.jsonl", 100, 6)}
+expert:
+  model: {models / "small"}
+  dtype: float32
+  adapter: {{r: 4, lora_alpha: 8, lora_dropout: 0.1, target_modules: all-linear}}
+sft:
+  max_steps: 6
+  per_device_train_batch_size: 4
+  learning_rate: 2e-2
+  lr_scheduler_type: constant
+  max_length: 64
+  bf16: false
+  activation_checkpointing: false
+  disable_tqdm: true
+  logging_steps: 1
+  save_steps: 2
+proxy_check:
+  rows: {write_rows(tmp_path / "validation.jsonl", 200, 5)}
+  every_steps: 1
+decode:
+  bases:
+    - {{model: {models / "large"}, dtype: float32}}
+  batch_size: 4
+  max_new_tokens: 5
+"""
+    path = tmp_path / "toy.yaml"
+    path.write_text(text)
+    return lambda *overrides: load_recipe(path, overrides)
+
+
+FULL = "expert.adapter=null"
+MIXED = ("sft.bf16=true", "sft.activation_checkpointing=true")  # as most real recipes have it
+UNCHECKED = "proxy_check=null"
+
+
+def planned(recipe: Recipe) -> CheckRows | None:
+    (training,) = trainings(recipe)
+    config = sft_config(training, recipe.seed, recipe.name)
+    return check_rows(recipe, plan(recipe)[0][0], config)
+
+
+def train_expert(recipe: Recipe, *more: TrainerCallback, log: Any = lambda values: None) -> Path:
+    """Train as train/sft.py does; returns the expert's folder."""
+    folder, checks = RunFolder(recipe.output_dir), planned(recipe)
+    rows = TASKS["facts"].train_rows(recipe.task.train, recipe.task.train_limit)
+    rows = rows_to_train_on(rows, checks)
+    claim(recipe, rows)
+    if checks is not None:
+        claim_checks(recipe, checks, folder)
+    (training,) = trainings(recipe)
+    config = sft_config(training, recipe.seed, recipe.name)
+    train(training, rows, config, [*proxy_checks(recipe, checks, folder, log), *more])
+    return folder.expert
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (path,) = folder.glob("*.safetensors")
+    return load_file(path)
+
+
+def same(one: Path, other: Path) -> bool:
+    left, right = weights(one), weights(other)
+    assert left.keys() == right.keys()
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize(
+    "adapter", [MIXED, (FULL,), (FULL, *MIXED)], ids=["lora", "full", "full mixed"]
+)
+def test_training_is_the_same_with_checks_and_without(recipe_of, tmp_path, adapter):
+    logged: list[dict] = []
+    checked = train_expert(recipe_of(*adapter), log=logged.append)
+    plain = train_expert(recipe_of(*adapter, UNCHECKED, f"output_dir={tmp_path / 'plain'}"))
+    assert same(checked, plain)
+    logs = [json.loads((path / "training_log.json").read_text()) for path in (checked, plain)]
+    losses = [[row["loss"] for row in log if "loss" in row] for log in logs]
+    assert losses[0] == losses[1]
+    assert {"kept_step": 6, "select_by": "last"}.items() <= logs[0][-1].items()
+    rows = Checks(tmp_path / "run/proxy_check/checks.jsonl").rows
+    assert [row["step"] for row in rows] == list(range(7))
+    assert [values["proxy_check/step"] for values in logged] == list(range(1, 7))
+    assert rows[-1]["expert_loss"] < rows[1]["expert_loss"]
+    assert logged[-1]["proxy_check/expert_loss"] == rows[-1]["expert_loss"]
+    assert not (tmp_path / "run" / "checkpoints" / "expert").exists()
+
+
+@pytest.mark.parametrize("adapter", [(), (FULL,)], ids=["lora", "full"])
+def test_a_check_says_what_decoding_says(recipe_of, tmp_path, adapter):
+    """The last check's scores and loss, against the finished expert on the same rows."""
+    learnt = ["sft.max_steps=30", "sft.learning_rate=3e-2", "proxy_check.every_steps=15"]
+    recipe = recipe_of(*adapter, *learnt, "sft.save_strategy='no'")
+    expert = train_expert(recipe)
+    checks = Checks(tmp_path / "run/proxy_check/checks.jsonl")
+    again = recipe_of(*adapter, *learnt, f"task.eval={recipe.proxy_check.rows}", UNCHECKED)
+    ((experiment, _),) = plan(again)
+    folder = RunFolder(tmp_path / "decoded")
+    predictions = run(experiment, folder)
+    metrics = measure(experiment, predictions, folder)
+    last = checks.checked[-1]
+    assert last["expert"] == metrics["expert"]["value"]
+    assert last["proxy"] == metrics["bases"][0]["proxy"][0]["value"]
+    assert checks.first["base"] == metrics["bases"][0]["base"]["value"]
+    scores = [row["score"] for row in predictions["proxy-large-alpha1"]]
+    assert last["scores"]["proxy"] == scores
+    assert last["expert_loss"] == pytest.approx(loss_of(expert, recipe), abs=1e-5)
+
+
+def loss_of(expert: Path, recipe: Recipe) -> float:
+    """Mean loss over completion tokens, written from the definition."""
+    from decode.models import ModelSource
+    from decode.pair import load_tuned
+
+    model = load_tuned(ModelSource(str(expert), dtype="float32"), "cpu").model
+    tokenizer, losses = byte_tokenizer(), []
+    for question, completion in TASKS["facts"].validation_rows(recipe.proxy_check.rows, 32):
+        prompt = tokenizer(question.prompt)["input_ids"]
+        gold = [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + gold])).logits[0, len(prompt) - 1 : -1]
+        losses += torch.nn.functional.cross_entropy(
+            logits, torch.tensor(gold), reduction="none"
+        ).tolist()
+    return math.fsum(losses) / len(losses)
+
+
+class KeepAll(TrainerCallback):
+    """The weights of every step."""
+
+    def __init__(self) -> None:
+        self.by_step: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_step_end(self, args, state, control, model, **_):
+        self.by_step[state.global_step] = {
+            name: parameter.detach().clone() for name, parameter in model.named_parameters()
+        }
+
+
+@pytest.mark.parametrize("adapter", [(), (FULL,)], ids=["lora", "full"])
+def test_the_expert_is_the_best_check_and_patience_ends_training(recipe_of, tmp_path, adapter):
+    """A learning rate that soon does harm: the lowest loss is not the last."""
+    keep = KeepAll()
+    harm = ["sft.learning_rate=0.3", "sft.max_steps=12", "sft.max_grad_norm=1e9"]
+    chosen = ["proxy_check.select_by=loss", "proxy_check.patience=3"]
+    expert = train_expert(recipe_of(*adapter, *harm, *chosen), keep)
+    checks = Checks(tmp_path / "run/proxy_check/checks.jsonl")
+    best = min(checks.checked, key=lambda row: row["expert_loss"])
+    last = checks.checked[-1]["step"]
+    assert last == best["step"] + 3 < 12
+    assert checks.best == best
+    saved, at_best = weights(expert), keep.by_step[best["step"]]
+    for name, tensor in saved.items():
+        inside = name.replace(".weight", ".default.weight") if not adapter else name
+        assert torch.equal(tensor, at_best[inside]), name
+    log = json.loads((expert / "training_log.json").read_text())
+    assert {"step": last, "kept_step": best["step"]}.items() <= log[-1].items()
+    (sentence,) = check_findings(tmp_path / "run")
+    assert f"weights of step {best['step']} of {last} are the expert (select_by loss)" in sentence
+    (section,) = checks_section(tmp_path / "run")
+    assert f"| {best['step']} (kept) |" in section
+    assert (tmp_path / "run/plots/proxy_check.png").stat().st_size > 10_000
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAt(TrainerCallback):
+    """Ends the process, as far as a test can, right after a step's checks."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self._step:
+            raise Killed
+
+
+def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
+    chosen = ["proxy_check.select_by=loss", "proxy_check.patience=3", "sft.learning_rate=0.3"]
+    chosen += ["sft.max_steps=12", "sft.max_grad_norm=1e9"]
+    whole = train_expert(recipe_of(*chosen, f"output_dir={tmp_path / 'whole'}"))
+    cut = recipe_of(*chosen)
+    record = tmp_path / "run/proxy_check/checks.jsonl"
+    for step in (3, 5):
+        with pytest.raises(Killed):
+            train_expert(cut, KillAt(step))
+        assert Checks(record).rows[-1]["step"] == step
+    before = Checks(record).rows[:5]  # up to the checkpoint of step 4
+    assert same(train_expert(cut), whole)
+    after, expected = Checks(record).rows, Checks(tmp_path / "whole/proxy_check/checks.jsonl").rows
+    assert after[:5] == before
+    clocks = {"check_s": 0, "training_s": 0}
+    assert [row | clocks for row in after] == [row | clocks for row in expected]
+    with pytest.raises(SettingsChanged, match="proxy_check"):
+        train_expert(recipe_of(*chosen, "proxy_check.patience=2"))
+
+
+def test_equal_scores_are_told_apart_by_the_loss_of_the_proxy(tmp_path):
+    checks = Checks(tmp_path / "checks.jsonl")
+    about = {"step": 0, "select_by": "proxy", "higher_is_better": True, "alpha": 1.0}
+    checks.add(checks.completed({**about, "scores": {"base": [0.0, 1.0], "tuned": [1.0, 1.0]}}))
+    assert checks.best is None
+    for step, second, loss in ((1, 0, 0.1), (2, 1, 0.9), (3, 1, 0.5), (4, 1, 0.7)):
+        row = {"step": step, "scores": {"proxy": [second, 1]}, "proxy_loss": loss}
+        checks.add(checks.completed(row))
+    assert checks.best is not None and checks.best["step"] == 3
+    assert checks.num_since_best == 1
+    assert checks.rows[1]["gain_over_base"] == 0
+    assert checks.rows[3]["gap_closed"] == 1
+    checks.rows[0]["higher_is_better"] = False
+    assert checks.best["step"] == 1
+    assert [row["step"] for row in Checks(tmp_path / "checks.jsonl", up_to_step=2).rows] == [
+        0,
+        1,
+        2,
+    ]
+    assert len(Checks(tmp_path / "checks.jsonl").rows) == 3
+
+
+def test_checks_are_spaced_by_what_they_cost():
+    steps = CheckSteps.at_most(95)
+    assert [step for step in range(1, 96) if steps.is_due(step)] == [*range(10, 95, 10), 95]
+    cheap = steps.affordable(10, step_s=1.0, check_s=0.5, spent_s=1.0)
+    assert cheap == steps  # 9.5 s may be spent, 1 is, and 9 checks take 4.5
+    dear = steps.affordable(10, step_s=1.0, check_s=2.0, spent_s=3.0)
+    assert [step for step in range(11, 96) if dear.is_due(step)] == [40, 80, 95]
+    dearest = steps.affordable(10, step_s=1.0, check_s=20.0, spent_s=20.0)
+    assert [step for step in range(11, 96) if dearest.is_due(step)] == [95]
+    assert CheckSteps.at_most(3).every == 1
+    rows = [{"training_s": 0.0, "check_s": 1.0}, {"training_s": 40.0, "check_s": 3.0}]
+    assert cost(rows) == 0.1
+
+
+def test_rows_are_held_out_of_training(recipe_of):
+    recipe = recipe_of("proxy_check.rows=null", "proxy_check.num_rows=4", "task.train_limit=20")
+    checks = planned(recipe)
+    assert checks is not None
+    assert [q.id for q in checks.experiment.questions] == [f"row-{i}" for i in range(16, 20)]
+    assert checks.completions == [f" {WORDS[i % 8]}\n" for i in range(16, 20)]
+    rows = TASKS["facts"].train_rows(recipe.task.train, 20)
+    assert rows_to_train_on(rows, checks) == rows[:16]
+    assert rows_to_train_on(rows, None) is rows
+    with pytest.raises(ValueError, match=r"num_rows: 4 rows are held out of 4"):
+        rows_to_train_on(rows[:4], checks)
+    assert rows_to_train_on(rows, replace(checks, num_held_out=0)) is rows
+
+
+def test_what_cannot_be_checked_is_one_line(recipe_of, tmp_path, monkeypatch):
+    def refused(*overrides: str) -> str:
+        with pytest.raises(ValueError, match="proxy_check") as error:
+            planned(recipe_of(*overrides))
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    evaluated = tmp_path / "eval.jsonl"
+    assert "6 of 6 are evaluation rows as well" in refused(f"proxy_check.rows={evaluated}")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "Colour?", "completion": " red"}\n' * 40)
+    held_out = refused("proxy_check.rows=null", f"task.train={pairs}")
+    assert "name validation rows in proxy_check.rows" in held_out
+    assert "no such file" in refused("proxy_check.rows=nowhere.jsonl")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert "sharded (ZeRO-3, FSDP)" in refused()
+    with pytest.raises(RecipeError, match="patience needs select_by proxy or loss"):
+        recipe_of("proxy_check.patience=2")
+    with pytest.raises(RecipeError, match="no training to check"):
+        recipe_of(f"expert.trained={tmp_path}", FULL)
+    with pytest.raises(RecipeError, match=r"did you mean proxy_check\.every_steps"):
+        recipe_of("proxy_check.every_step=2")
+
+
+def test_two_processes_check_together_and_report(recipe_of, tmp_path):
+    """The main job; one process checks, both stop at the step that it says."""
+    recipe_of()  # writes toy.yaml
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    command += ["recipes/accelerate/cpu_2proc.yaml", "--main_process_port", "0", "train/sft.py"]
+    command += [str(tmp_path / "toy.yaml"), "proxy_check.select_by=loss", "proxy_check.patience=1"]
+    command += ["sft.learning_rate=0.5", "sft.max_steps=30", "sft.max_grad_norm=1e9"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    folder = RunFolder(tmp_path / "run")
+    assert json.loads(folder.environment.read_text())["world_size"] == 2
+    checks = Checks(folder.checks)
+    assert checks.best is not None
+    last = checks.checked[-1]["step"]
+    assert last == checks.best["step"] + 1 < 30
+    assert result.stderr.count(f"step {last}: proxy") == 1
+    report = (folder.path / "report.md").read_text()
+    assert f"the weights of step {checks.best['step']} of {last} are the expert" in report
+    assert "plots/proxy_check.png" in report
