@@ -5,11 +5,12 @@
     python benchmarks/train.py recipes/gsm_qwen.yaml expert.model=FOLDER task.train=train.jsonl
 
 (a) bare_trl.py, (b) our_training.py, (c) ours with the recipe changed in one way: packing,
-padding_free, liger, checkpointing. Each run is a process of its own, on one core if there is no
-GPU. The first round logs every step: in it (a) and (b) must have the same losses, bit for bit. The
-others are timed, with the recipe's logging and saving. Times are of the steps after the first few:
-tokens per second counts no padding; start-up and the saving of the result are given beside it.
-Ratios are medians over rounds, of neighbours in time.
+padding_free, liger, checkpointing. First each runs alone and logs every step: (a) and (b) must have
+the same losses, bit for bit; start-up, saving and peak memory are those of this run. Then (a) and
+(b) run side by side, and (b) and each of (c), in two processes that take turns, a step each: what
+else a machine does falls on both. Without a GPU all run on one core. Tokens count no padding.
+Ratios are of tokens per second, over the steps after the first few, a round each; of processor time
+too, where a busy machine shows less.
 """
 
 import argparse
@@ -32,6 +33,7 @@ sys.path[0] = ROOT = str(Path(__file__).resolve().parents[1])
 import torch
 
 from benchmarks.record import record, where
+from benchmarks.step_clock import TURNS
 from data import TASKS
 from recipes.schema import Recipe, RecipeError, load_recipe
 
@@ -57,20 +59,22 @@ def main() -> None:
         sys.exit(f"error: {arguments.recipe}: trains no expert, so there is nothing to time")
     if not torch.cuda.is_available():
         os.sched_setaffinity(0, {arguments.core})  # whatever is started from here inherits it
-    names = [BARE, OURS, *arguments.variant]
-    rounds: dict[str, list[Measured]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        rows_file = Path(folder) / "rows.jsonl"
-        rows_file.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
-        for number in range(arguments.repeats + 1):
-            common = {"max_steps": arguments.steps} | ({} if number else {"logging_steps": 1})
-            for name in names if number % 2 else reversed(names):
-                changes = common | VARIANTS.get(name, {})
-                rounds[name].append(run(name, recipe, arguments, changes, Path(folder)))
-            print(f"round {number} of {arguments.repeats} done", file=sys.stderr)
-            if number == 0:
-                check_losses(rounds[BARE][0], rounds[OURS][0])
-    report = record(arguments, {"systems": summary(rounds, arguments.warmup)})
+        place = Path(folder)
+        lines = (json.dumps(asdict(row)) + "\n" for row in rows)
+        (place / "rows.jsonl").write_text("".join(lines))
+        alone = {}
+        for name in (BARE, OURS, *arguments.variant):
+            start(name, recipe, arguments, {"logging_steps": 1}, place).wait(alone)
+        check_losses(alone[BARE], alone[OURS])
+        pairs = [(OURS, BARE), *((name, OURS) for name in arguments.variant)]
+        rounds: dict[str, list[dict[str, Measured]]] = {name: [] for name, _ in pairs}
+        for number in range(arguments.repeats):
+            for pair in pairs:
+                order = pair if number % 2 else pair[::-1]
+                rounds[pair[0]].append(side_by_side(order, recipe, arguments, place))
+            print(f"round {number + 1} of {arguments.repeats} done", file=sys.stderr)
+    report = record(arguments, {"systems": summary(alone, rounds, arguments.warmup)})
     print_table(report)
 
 
@@ -96,57 +100,86 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def run(
-    name: str, recipe: Recipe, arguments: argparse.Namespace, changes: dict[str, Any], folder: Path
-) -> Measured:
-    """One training in a process of its own: what its clock wrote, and what came around it."""
-    output, clock = folder / "run", folder / "clock.json"
+class Started:
+    """A training in a process of its own."""
+
+    def __init__(self, name: str, command: list[str], clock: Path, **options: Any) -> None:
+        self.name, self.clock, self.begun_at = name, clock, time.time()
+        self.errors = clock.with_suffix(".err")
+        with self.errors.open("w") as errors:
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": errors}
+            self.process = subprocess.Popen([sys.executable, *command], **quiet, **options)
+
+    def wait(self, into: dict[str, Measured]) -> None:
+        """Add what its clock wrote, and the seconds before and after, under its name."""
+        if self.process.wait():
+            sys.exit(f"error: {self.name} failed\n{self.errors.read_text()[-4000:]}")
+        measured = json.loads(self.clock.read_text())
+        measured["startup_s"] = measured["began_at"] - self.begun_at
+        measured["finish_s"] = time.time() - measured["ended_at"]
+        into[self.name] = measured
+
+
+def start(
+    name: str,
+    recipe: Recipe,
+    arguments: argparse.Namespace,
+    changes: dict[str, Any],
+    place: Path,
+    turns: tuple[int, int] | None = None,
+) -> Started:
+    """One training, begun; with `turns`, it waits for its turn at every step."""
+    output, clock = place / name, place / f"{name}.json"
     shutil.rmtree(output, ignore_errors=True)
+    changes = {"max_steps": arguments.steps, **changes, **VARIANTS.get(name, {})}
     if name == BARE:
-        script = "bare_trl.py"
-        settings = folder / "settings.json"
-        settings.write_text(json.dumps(bare_settings(recipe, changes, folder)))
+        script, settings = "bare_trl.py", place / "settings.json"
+        settings.write_text(json.dumps(bare_settings(recipe, changes, output)))
         given = [str(settings), str(clock)]
     else:
         script = "our_training.py"
         ours = [f"output_dir={output}", *(f"sft.{k}={json.dumps(v)}" for k, v in changes.items())]
         given = [arguments.recipe, str(clock), *arguments.overrides, *ours]
-    one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    begun_at = time.time()
-    done = subprocess.run(
-        [sys.executable, f"{ROOT}/benchmarks/{script}", *given],
-        env={**one_thread, **os.environ, "HF_DATASETS_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-    )
-    ended_at = time.time()
-    if done.returncode:
-        sys.exit(f"error: {name} failed\n{done.stderr[-4000:]}")
-    measured = json.loads(clock.read_text())
-    clock.unlink()
-    measured["startup_s"] = measured["began_at"] - begun_at
-    measured["finish_s"] = ended_at - measured["ended_at"]
-    return measured
+    defaults = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**defaults, **os.environ, "HF_DATASETS_CACHE": str(place / "cache")}
+    if turns is not None:
+        environment[TURNS] = f"{turns[0]} {turns[1]}"
+    command = [f"{ROOT}/benchmarks/{script}", *given]
+    return Started(name, command, clock, env=environment, pass_fds=turns or ())
 
 
-def bare_settings(recipe: Recipe, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+def side_by_side(
+    names: tuple[str, str], recipe: Recipe, arguments: argparse.Namespace, place: Path
+) -> dict[str, Measured]:
+    """Two trainings that take turns, the first beginning."""
+    (read_first, write_first), (read_second, write_second) = os.pipe(), os.pipe()
+    turns = ((read_first, write_second), (read_second, write_first))
+    both = [
+        start(name, recipe, arguments, {}, place, own)
+        for name, own in zip(names, turns, strict=True)
+    ]
+    os.write(write_first, b".")
+    done: dict[str, Measured] = {}
+    for one in both:
+        one.wait(done)
+    for descriptor in (read_first, write_first, read_second, write_second):
+        os.close(descriptor)
+    return done
+
+
+def bare_settings(recipe: Recipe, changes: dict[str, Any], output: Path) -> dict[str, Any]:
     """What the recipe says of its expert, as arguments of TRL's own classes."""
-    expert, output = recipe.expert, folder / "run"
-    theirs = {"seed": recipe.seed, "output_dir": str(output), "report_to": "none"}
+    expert = recipe.expert
+    fixed = {"seed": recipe.seed, "output_dir": str(output), "report_to": "none"}
     load = {"dtype": expert.dtype, "revision": expert.revision}
+    given = {"use_cpu": not torch.cuda.is_available(), "model_init_kwargs": load}
     return {
         "seed": recipe.seed,
         "model": expert.model,
-        "rows": str(folder / "rows.jsonl"),
+        "rows": str(output.parent / "rows.jsonl"),
         "adapter": expert.adapter,
         "target": str(output / "expert"),
-        "sft": {
-            "use_cpu": not torch.cuda.is_available(),
-            "model_init_kwargs": load,
-            **(recipe.sft or {}),
-            **changes,
-            **theirs,
-        },
+        "sft": {**given, **(recipe.sft or {}), **changes, **fixed},
     }
 
 
@@ -159,62 +192,61 @@ def check_losses(bare: Measured, ours: Measured) -> None:
                 sys.exit(f"error: not the same training; {at}")
 
 
-def summary(rounds: dict[str, list[Measured]], warmup: int) -> dict[str, dict[str, Any]]:
-    """Rates and memory of every timed round, by system, and ratios to its neighbour in time."""
+def summary(
+    alone: dict[str, Measured], rounds: dict[str, list[dict[str, Measured]]], warmup: int
+) -> dict[str, dict[str, Any]]:
+    """Rates of every round by system, and ratios to the system it took turns with."""
     systems: dict[str, dict[str, Any]] = {}
-    for name, (first, *timed) in rounds.items():
-        counts = {entry["step"]: entry["num_tokens"] for entry in first["log"]}
-        num_tokens = counts[max(counts)] - counts[warmup]
-        walls, cpus, steps = [], [], []
-        for measured in timed:
-            wall, cpu = zip(*measured["times"], strict=True)
-            walls.append(num_tokens / (wall[-1] - wall[warmup]))
-            cpus.append(num_tokens / (cpu[-1] - cpu[warmup]))
-            ends = wall[warmup:-1]
-            steps.append(statistics.median(b - a for a, b in zip(ends, ends[1:], strict=False)))
+    for name, measured in alone.items():
+        counts = {entry["step"]: entry["num_tokens"] for entry in measured["log"]}
         systems[name] = {
-            "num_tokens": num_tokens,
-            "tokens_per_second": walls,
-            "tokens_per_cpu_second": cpus,
-            "step_s": steps,
-            "peak_bytes": [measured["peak_bytes"] for measured in timed],
-            "peak_bytes_before": [measured["peak_bytes_before"] for measured in timed],
-            "startup_s": [measured["startup_s"] for measured in timed],
-            "finish_s": [measured["finish_s"] for measured in timed],
-            "first_losses": [entry["loss"] for entry in first["log"]],
+            "tokens_per_step": (counts[max(counts)] - counts[warmup]) / (max(counts) - warmup),
+            "tokens_per_second": [],
+            "step_s": [],
+            "losses": [entry["loss"] for entry in measured["log"]],
+            **{key: measured[key] for key in ("peak_bytes", "startup_s", "finish_s")},
         }
-    for name, own in systems.items():
-        other = systems[BARE if name == OURS else OURS]
-        for key in ("tokens_per_second", "tokens_per_cpu_second", "step_s", "peak_bytes"):
-            own[f"{key}_ratio"] = [a / b for a, b in zip(own[key], other[key], strict=True)]
+    for name, pairs in rounds.items():
+        ratios: dict[str, list[float]] = {"over": [], "over_cpu": []}
+        for pair in pairs:
+            other = next(key for key in pair if key != name)
+            for key, place in (("over", 0), ("over_cpu", 1)):
+                own_s, other_s = (
+                    statistics.fmean(step[place] for step in pair[one]["steps"][warmup:])
+                    for one in (name, other)
+                )
+                own_rate = systems[name]["tokens_per_step"] / own_s
+                ratios[key].append(own_rate * other_s / systems[other]["tokens_per_step"])
+            for one in pair:
+                seconds = [step[0] for step in pair[one]["steps"][warmup:]]
+                rate = systems[one]["tokens_per_step"] / statistics.fmean(seconds)
+                systems[one]["tokens_per_second"].append(rate)
+                systems[one]["step_s"].append(statistics.median(seconds))
+        systems[name] |= ratios
     return systems
 
 
 def print_table(report: dict[str, Any]) -> None:
     settings, systems = report["settings"], report["systems"]
-    steps = settings["steps"] - settings["warmup"]
     print(
-        f"\n{where(report)}; {settings['recipe']}, {steps} steps of "
-        f"{systems[OURS]['num_tokens'] / steps:,.0f} tokens, medians of {settings['repeats']} "
-        f"rounds; losses of the first {settings['steps']} steps equal\n"
+        f"\n{where(report)}; {settings['recipe']}, {settings['steps'] - settings['warmup']} steps "
+        f"a round, {settings['repeats']} rounds; losses of {BARE} and {OURS} equal\n"
     )
-    print(f"{'':14}{'tokens/s':>10}{'step ms':>9}{'peak MiB':>10}{'start s':>9}{'end s':>7}", end="")
-    print(f"{'tokens/s over':>15} {'':10}{'tokens/CPU-s over':>19}{'memory over':>13}")
+    print(f"{'':14}{'tokens/step':>12}{'tokens/s':>10}{'step ms':>9}{'peak MiB':>10}", end="")
+    print(f"{'start s':>9}{'save s':>8}   tokens/s over         in processor time")
     for name, own in systems.items():
-        median = {key: statistics.median(v) for key, v in own.items() if isinstance(v, list)}
-        line = f"{name:14}{median['tokens_per_second']:10,.0f}{median['step_s'] * 1e3:9.1f}"
-        line += f"{median['peak_bytes'] / 2**20:10,.0f}{median['startup_s']:9.1f}"
-        line += f"{median['finish_s']:7.1f}"
+        rate, step_s = (statistics.median(own[key]) for key in ("tokens_per_second", "step_s"))
+        line = f"{name:14}{own['tokens_per_step']:12,.0f}{rate:10,.0f}{step_s * 1e3:9.1f}"
+        line += f"{own['peak_bytes'] / 2**20:10,.0f}{own['startup_s']:9.1f}{own['finish_s']:8.1f}"
         if name != BARE:
-            line += f"{spread(own['tokens_per_second_ratio'])}   "
-            line += f"{spread(own['tokens_per_cpu_second_ratio'])}"
-            line += f"{median['peak_bytes_ratio']:7.2f}  {BARE if name == OURS else OURS}"
+            line += f"   {spread(own['over'])}  {spread(own['over_cpu'])}  "
+            line += BARE if name == OURS else OURS
         print(line)
 
 
 def spread(ratios: list[float]) -> str:
     """The median of some ratios and their range."""
-    return f"{statistics.median(ratios):7.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
+    return f"{statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,269 @@
+"""Entry: the GPU memory that a recipe's trainings and decoding take, computed without weights.
+
+    python train/memory.py [--config_file ACCELERATE.yaml] RECIPE.yaml [section.key=value ...]
+
+Only the models' configs are read. The accelerate file says how many GPUs share the work and which
+ZeRO stage divides what; without it the training is one GPU's. Rows are taken to be as long as the
+recipe lets them be: `sft.max_length=512` behind the recipe asks about shorter ones. With P
+parameters of w bytes, T of them trained, over N GPUs, a GPU holds
+
+    weights + gradients + optimizer (AdamW) + activations + buffers
+
+- plain: P w, T w (twice if N > 1: reduction buckets), 2 T w, activations, nothing.
+- ZeRO in bfloat16, w = 2: float32 weights and two moments, 12 T / N; gradients 2 T, from stage 2 on
+  2 T / N; weights 2 P, in stage 3 2 P / N and at most `max_live_parameters` of them whole.
+
+What CUDA, NCCL and fragmentation take comes on top: a GiB or two.
+"""
+
+import argparse
+import json
+import math
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoConfig, PretrainedConfig
+
+from recipes.schema import Base, Expert, RecipeError, load_recipe
+from recipes.sections import Decode
+from train.activations import activation_bytes, empty_model
+from train.training import Training, trainings
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How many GPUs divide what; `stage` None is training without DeepSpeed.
+
+    The sizes are numbers of elements, under DeepSpeed's names and with its defaults.
+    """
+
+    num_gpus: int = 1
+    stage: int | None = None
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+    reduce_bucket_size: int = 500_000_000
+    num_buckets: int = 1
+    max_live_parameters: int = 1_000_000_000
+    sub_group_size: int = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one GPU, by what they are for."""
+
+    num_parameters: int
+    num_trained: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.buffers
+
+
+def training_memory(
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    sft: dict[str, Any],
+    adapter: dict[str, Any] | None,
+    sharding: Sharding,
+) -> Memory:
+    """What one GPU holds at most while it trains a model.
+
+    Args:
+        dtype: of the weights, as they are loaded.
+        sft: `trl.SFTConfig` keys; `max_length` is the rows' length.
+        adapter: `peft.LoraConfig` keys; None is full fine-tuning.
+
+    Raises:
+        ValueError: the rows' length or the optimizer's needs are not known.
+    """
+    if sft.get("max_length", 1024) is None:
+        raise ValueError("sft.max_length: null; give the rows' length here, sft.max_length=512")
+    if not str(sft.get("optim", "adamw")).removesuffix("_fused").startswith("adamw"):
+        raise ValueError(f"sft.optim: found {sft['optim']}; only AdamW's memory is known")
+    low = torch.float16 if sft.get("fp16") else torch.bfloat16
+    is_mixed = bool(sft.get("fp16") or sft.get("bf16", True))
+    is_zero = sharding.stage is not None
+    if is_zero and is_mixed:
+        dtype = low  # DeepSpeed's own mixed precision: it converts the model
+    model = empty_model(config, dtype, adapter, dtype if is_zero else torch.float32)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    width, trained_width = dtype.itemsize, (dtype if adapter is None or is_zero else low).itemsize
+    if adapter is not None and not is_zero:
+        trained_width = 4  # PEFT keeps adapters in float32
+    activations = activation_bytes(
+        model,
+        sft.get("per_device_train_batch_size", 8),
+        sft.get("max_length", 1024),
+        is_checkpointed=sft.get("activation_checkpointing", sft.get("gradient_checkpointing", True)),
+        autocast=low if is_mixed and not is_zero else None,
+    )
+    frozen = (num_parameters - num_trained) * width
+    trained = num_trained * trained_width
+    if not is_zero:
+        buckets = trained if sharding.num_gpus > 1 else 0
+        counts = (frozen + trained, trained, 2 * trained, activations, buckets)
+        return Memory(num_parameters, num_trained, *counts)
+    return Memory(
+        num_parameters,
+        num_trained,
+        *_divided(frozen + trained, trained, num_trained, width, activations, sharding),
+    )
+
+
+def _divided(
+    weights: int, gradients: int, num_trained: int, width: int, activations: int, sharding: Sharding
+) -> tuple[int, int, int, int, int]:
+    """Weights, gradients, optimizer, activations and buffers under ZeRO."""
+    stage, num_gpus = sharding.stage or 0, sharding.num_gpus
+    share = math.ceil(num_trained / num_gpus) if stage else num_trained
+    optimizer = 12 * share
+    in_step = 4 * share  # gradients in float32, when activations are gone
+    buffers = sharding.num_buckets * sharding.reduce_bucket_size * width if stage else 0
+    if stage >= 2:
+        gradients = math.ceil(gradients / num_gpus)
+    if stage == 3:
+        whole = min(weights, sharding.max_live_parameters * width)
+        weights = 0 if sharding.offload_weights else math.ceil(weights / num_gpus)
+        buffers += whole
+        in_step = 4 * min(share, sharding.sub_group_size)
+    if sharding.offload_optimizer:
+        gradients, optimizer, in_step = (gradients if stage < 2 else 0), 0, 0
+    return weights, gradients, optimizer, max(activations, in_step), buffers
+
+
+def read_sharding(file: str | Path) -> Sharding:
+    """What an accelerate file says of GPUs and ZeRO. Raises ValueError if it is not readable."""
+    if not Path(file).is_file():
+        raise ValueError(f"{file}: no such file (looked in {Path.cwd()})")
+    tree = yaml.safe_load(Path(file).read_text("utf-8"))
+    num_gpus = int(tree.get("num_processes", 1))
+    if tree.get("distributed_type") != "DEEPSPEED":
+        return Sharding(num_gpus)
+    own = tree.get("deepspeed_config", {})
+    if "deepspeed_config_file" in own:
+        deepspeed = json.loads(Path(own["deepspeed_config_file"]).read_text("utf-8"))
+        zero = deepspeed.get("zero_optimization", {})
+    else:
+        zero = {
+            "stage": own.get("zero_stage", 2),
+            "offload_optimizer": {"device": own.get("offload_optimizer_device", "none")},
+            "offload_param": {"device": own.get("offload_param_device", "none")},
+        }
+    default, stage = Sharding(), int(zero.get("stage", 0))
+
+    def number(key: str, otherwise: int) -> int:
+        return otherwise if zero.get(key, "auto") == "auto" else int(zero[key])
+
+    def is_away(key: str) -> bool:
+        return zero.get(key, {}).get("device", "none") != "none"
+
+    # In stage 3 "auto" makes the bucket a layer's matrix: small beside the rest.
+    bucket = 0 if zero.get("reduce_bucket_size") == "auto" else default.reduce_bucket_size
+    return Sharding(
+        num_gpus,
+        stage,
+        is_away("offload_optimizer"),
+        is_away("offload_param"),
+        number("reduce_bucket_size", bucket),
+        2 if zero.get("overlap_comm", stage == 3) and zero.get("contiguous_gradients", True) else 1,
+        number("stage3_max_live_parameters", default.max_live_parameters),
+        number("sub_group_size", default.sub_group_size),
+    )
+
+
+def cache_bytes(config: PretrainedConfig, num_rows: int, row_tokens: int, width: int) -> int:
+    """Keys and values of rows, in all layers."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * size * num_rows * row_tokens * width
+
+
+def decoding_memory(
+    base: tuple[PretrainedConfig, torch.dtype],
+    small: tuple[PretrainedConfig, torch.dtype],
+    is_adapter: bool,
+    decode: Decode,
+    row_tokens: int,
+) -> tuple[int, int]:
+    """Weights and caches of a base, an expert and an anti-expert, over all GPUs together.
+
+    An adapter's expert and anti-expert share their weights; its own matrices are not counted.
+    """
+    weights = caches = 0
+    for (config, dtype), copies in ((base, 1), (small, 1 if is_adapter else 2)):
+        num_parameters = sum(p.numel() for p in empty_model(config, dtype).parameters())
+        weights += copies * num_parameters * dtype.itemsize
+    for (config, dtype), copies in ((base, 1), (small, 2)):
+        caches += copies * cache_bytes(config, decode.batch_size, row_tokens, dtype.itemsize)
+    return weights, caches
+
+
+def load_config(model: Expert | Base) -> tuple[PretrainedConfig, torch.dtype]:
+    """A model's config and the type of its weights."""
+    remote = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(model.model, **remote)
+    except OSError as error:
+        raise ValueError(f"{model.model}: {str(error).splitlines()[0]}") from None
+    dtype = (config.dtype or torch.float32) if model.dtype == "auto" else model.dtype
+    return config, dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
+
+
+def main() -> None:
+    """Recipe, configs, a table of trainings, a table of decoding."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config_file", help="an accelerate file, as `accelerate launch` reads it")
+    parser.add_argument("recipe", help="a YAML file, such as recipes/gsm7b.yaml")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        file = arguments.config_file
+        sharding = Sharding() if file is None else read_sharding(file)
+        rows = [(training, _of(training, sharding)) for training in trainings(recipe)]
+        small = load_config(recipe.expert)
+        bases = [(base, load_config(base)) for base in recipe.decode.bases]
+    except (RecipeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    zero = "" if sharding.stage is None else f", ZeRO-{sharding.stage}"
+    print(f"{sharding.num_gpus} GPU(s){zero}; computed, not measured; GiB on each GPU\n")
+    columns = ("weights", "gradients", "optimizer", "activations", "buffers", "total")
+    print(f"{'training':40}{'trained':>9}" + "".join(f"{column:>13}" for column in columns))
+    for training, memory in rows:
+        name = f"{training.prefix.partition('/')[0]}: {training.model.model}"
+        values = (getattr(memory, column) / GIB for column in columns)
+        print(f"{name:40.40}{memory.num_trained / 1e6:8,.0f}M", end="")
+        print("".join(f"{value:13.1f}" for value in values))
+    length = (recipe.sft or {}).get("max_length") or 2048
+    print(f"\n{'decoding, on all GPUs together':49}{'weights':>13}{'cache':>13}{'total':>13}")
+    for base, loaded in bases:
+        is_adapter = recipe.expert.adapter is not None
+        weights, cache = decoding_memory(loaded, small, is_adapter, recipe.decode, length)
+        values = (weights / GIB, cache / GIB, (weights + cache) / GIB)
+        print(f"{base.model:49.49}" + "".join(f"{value:13.1f}" for value in values))
+
+
+def _of(training: Training, sharding: Sharding) -> Memory:
+    config, dtype = load_config(training.model)
+    return training_memory(config, dtype, training.sft, training.adapter, sharding)
+
+
+if __name__ == "__main__":
+    main()
