@@ -80,7 +80,9 @@ def _pretend_to_fill(model: nn.Module) -> None:
 
     for module in model.modules():
         for place in (module._parameters, module._buffers):
-            place.update({name: filled(old) for name, old in place.items() if old is not None})
+            for name, tensor in place.items():
+                if tensor is not None:
+                    place[name] = filled(tensor)  # pyright: ignore
 
 
 def _measure(
@@ -151,4 +153,3 @@ class Ledger(TorchDispatchMode):
 
 def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
-

@@ -17,41 +17,22 @@ What CUDA, NCCL and fragmentation take comes on top: a GiB or two.
 """
 
 import argparse
-import json
 import math
 import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
-from recipes.schema import Base, Expert, RecipeError, load_recipe
-from recipes.sections import Decode
+from recipes.schema import Base, Decode, Expert, RecipeError, load_recipe
 from train.activations import activation_bytes, empty_model
+from train.configs import load_config, weights_dtype
+from train.sharding import Sharding, read_sharding
 from train.training import Training, trainings
 
 GIB = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Sharding:
-    """How many GPUs divide what; `stage` None is training without DeepSpeed.
-
-    The sizes are numbers of elements, under DeepSpeed's names and with its defaults.
-    """
-
-    num_gpus: int = 1
-    stage: int | None = None
-    offload_optimizer: bool = False
-    offload_weights: bool = False
-    reduce_bucket_size: int = 500_000_000
-    num_buckets: int = 1
-    max_live_parameters: int = 1_000_000_000
-    sub_group_size: int = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,33 +75,31 @@ def training_memory(
         raise ValueError(f"sft.optim: found {sft['optim']}; only AdamW's memory is known")
     low = torch.float16 if sft.get("fp16") else torch.bfloat16
     is_mixed = bool(sft.get("fp16") or sft.get("bf16", True))
+    is_checkpointed = sft.get("activation_checkpointing")
+    if is_checkpointed is None:
+        is_checkpointed = sft.get("gradient_checkpointing", True)  # the older name
     is_zero = sharding.stage is not None
     if is_zero and is_mixed:
         dtype = low  # DeepSpeed's own mixed precision: it converts the model
-    model = empty_model(config, dtype, adapter, dtype if is_zero else torch.float32)
+    adapter_dtype = dtype if is_zero else torch.float32  # PEFT's choice, undone by DeepSpeed
+    model = empty_model(config, dtype, adapter, adapter_dtype)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    width, trained_width = dtype.itemsize, (dtype if adapter is None or is_zero else low).itemsize
-    if adapter is not None and not is_zero:
-        trained_width = 4  # PEFT keeps adapters in float32
     activations = activation_bytes(
         model,
         sft.get("per_device_train_batch_size", 8),
         sft.get("max_length", 1024),
-        is_checkpointed=sft.get("activation_checkpointing", sft.get("gradient_checkpointing", True)),
+        is_checkpointed,
         autocast=low if is_mixed and not is_zero else None,
     )
-    frozen = (num_parameters - num_trained) * width
-    trained = num_trained * trained_width
-    if not is_zero:
-        buckets = trained if sharding.num_gpus > 1 else 0
-        counts = (frozen + trained, trained, 2 * trained, activations, buckets)
-        return Memory(num_parameters, num_trained, *counts)
-    return Memory(
-        num_parameters,
-        num_trained,
-        *_divided(frozen + trained, trained, num_trained, width, activations, sharding),
-    )
+    trained = num_trained * (dtype if adapter is None else adapter_dtype).itemsize
+    weights = (num_parameters - num_trained) * dtype.itemsize + trained
+    if is_zero:
+        parts = _divided(weights, trained, num_trained, dtype.itemsize, activations, sharding)
+    else:
+        parts = (weights, trained, 2 * trained, activations)
+        parts = (*parts, trained if sharding.num_gpus > 1 else 0)
+    return Memory(num_parameters, num_trained, *parts)
 
 
 def _divided(
@@ -142,46 +121,6 @@ def _divided(
     if sharding.offload_optimizer:
         gradients, optimizer, in_step = (gradients if stage < 2 else 0), 0, 0
     return weights, gradients, optimizer, max(activations, in_step), buffers
-
-
-def read_sharding(file: str | Path) -> Sharding:
-    """What an accelerate file says of GPUs and ZeRO. Raises ValueError if it is not readable."""
-    if not Path(file).is_file():
-        raise ValueError(f"{file}: no such file (looked in {Path.cwd()})")
-    tree = yaml.safe_load(Path(file).read_text("utf-8"))
-    num_gpus = int(tree.get("num_processes", 1))
-    if tree.get("distributed_type") != "DEEPSPEED":
-        return Sharding(num_gpus)
-    own = tree.get("deepspeed_config", {})
-    if "deepspeed_config_file" in own:
-        deepspeed = json.loads(Path(own["deepspeed_config_file"]).read_text("utf-8"))
-        zero = deepspeed.get("zero_optimization", {})
-    else:
-        zero = {
-            "stage": own.get("zero_stage", 2),
-            "offload_optimizer": {"device": own.get("offload_optimizer_device", "none")},
-            "offload_param": {"device": own.get("offload_param_device", "none")},
-        }
-    default, stage = Sharding(), int(zero.get("stage", 0))
-
-    def number(key: str, otherwise: int) -> int:
-        return otherwise if zero.get(key, "auto") == "auto" else int(zero[key])
-
-    def is_away(key: str) -> bool:
-        return zero.get(key, {}).get("device", "none") != "none"
-
-    # In stage 3 "auto" makes the bucket a layer's matrix: small beside the rest.
-    bucket = 0 if zero.get("reduce_bucket_size") == "auto" else default.reduce_bucket_size
-    return Sharding(
-        num_gpus,
-        stage,
-        is_away("offload_optimizer"),
-        is_away("offload_param"),
-        number("reduce_bucket_size", bucket),
-        2 if zero.get("overlap_comm", stage == 3) and zero.get("contiguous_gradients", True) else 1,
-        number("stage3_max_live_parameters", default.max_live_parameters),
-        number("sub_group_size", default.sub_group_size),
-    )
 
 
 def cache_bytes(config: PretrainedConfig, num_rows: int, row_tokens: int, width: int) -> int:
@@ -212,17 +151,6 @@ def decoding_memory(
     return weights, caches
 
 
-def load_config(model: Expert | Base) -> tuple[PretrainedConfig, torch.dtype]:
-    """A model's config and the type of its weights."""
-    remote = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
-    try:
-        config = AutoConfig.from_pretrained(model.model, **remote)
-    except OSError as error:
-        raise ValueError(f"{model.model}: {str(error).splitlines()[0]}") from None
-    dtype = (config.dtype or torch.float32) if model.dtype == "auto" else model.dtype
-    return config, dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
-
-
 def main() -> None:
     """Recipe, configs, a table of trainings, a table of decoding."""
     parser = argparse.ArgumentParser(
@@ -238,8 +166,8 @@ def main() -> None:
         file = arguments.config_file
         sharding = Sharding() if file is None else read_sharding(file)
         rows = [(training, _of(training, sharding)) for training in trainings(recipe)]
-        small = load_config(recipe.expert)
-        bases = [(base, load_config(base)) for base in recipe.decode.bases]
+        small = _config_and_dtype(recipe.expert)
+        bases = [(base, _config_and_dtype(base)) for base in recipe.decode.bases]
     except (RecipeError, ValueError) as error:
         sys.exit(f"error: {error}")
     zero = "" if sharding.stage is None else f", ZeRO-{sharding.stage}"
@@ -261,8 +189,13 @@ def main() -> None:
 
 
 def _of(training: Training, sharding: Sharding) -> Memory:
-    config, dtype = load_config(training.model)
-    return training_memory(config, dtype, training.sft, training.adapter, sharding)
+    loaded = _config_and_dtype(training.model)
+    return training_memory(*loaded, training.sft, training.adapter, sharding)
+
+
+def _config_and_dtype(model: Expert | Base) -> tuple[PretrainedConfig, torch.dtype]:
+    config = load_config(model)
+    return config, weights_dtype(model, config)
 
 
 if __name__ == "__main__":

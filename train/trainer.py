@@ -18,13 +18,19 @@ from trl import SFTConfig, SFTTrainer
 
 from data import TrainRow
 
+from .contradictions import refuse_contradictions
 from .training import Training
 
 logger = logging.getLogger(__name__)
 
 
 def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
-    """TRL's configuration: the recipe's keys as they are, and the few that are ours."""
+    """TRL's configuration: the recipe's keys as they are, and the few that are ours.
+
+    Raises:
+        ValueError: keys contradict each other.
+    """
+    refuse_contradictions(training)
     ours = {"output_dir": str(training.checkpoints), "seed": seed, "run_name": run_name}
     # Curves go through TrackingCallback, which keeps an expert's and a reference's apart.
     return SFTConfig(
