@@ -231,7 +231,8 @@ def print_table(report: dict) -> None:
     print(
         f"{where(report)}; {sizes} random weights, {settings['dtype']}, "
         f"batch {settings['batch_size']}, {settings['prompt_tokens']} + {settings['new_tokens']} "
-        f"tokens, acceptance forced to {settings['acceptance']}, medians of {settings['num_rounds']} rounds\n"
+        f"tokens, acceptance forced to {settings['acceptance']}, "
+        f"medians of {settings['num_rounds']} rounds\n"
     )
     print(f"{'':22}{'tokens/s':>10}{'x loop':>8}{'x base':>8}{'acceptance':>12}{'per verify':>12}")
     for name, rates in report["tokens_per_second"].items():

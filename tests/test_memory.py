@@ -149,3 +149,13 @@ def test_a_recipe_becomes_a_table(monkeypatch, capsys):
 def test_what_cannot_be_computed_is_one_line(override, problem, monkeypatch):
     with pytest.raises(SystemExit, match=f"error: {problem}"):
         run(monkeypatch, "recipes/mini/gsm.yaml", override)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "recipes").glob("*7b*.yaml")), ids=lambda path: path.stem
+)
+def test_recipes_state_the_memory_they_need(path):
+    header = path.read_text().partition("\nname:")[0].replace(" \\\n#  ", "")
+    assert "# Memory: computed, not measured:" in header
+    assert "python train/memory.py" in header
+    assert f"recipes/{path.name}\n# Expected" in header

@@ -13,7 +13,8 @@ parameters of w bytes, T of them trained, over N GPUs, a GPU holds
 - ZeRO in bfloat16, w = 2: float32 weights and two moments, 12 T / N; gradients 2 T, from stage 2 on
   2 T / N; weights 2 P, in stage 3 2 P / N and at most `max_live_parameters` of them whole.
 
-What CUDA, NCCL and fragmentation take comes on top: a GiB or two.
+Decoding is given over all GPUs together; of a base that is spread over several, the first GPU has
+the small models. What CUDA, NCCL and fragmentation take comes on top: a GiB or two.
 """
 
 import argparse
@@ -26,13 +27,15 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from recipes.schema import Base, Decode, Expert, RecipeError, load_recipe
+from data import TASKS
+from recipes.schema import Base, Expert, RecipeError, load_recipe
 from train.activations import activation_bytes, empty_model
 from train.configs import load_config, weights_dtype
 from train.sharding import Sharding, read_sharding
 from train.training import Training, trainings
 
 GIB = 1 << 30
+PROMPT_TOKENS = 256  # in decoding; what the questions of most tasks stay below
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +138,19 @@ def decoding_memory(
     base: tuple[PretrainedConfig, torch.dtype],
     small: tuple[PretrainedConfig, torch.dtype],
     is_adapter: bool,
-    decode: Decode,
+    num_rows: int,
     row_tokens: int,
-) -> tuple[int, int]:
-    """Weights and caches of a base, an expert and an anti-expert, over all GPUs together.
+) -> tuple[int, int, int, int]:
+    """Bytes of a base and its cache, of expert and anti-expert and their caches.
 
     An adapter's expert and anti-expert share their weights; its own matrices are not counted.
     """
-    weights = caches = 0
-    for (config, dtype), copies in ((base, 1), (small, 1 if is_adapter else 2)):
+    parts = []
+    for (config, dtype), num_copies, num_caches in ((base, 1, 1), (small, 2 - is_adapter, 2)):
         num_parameters = sum(p.numel() for p in empty_model(config, dtype).parameters())
-        weights += copies * num_parameters * dtype.itemsize
-    for (config, dtype), copies in ((base, 1), (small, 2)):
-        caches += copies * cache_bytes(config, decode.batch_size, row_tokens, dtype.itemsize)
-    return weights, caches
+        cache = cache_bytes(config, num_rows, row_tokens, dtype.itemsize)
+        parts += [num_copies * num_parameters * dtype.itemsize, num_caches * cache]
+    return tuple(parts)
 
 
 def main() -> None:
@@ -179,12 +181,15 @@ def main() -> None:
         values = (getattr(memory, column) / GIB for column in columns)
         print(f"{name:40.40}{memory.num_trained / 1e6:8,.0f}M", end="")
         print("".join(f"{value:13.1f}" for value in values))
-    length = (recipe.sft or {}).get("max_length") or 2048
-    print(f"\n{'decoding, on all GPUs together':49}{'weights':>13}{'cache':>13}{'total':>13}")
+    longest = max(TASKS[evaluation.name].max_new_tokens for evaluation in recipe.evaluations)
+    row_tokens = PROMPT_TOKENS + (recipe.decode.max_new_tokens or longest)
+    num_rows, is_adapter = recipe.decode.batch_size, recipe.expert.adapter is not None
+    print(f"\n{f'decoding, {num_rows} rows of {row_tokens:,} tokens':49}", end="")
+    columns = ("base", "its cache", "small models", "their caches", "in all")
+    print("".join(f"{column:>13}" for column in columns))
     for base, loaded in bases:
-        is_adapter = recipe.expert.adapter is not None
-        weights, cache = decoding_memory(loaded, small, is_adapter, recipe.decode, length)
-        values = (weights / GIB, cache / GIB, (weights + cache) / GIB)
+        parts = decoding_memory(loaded, small, is_adapter, num_rows, row_tokens)
+        values = (part / GIB for part in (*parts, sum(parts)))
         print(f"{base.model:49.49}" + "".join(f"{value:13.1f}" for value in values))
 
 
