@@ -1,5 +1,6 @@
 """Times of a training's steps, taken inside the trainer, the same way for every system."""
 
+import contextlib
 import json
 import os
 import resource
@@ -56,7 +57,8 @@ class StepClock(TrainerCallback):
 
     def _pass_turn(self) -> None:
         if self._turns is not None:
-            os.write(self._turns[1], b".")
+            with contextlib.suppress(BrokenPipeError):  # the other has ended
+                os.write(self._turns[1], b".")
 
 
 def _now() -> tuple[float, float]:

@@ -159,11 +159,11 @@ def side_by_side(
         for name, own in zip(names, turns, strict=True)
     ]
     os.write(write_first, b".")
+    for descriptor in (read_first, write_first, read_second, write_second):
+        os.close(descriptor)  # else one would wait for ever when the other fails
     done: dict[str, Measured] = {}
     for one in both:
         one.wait(done)
-    for descriptor in (read_first, write_first, read_second, write_second):
-        os.close(descriptor)
     return done
 
 
