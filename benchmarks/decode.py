@@ -12,7 +12,6 @@ Ratios are of tokens per second, the median over the rounds; a round runs each s
 """
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -26,10 +25,10 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from benchmarks.record import record, where
 from benchmarks.sequential import sequential
 from data import TASKS
 from decode.engine import generate
-from decode.environment import describe_environment
 from decode.language_model import LanguageModel
 from decode.models import ModelSource, load_tokenizer, load_weights, resolve_device
 from decode.pair import adapter_base, load_pair, load_tuned
@@ -106,9 +105,7 @@ def main() -> None:
     }
     result = measure(systems, arguments.num_rounds, device)
     check_tokens(systems, result["tokens"], arguments.dtype)
-    report = {
-        "settings": vars(arguments),
-        "hardware": describe_environment(),
+    measured = {
         "prompt_tokens": [len(ids) for ids in base_ids],
         "completion_tokens": {name: sum(map(len, rows)) for name, rows in result["tokens"].items()},
         "seconds": result["seconds"],
@@ -116,9 +113,7 @@ def main() -> None:
         "equal_rows": equal_rows(result["tokens"]),
         "stats": {name: counts.summary() for name, counts in stats.items()},
     }
-    print_table(report)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n")
+    print_table(record(arguments, measured))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -235,11 +230,10 @@ def ratios(result: dict[str, dict]) -> dict[str, dict[str, float]]:
 
 
 def print_table(report: dict) -> None:
-    settings, hardware = report["settings"], report["hardware"]
-    where = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, CPU"
+    settings = report["settings"]
     lengths = report["prompt_tokens"]
     print(
-        f"\n{where}, {hardware['num_threads']} thread(s); {settings['dtype']}, batch "
+        f"\n{where(report)}; {settings['dtype']}, batch "
         f"{settings['batch_size']}, {len(lengths)} prompts of {min(lengths)} to {max(lengths)} "
         f"tokens, medians of {settings['num_rounds']} rounds\n"
     )

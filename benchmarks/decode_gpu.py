@@ -13,7 +13,6 @@ reads and writes every byte once).
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -34,9 +33,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from benchmarks.record import record, where
 from benchmarks.sequential import sequential
 from decode.engine import generate
-from decode.environment import describe_environment
 from decode.language_model import LanguageModel
 from decode.pair import TwoModels
 from decode.sampling import Sampling
@@ -126,9 +125,7 @@ def main() -> None:
                 rates[name].append(num_tokens / (time.perf_counter() - start))
     step_s = len(ids) / statistics.median(rates["ours, drafts 0"])
     limit_s = weight_bytes(large, expert, antiexpert) / copy_bandwidth(device)
-    report = {
-        "settings": vars(arguments),
-        "hardware": describe_environment(),
+    measured = {
         "parameters": {
             name: sum(p.numel() for p in model.parameters())
             for name, model in (("base", large), ("expert", expert))
@@ -140,9 +137,7 @@ def main() -> None:
         "weight_read_limit_s": limit_s,
         "stats": {name: counts.summary() for name, counts in stats.items()},
     }
-    print_table(report)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n")
+    print_table(record(arguments, measured))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -231,13 +226,13 @@ def ratio(own: list[float], theirs: list[float]) -> float:
 
 
 def print_table(report: dict) -> None:
-    settings, hardware = report["settings"], report["hardware"]
-    where = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, CPU"
+    settings = report["settings"]
     sizes = " / ".join(f"{count / 1e6:,.1f}M" for count in report["parameters"].values())
     print(
-        f"{where}; {sizes} random weights, {settings['dtype']}, batch {settings['batch_size']}, "
-        f"{settings['prompt_tokens']} + {settings['new_tokens']} tokens, acceptance forced to "
-        f"{settings['acceptance']}, medians of {settings['num_rounds']} rounds\n"
+        f"{where(report)}; {sizes} random weights, {settings['dtype']}, "
+        f"batch {settings['batch_size']}, {settings['prompt_tokens']} + {settings['new_tokens']} "
+        f"tokens, acceptance forced to {settings['acceptance']}, "
+        f"medians of {settings['num_rounds']} rounds\n"
     )
     print(f"{'':22}{'tokens/s':>10}{'x loop':>8}{'x base':>8}{'acceptance':>12}{'per verify':>12}")
     for name, rates in report["tokens_per_second"].items():

@@ -62,3 +62,28 @@ def test_an_expert_that_is_not_there_is_one_line():
     assert done.returncode == 2
     assert "make demo" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_training_is_compared_on_the_same_losses(tmp_path):
+    out = tmp_path / "out.json"
+    sizes = ("--steps", "3", "--warmup", "1", "--repeats", "1", "--json", str(out))
+    small = ("task.train_limit=32", "sft.per_device_train_batch_size=2")
+    done = bench("train.py", "recipes/mini/facts.yaml", *small, *sizes)
+    assert done.returncode == 0, done.stderr[-2000:]
+    bare, ours = json.loads(out.read_text())["systems"].values()
+    assert bare["losses"] == ours["losses"]
+    assert len(ours["losses"]) == 3
+    assert bare["tokens_per_step"] == ours["tokens_per_step"] > 0
+    assert ours["over"][0] == pytest.approx(
+        ours["tokens_per_second"][0] / bare["tokens_per_second"][0]
+    )
+    assert min(*bare["step_s"], *ours["step_s"], *ours["over_cpu"]) > 0
+    assert ours["peak_bytes"] > 1 << 27  # torch alone takes more
+    assert "tokens/s over" in done.stdout
+
+
+def test_a_recipe_that_trains_nothing_is_one_line():
+    done = bench("train.py", "recipes/code7b.yaml")
+    assert done.returncode == 1
+    assert "trains no expert" in done.stderr
+    assert "Traceback" not in done.stderr

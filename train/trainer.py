@@ -20,26 +20,20 @@ from decode.interruption import held_back
 
 from . import zero
 from .checkpoints import Checkpoints
+from .contradictions import refuse_contradictions
 from .proxy_loss import trainer_class
 from .training import Training
 
 logger = logging.getLogger(__name__)
-
-UNFIT = {
-    "save_only_model": "training cannot go on from a checkpoint without its optimizer",
-    "enable_jit_checkpoint": "SIGTERM always saves a checkpoint, and all processes the same one",
-}
 
 
 def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
     """TRL's configuration: the recipe's keys as they are, and the few that are ours.
 
     Raises:
-        ValueError: a key would make checkpoints that cannot be continued.
+        ValueError: keys contradict each other, or what a run here promises.
     """
-    for key, reason in UNFIT.items():
-        if training.sft.get(key):
-            raise ValueError(f"sft.{key}: {reason}; leave it out")
+    refuse_contradictions(training)
     ours: dict[str, Any] = {
         "output_dir": str(training.checkpoints),
         "seed": seed,

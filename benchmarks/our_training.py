@@ -1,0 +1,37 @@
+"""What `train/sft.py` does to train the expert, with a clock among the callbacks.
+
+    python benchmarks/our_training.py RECIPE.yaml CLOCK.json [section.key=value ...]
+
+`train.py` starts it.
+"""
+
+import sys
+from pathlib import Path
+
+# A script's own folder comes first on the path, where train.py would be taken for the package.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.step_clock import StepClock
+from data import TASKS
+from decode.stage import start_logging
+from decode.tracking import NullTracker
+from recipes.schema import load_recipe
+from train.callbacks import TrackingCallback
+from train.trainer import sft_config, train
+from train.training import claim, trainings
+
+
+def main() -> None:
+    recipe_file, clock_file, *overrides = sys.argv[1:]
+    start_logging()
+    recipe = load_recipe(recipe_file, overrides)
+    rows = TASKS[recipe.task.name].train_rows(recipe.task.train, recipe.task.train_limit)
+    expert = trainings(recipe)[0]
+    config = sft_config(expert, recipe.seed, recipe.name)
+    claim(recipe, rows)
+    curves = TrackingCallback(NullTracker().log, expert.prefix)
+    train(expert, rows, config, [curves, StepClock(clock_file)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Settings of TRL that are valid one by one and, together, train something else than they say.
+
+Packing and padding-free batches put several rows into one sequence. What keeps rows apart is their
+positions, which begin again with each row; a model that does not go by them lets every row see the
+one before, and nothing says so. Weights in bfloat16 have eight binary digits: an optimizer that
+keeps no longer copy of them loses every step that is smaller.
+"""
+
+import importlib.util
+import os
+
+import torch
+from transformers.utils import is_flash_attn_2_available, is_kernels_available
+
+from .configs import load_config, weights_dtype
+from .training import Training
+
+# Attention that goes by the order of tokens alone, and states that are carried on.
+IGNORE_POSITIONS = frozenset(
+    "biogpt bloom falcon falcon_mamba mamba mamba2 mpt opt recurrent_gemma rwkv xglm xlstm".split()
+)
+# A weight is about 0.02, its neighbours in bfloat16 are 1e-4 away, and AdamW's steps are as long as
+# the rate. At 2e-5, 3% of the weights moved in 40 steps.
+LEAST_RATE = 1e-4
+# Checkpoints that a killed run could not go on from as if nothing had happened.
+UNFIT = {
+    "save_only_model": "training cannot go on from a checkpoint without its optimizer",
+    "enable_jit_checkpoint": "SIGTERM always saves a checkpoint, and all processes the same one",
+}
+
+
+def refuse_contradictions(training: Training) -> None:
+    """Raise ValueError, in one line, if a training's settings contradict each other."""
+    sft = training.sft
+    for key, reason in UNFIT.items():
+        if sft.get(key):
+            raise ValueError(f"sft.{key}: {reason}; leave it out")
+    is_packed, is_free = bool(sft.get("packing")), bool(sft.get("padding_free"))
+    has_length = sft.get("max_length", 1024) is not None
+    if is_packed and not has_length:
+        raise ValueError("sft.max_length: null; packing needs the length of its sequences")
+    if is_packed and sft.get("packing_strategy") == "wrapped":
+        if sft.get("completion_only_loss") is not False:
+            raise ValueError(
+                "sft.packing_strategy: wrapped cuts rows anywhere, so that completions are learnt "
+                "without their prompts; leave it at bfd, or, for plain text, set "
+                "sft.completion_only_loss to false"
+            )
+    elif is_packed or is_free:
+        _check_keeps_rows_apart(training, "packing" if is_packed else "padding_free")
+    if is_free and not is_packed and has_length:
+        raise ValueError(
+            "sft.padding_free: no row is cut without padding; set sft.max_length to null if rows "
+            "are short enough as they are, or use sft.packing"
+        )
+    _check_kernels(training)
+    _check_precision(training)
+
+
+def _check_keeps_rows_apart(training: Training, key: str) -> None:
+    kind = load_config(training.model).get_text_config().model_type
+    if kind in IGNORE_POSITIONS:
+        raise ValueError(
+            f"sft.{key}: rows of one sequence would see each other, since models of type {kind} "
+            "do not go by positions; leave it out"
+        )
+
+
+def _check_kernels(training: Training) -> None:
+    """Kernels that are not there, which the libraries find out after the weights have loaded."""
+    sft = training.sft
+    has_gpu = torch.cuda.is_available()
+    has_liger = importlib.util.find_spec("liger_kernel") is not None
+    if sft.get("use_liger_kernel") and not (has_gpu and has_liger):
+        raise ValueError("sft.use_liger_kernel: needs a GPU and `pip install liger-kernel`")
+    attention = (sft.get("model_init_kwargs") or {}).get("attn_implementation")
+    if attention == "flash_attention_2" and not (
+        has_gpu and (is_flash_attn_2_available() or is_kernels_available())
+    ):
+        raise ValueError(
+            "sft.model_init_kwargs.attn_implementation: flash_attention_2 needs a GPU and "
+            "`pip install flash-attn` (or `kernels`); sdpa needs neither"
+        )
+
+
+def _check_precision(training: Training) -> None:
+    """Full fine-tuning of bfloat16 weights that nothing keeps in float32 as well."""
+    sft = training.sft
+    keeps_copy = sft.get("deepspeed") or sft.get("fsdp")
+    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+        keeps_copy = keeps_copy or os.environ.get(name, "").lower() in ("1", "true")
+    if keeps_copy or training.adapter is not None or sft.get("learning_rate", 2e-5) >= LEAST_RATE:
+        return
+    model = training.model
+    is_low = model.dtype == "bfloat16"
+    if model.dtype == "auto":
+        is_low = weights_dtype(model, load_config(model)) == torch.bfloat16
+    if is_low:
+        raise ValueError(
+            f"{model.model}: full fine-tuning in bfloat16 at learning rates below {LEAST_RATE:g} "
+            "rounds most steps away; launch with DeepSpeed, which keeps float32 weights, or set "
+            "dtype to float32 (sft.bf16 computes in bfloat16 all the same)"
+        )
