@@ -15,6 +15,7 @@ from .pair_table import pairs_section
 from .plots import plot_alpha, plot_systems
 from .systems import slug
 from .tables import parts_table, systems_table
+from .training_table import training_section
 
 # What a reader asks first of a training; everything else stands in recipe.yaml.
 SFT_ESSENTIALS = (
@@ -76,6 +77,7 @@ def write_report(
         pairs_section(metrics),
         examples_section(metrics, predictions),
         *further_sections(metrics),
+        *training_section(run_dir),
         _speed(metrics.get("decoding", {})),
         _how(recipe, environment),
     ]

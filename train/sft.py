@@ -9,11 +9,9 @@ import gc
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
 
 import torch
 
-from data import TASKS, TrainRow
 from decode.environment import describe_environment
 from decode.experiment import check
 from decode.folder import RunFolder, write_json
@@ -22,19 +20,21 @@ from decode.stage import decode_stage, recipe_from_command_line, start_logging, 
 from decode.tracking import NullTracker
 from recipes.schema import Recipe, save_recipe
 from train.callbacks import TrackingCallback
+from train.rows_report import say_what_is_trained_on
 from train.trainer import sft_config, train
 from train.training import claim, trainings
+from train.training_rows import TrainingRows, training_rows
 
 logger = logging.getLogger("train.sft")
 
 
-def train_all(recipe: Recipe, rows: Sequence[TrainRow], tracker: NullTracker) -> None:
+def train_all(recipe: Recipe, rows: TrainingRows, tracker: NullTracker) -> None:
     """Every training that is not finished yet."""
     for training in trainings(recipe):
         if training.is_complete:
             logger.info("%s is complete: not trained again", training.target)
             continue
-        logger.info("training %s on %d rows", training.target, len(rows))
+        logger.info("training %s on %s", training.target, rows)
         config = sft_config(training, recipe.seed, recipe.name)
         train(training, rows, config, [TrackingCallback(tracker.log, training.prefix)])
         gc.collect()
@@ -51,15 +51,12 @@ def main() -> None:
     folder = RunFolder(recipe.output_dir)
 
     try:  # everything a user can have wrong, before any weights load
-        task, rows = TASKS[recipe.task.name], []
-        if recipe.trains:
-            rows = task.train_rows(recipe.task.train, recipe.task.train_limit)
         experiments = plan(recipe)
+        rows = training_rows(recipe, [e for e, _ in experiments]) if recipe.trains else None
         for experiment, _ in experiments:
             check(experiment)
-        for training in trainings(recipe):
-            sft_config(training, recipe.seed, recipe.name)
-        claim(recipe, rows)
+        configs = [sft_config(each, recipe.seed, recipe.name) for each in trainings(recipe)]
+        claim(recipe, "" if rows is None else rows.digest)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
@@ -69,7 +66,10 @@ def main() -> None:
         write_json(folder.environment, describe_environment())
     tracker = track(recipe, "train", is_main_process)
 
-    train_all(recipe, rows, tracker)
+    if rows is not None:
+        if is_main_process:
+            say_what_is_trained_on(rows, trainings(recipe)[0], configs[0], folder, tracker)
+        train_all(recipe, rows, tracker)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if not is_main_process:

@@ -5,20 +5,18 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoTokenizer, TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTConfig, SFTTrainer
 
-from data import TrainRow
-
+from .tokens import token_dataset
 from .training import Training
+from .training_rows import TrainingRows
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +32,14 @@ def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
 
 def train(
     training: Training,
-    rows: Sequence[TrainRow],
+    rows: TrainingRows,
     config: SFTConfig,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """Fine-tune one model on prompt/completion rows and leave the result in `training.target`.
+    """Fine-tune one model on its training rows and leave the result in `training.target`.
 
-    The loss is taken on completions only. Training goes on from the newest complete checkpoint.
-    The target appears when everything in it is written.
+    The loss is taken on completions only, unless `config` says otherwise. Training goes on from
+    the newest complete checkpoint. The target appears when everything in it is written.
     """
     state = PartialState()
     set_seed(config.seed)
@@ -59,7 +57,7 @@ def train(
     trainer = SFTTrainer(
         model=model,
         args=config,
-        train_dataset=Dataset.from_list([asdict(row) for row in rows]),
+        train_dataset=token_dataset(rows, tokenizer, config),
         processing_class=tokenizer,
         peft_config=None if adapter is None else LoraConfig(**{**fixed, **adapter}),
         callbacks=list(callbacks),

@@ -1,12 +1,10 @@
 """What a recipe trains: the expert, and a directly tuned reference for every base that asks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import TrainRow
-from decode.folder import RunFolder, text_digest
+from decode.folder import RunFolder
 from recipes.schema import Base, Expert, Recipe
 
 
@@ -52,13 +50,15 @@ def trainings(recipe: Recipe) -> list[Training]:
     ]
 
 
-def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
+def claim(recipe: Recipe, rows_digest: str) -> None:
     """Refuse to go on with training that was started under another recipe.
+
+    Args:
+        rows_digest: a short name for what is trained on.
 
     Raises:
         SettingsChanged: names the keys that differ.
     """
-    texts = text_digest(text for row in rows for text in (row.prompt, row.completion))
     for training in trainings(recipe):
         settings = {
             "model": {"name": training.model.model, "revision": training.model.revision},
@@ -66,6 +66,6 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
             "adapter": training.adapter,
             "sft": training.sft,
             "seed": recipe.seed,
-            "training rows": texts,
+            "training rows": rows_digest,
         }
         RunFolder(recipe.output_dir).claim(training.target, settings)
