@@ -27,7 +27,7 @@ CHAT = [
 
 def chat_tokenizer(adds_bos: bool):
     tokenizer = byte_tokenizer(("<bos>",))
-    tokenizer.bos_token = "<bos>"
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
     if adds_bos:
         tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
             single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
