@@ -12,23 +12,24 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.step_clock import StepClock
-from data import TASKS
+from decode.planning import plan
 from decode.stage import start_logging
 from decode.tracking import NullTracker
 from recipes.schema import load_recipe
 from train.callbacks import TrackingCallback
 from train.trainer import sft_config, train
 from train.training import claim, trainings
+from train.training_rows import training_rows
 
 
 def main() -> None:
     recipe_file, clock_file, *overrides = sys.argv[1:]
     start_logging()
     recipe = load_recipe(recipe_file, overrides)
-    rows = TASKS[recipe.task.name].train_rows(recipe.task.train, recipe.task.train_limit)
+    rows = training_rows(recipe, [experiment for experiment, _ in plan(recipe)])
     expert = trainings(recipe)[0]
     config = sft_config(expert, recipe.seed, recipe.name)
-    claim(recipe, rows)
+    claim(recipe, rows.digest)
     curves = TrackingCallback(NullTracker().log, expert.prefix)
     train(expert, rows, config, [curves, StepClock(clock_file)])
 

@@ -22,17 +22,17 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 from transformers import TrainerCallback
 
-from data import TASKS
 from decode.checks import Checks, cost
 from decode.folder import RunFolder
 from decode.metrics import difference_with_interval, mean_with_interval
 from decode.planning import plan
 from recipes.schema import Recipe, load_recipe
-from train.check_rows import check_rows, rows_to_train_on
+from train.check_rows import check_rows
 from train.proxy_check import proxy_checks
 from train.proxy_scores import ProxyScores
 from train.trainer import sft_config, train
 from train.training import trainings
+from train.training_rows import training_rows
 
 
 class Choices(TrainerCallback):
@@ -123,9 +123,9 @@ def study(
     scores = ProxyScores(test, [None] * len(test.questions), device)
     run = RunFolder(folder)
     choices = Choices(run, scores, every)
-    data = TASKS[recipe.task.name].train_rows(recipe.task.train, recipe.task.train_limit)
+    data = training_rows(recipe, [own for own, _ in plan(recipe)], planned.num_held_out)
     checks = proxy_checks(recipe, planned, run, lambda values: None)
-    train(training, rows_to_train_on(data, planned), config, [*checks, choices])
+    train(training, data, config, [*checks, choices])
     return choices.report
 
 

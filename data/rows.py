@@ -1,10 +1,11 @@
-"""Rows from a JSON-lines file or a hub data set, each remembering where it came from.
+"""Rows from a JSON-lines or Parquet file or a hub data set, each remembering where it came from.
 
 Tasks read a row's fields through `Row.text` and `Row.texts`, so that a bad row is always
 reported as `file, line, field` and never as a KeyError from somewhere inside a run.
 """
 
 import gzip
+import itertools
 import json
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOCAL_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".gz")
+LOCAL_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".gz", ".parquet")
+BATCH_ROWS = 1024  # of a Parquet file, read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +80,51 @@ def is_local(source: str) -> bool:
 
 
 def read_rows(source: str | HubSource, limit: int | None = None) -> list[Row]:
-    """The first `limit` rows (all if None) of a JSON-lines file or a hub data set.
+    """The first `limit` rows (all if None) of a file or a hub data set.
 
     Raises:
         ValueError: the file is missing or empty, or a line is not a JSON object; the message
             names the file and the line.
     """
-    rows = _hub_rows(source, limit) if isinstance(source, HubSource) else _file_rows(source)
-    kept: list[Row] = []
-    for row in rows:
-        if limit is not None and len(kept) == limit:
-            break
-        kept.append(row)
+    kept = list(stream_rows(source, limit, is_hub_streamed=False))
     if not kept:
-        raise ValueError(f"{source}: no rows; a task needs at least one JSON object a line")
+        raise ValueError(f"{source}: no rows; a task needs at least one")
     return kept
+
+
+def stream_rows(
+    source: str | HubSource, limit: int | None = None, is_hub_streamed: bool = True
+) -> Iterator[Row]:
+    """The same one by one, for sets larger than memory; of the hub, nothing is kept on disk."""
+    if isinstance(source, HubSource):
+        rows = _hub_rows(source, limit, is_hub_streamed)
+    else:
+        rows = _file_rows(source)
+    return itertools.islice(rows, limit)
 
 
 def _file_rows(source: str) -> Iterator[Row]:
     path = Path(source).expanduser()
     if not path.is_file():
         raise ValueError(f"{source}: no such file (looked in {Path.cwd()})")
+    yield from (_parquet_rows if path.suffix == ".parquet" else _json_rows)(path, source)
+
+
+def _parquet_rows(path: Path, source: str) -> Iterator[Row]:
+    from pyarrow import ArrowException, parquet  # comes with datasets; a while to import
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(fields, f"{source}, row {number}")
+    except (OSError, ArrowException) as error:
+        raise ValueError(f"{source}: cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _json_rows(path: Path, source: str) -> Iterator[Row]:
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
@@ -121,12 +147,13 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise ValueError(f"{path}: cannot be read ({error})") from None
 
 
-def _hub_rows(source: HubSource, limit: int | None) -> Iterator[Row]:
+def _hub_rows(source: HubSource, limit: int | None, is_streamed: bool) -> Iterator[Row]:
     from datasets import load_dataset  # seconds to import, and only needed for the hub
 
-    split = source.split if limit is None else f"{source.split}[:{limit}]"
+    is_whole = limit is None or is_streamed  # a stream cannot be sliced, only left
+    split = source.split if is_whole else f"{source.split}[:{limit}]"
     try:
-        loaded = load_dataset(source.name, source.config, split=split)
+        loaded = load_dataset(source.name, source.config, split=split, streaming=is_streamed)
     except Exception as error:  # the hub client raises many kinds; all mean: not to be had
         raise ValueError(
             f"data set '{source.name}' could not be loaded from the hub "

@@ -128,13 +128,21 @@ class Task:
 
         A row with `prompt` and `completion` is taken as it is, whatever the task.
         """
+        return [self.to_train(row) for row in read_rows(self.training_source(source), limit)]
+
+    def to_train(self, row: Row) -> TrainRow:
+        """One data row as a training row."""
+        assert self.train_row is not None, "training_source refuses a task without training rows"
+        return _as_it_is(row) or self.train_row(row)
+
+    def training_source(self, source: str | None = None) -> str | HubSource:
+        """Where training rows come from. Raises ValueError if the task has none."""
         if self.train_row is None:
             raise ValueError(
                 f"task '{self.name}' is for evaluation only; name a finished expert in "
                 "expert.trained, or train on another task and name this one in also"
             )
-        rows = read_rows(self._resolve(source, self.train_source, "train"), limit)
-        return [_as_it_is(row) or self.train_row(row) for row in rows]
+        return self._resolve(source, self.train_source, "train")
 
     def eval_rows(self, source: str | None = None, limit: int | None = None) -> list[EvalRow]:
         """The first `limit` evaluation rows of `source` (a .jsonl path or a hub id)."""

@@ -51,6 +51,11 @@ class RunFolder:
     def environment(self) -> Path:
         return self.path / "environment.json"
 
+    @property
+    def training_rows(self) -> Path:
+        """What the expert was trained on, counted."""
+        return self.path / "training_rows.json"
+
     def reference(self, slug: str) -> Path:
         """Where the directly tuned base of that name is kept."""
         return self.path / "references" / slug

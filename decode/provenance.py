@@ -4,8 +4,7 @@
                                 <task>-eval   ->  [decode]
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data import TASKS
@@ -25,18 +24,9 @@ from .planning import Plan
 from .systems import slug
 
 
-def training_rows(recipe: Recipe, num_rows: int) -> Artifact:
-    """The rows that the recipe's trainings were claimed with, described."""
-    folder = RunFolder(recipe.output_dir)
-    bases = [base.slug for base in recipe.decode.bases if base.tune_reference]
-    trained = [folder.expert] if recipe.expert.trained is None else []
-    trained += [folder.reference(base) for base in bases]
-    claimed = json.loads(folder.settings(trained[0]).read_text("utf-8"))
-    facts = {
-        "source": _source(recipe.task.train, TASKS[recipe.task.name].train_source),
-        "num_rows": num_rows,
-        "digest": claimed.get("training rows"),
-    }
+def training_rows(recipe: Recipe, sources: Sequence[Mapping[str, Any]], digest: str) -> Artifact:
+    """What the recipe's trainings learn from: each source with its counts, and a digest."""
+    facts = {"sources": [*sources], "digest": digest}
     return rows_artifact(recipe.task.name, "train", facts)
 
 

@@ -16,6 +16,7 @@ from .pair_table import pairs_section
 from .plots import plot_alpha, plot_systems
 from .systems import slug
 from .tables import parts_table, systems_table
+from .training_table import training_section
 
 # What a reader asks first of a training; everything else stands in recipe.yaml.
 SFT_ESSENTIALS = (
@@ -78,6 +79,7 @@ def write_report(
         examples_section(metrics, predictions),
         *further_sections(metrics),
         *checks_section(run_dir),
+        *training_section(run_dir),
         _speed(metrics.get("decoding", {})),
         _how(recipe, environment),
     ]

@@ -31,6 +31,7 @@ from .sections import (
     ProxyCheck,
     Section,
     TaskChoice,
+    TrainSource,
     Wandb,
 )
 from .source import RecipeError, override_key, read_tree
@@ -43,6 +44,7 @@ __all__ += [
     "Recipe",
     "RecipeError",
     "TaskChoice",
+    "TrainSource",
     "Wandb",
     "load_recipe",
     "save_recipe",
@@ -61,6 +63,8 @@ class Recipe(Section):
     task: TaskChoice
     also: tuple[Evaluation, ...] = ()
     """Further tasks that the same models are evaluated on, each with results of its own."""
+    mixture: tuple[TrainSource, ...] = ()
+    """Further training rows, which follow the task's own in this order."""
     expert: Expert
     sft: dict[str, Any] | None = None
     """`trl.SFTConfig` keys, passed through; null only where nothing is trained."""
@@ -197,6 +201,7 @@ def _keys_by_section() -> dict[str, list[str]]:
         "": list(Recipe.model_fields),
         "task": list(TaskChoice.model_fields),
         "also.0": list(Evaluation.model_fields),
+        "mixture.0": list(TrainSource.model_fields),
         **_judge_keys("task.judges"),
         **_judge_keys("also.0.judges"),
         "expert": list(Expert.model_fields),

@@ -9,6 +9,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+TaskName = Literal[
+    "facts",
+    "word_problems",
+    "gsm8k",
+    "triviaqa",
+    "instruct",
+    "truthfulqa",
+    "truthfulqa_mc",
+    "toxigen",
+    "realtimeqa",
+    "humaneval",
+    "mbpp",
+    "ds1000",
+]
+TrainFormat = Literal["messages", "text", "prompt_completion"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
@@ -74,20 +89,7 @@ class JudgeChoice(Section):
 class Evaluation(Section):
     """What is measured."""
 
-    name: Literal[
-        "facts",
-        "word_problems",
-        "gsm8k",
-        "triviaqa",
-        "instruct",
-        "truthfulqa",
-        "truthfulqa_mc",
-        "toxigen",
-        "realtimeqa",
-        "humaneval",
-        "mbpp",
-        "ds1000",
-    ]
+    name: TaskName
     """One of `data.TASKS`."""
     eval: str | None = None
     """Evaluation rows: a .jsonl or .jsonl.gz path, or a hub id; null is the task's own."""
@@ -106,6 +108,42 @@ class TaskChoice(Evaluation):
     """Training rows, as the evaluation rows are named."""
     train_limit: int | None = Field(default=None, ge=1)
     """Only the first so many training rows; null is all."""
+    train_format: TrainFormat | None = None
+    """What the rows in `train` hold, where it is not what the task's own hold."""
+    streaming: bool = False
+    """Read training rows while training, for sets larger than memory; sft.max_steps ends it."""
+    keep_eval_rows: bool = False
+    """Train on rows that are evaluation rows as well; they are left out otherwise."""
+
+    @model_validator(mode="after")
+    def _rows_have_a_place(self) -> "TaskChoice":
+        if self.train_format is not None and self.train is None:
+            raise ValueError(f"train is missing: where the rows of format {self.train_format} are")
+        return self
+
+
+class TrainSource(Section):
+    """Further training rows, of a task or in a format of their own (docs/training_data.md)."""
+
+    task: TaskName | None = None
+    """Whose rows they are, as the task itself would learn them."""
+    format: TrainFormat | None = None
+    """What rows of no task hold; messages are written out by the expert's chat template."""
+    rows: str | None = None
+    """A .jsonl, .jsonl.gz or .parquet path, or a hub id; null is the task's own."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many rows; null is all."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often each row is there: 2 is twice, 0.5 a drawn half. In a stream, the source's share,
+    where the task's own rows have a share of 1."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "TrainSource":
+        if (self.task is None) == (self.format is None):
+            raise ValueError("rows are a task's or have a format; give one of task and format")
+        if self.format is not None and self.rows is None:
+            raise ValueError(f"rows is missing: where the rows of format {self.format} are")
+        return self
 
 
 class ProxyAware(Section):

@@ -22,11 +22,12 @@ from decode.folder import RunFolder, SettingsChanged
 from decode.planning import plan
 from decode.results import measure, run
 from recipes.schema import Recipe, RecipeError, load_recipe
-from train.check_rows import CheckRows, check_rows, claim_checks, rows_to_train_on
+from train.check_rows import CheckRows, check_rows, claim_checks
 from train.check_steps import CheckSteps
 from train.proxy_check import proxy_checks
 from train.trainer import sft_config, train
 from train.training import claim, trainings
+from train.training_rows import TrainingRows, training_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("red", "blue", "green", "grey", "pink", "gold", "black", "white")
@@ -102,12 +103,16 @@ def planned(recipe: Recipe) -> CheckRows | None:
     return check_rows(recipe, plan(recipe)[0][0], config)
 
 
+def rows_of(recipe: Recipe, checks: CheckRows | None) -> TrainingRows:
+    num_held_out = 0 if checks is None else checks.num_held_out
+    return training_rows(recipe, [own for own, _ in plan(recipe)], num_held_out)
+
+
 def train_expert(recipe: Recipe, *more: TrainerCallback, log: Any = lambda values: None) -> Path:
     """Train as train/sft.py does; returns the expert's folder."""
     folder, checks = RunFolder(recipe.output_dir), planned(recipe)
-    rows = TASKS["facts"].train_rows(recipe.task.train, recipe.task.train_limit)
-    rows = rows_to_train_on(rows, checks)
-    claim(recipe, rows)
+    rows = rows_of(recipe, checks)
+    claim(recipe, rows.digest)
     if checks is not None:
         claim_checks(recipe, checks, folder)
     (training,) = trainings(recipe)
@@ -300,12 +305,11 @@ def test_rows_are_held_out_of_training(recipe_of):
     assert checks is not None
     assert [q.id for q in checks.experiment.questions] == [f"row-{i}" for i in range(16, 20)]
     assert checks.completions == [f" {WORDS[i % 8]}\n" for i in range(16, 20)]
-    rows = TASKS["facts"].train_rows(recipe.task.train, 20)
-    assert rows_to_train_on(rows, checks) == rows[:16]
-    assert rows_to_train_on(rows, None) is rows
-    with pytest.raises(ValueError, match=r"num_rows: 4 rows are held out of 4"):
-        rows_to_train_on(rows[:4], checks)
-    assert rows_to_train_on(rows, replace(checks, num_held_out=0)) is rows
+    rows = rows_of(recipe, None).rows
+    assert rows_of(recipe, checks).rows == rows[:16]
+    assert rows_of(recipe, replace(checks, num_held_out=0)).rows == rows
+    with pytest.raises(ValueError, match=r"num_rows: 20 rows are held out of 20"):
+        rows_of(recipe, replace(checks, num_held_out=20))
 
 
 def test_what_cannot_be_checked_is_one_line(recipe_of, tmp_path, monkeypatch):

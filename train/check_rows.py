@@ -8,7 +8,7 @@ from typing import Any
 
 from trl import SFTConfig
 
-from data import TASKS, TrainRow
+from data import TASKS
 from decode.experiment import Contender, Experiment, check
 from decode.folder import RunFolder, text_digest, weights_digest
 from recipes.schema import ProxyCheck, Recipe
@@ -96,18 +96,6 @@ def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> Che
     )
     check(planned)
     return CheckRows(planned, completions, len(questions) if is_held_out else 0)
-
-
-def rows_to_train_on(rows: Sequence[TrainRow], checks: CheckRows | None) -> Sequence[TrainRow]:
-    """The training rows but for those held out. Raises ValueError if that leaves none."""
-    if checks is None or not checks.num_held_out:
-        return rows
-    if len(rows) <= checks.num_held_out:
-        raise ValueError(
-            f"proxy_check.num_rows: {checks.num_held_out} rows are held out of {len(rows)}, which "
-            "leaves none to train on; take fewer, or name other rows in proxy_check.rows"
-        )
-    return rows[: -checks.num_held_out]
 
 
 def claim_checks(recipe: Recipe, rows: CheckRows, folder: RunFolder) -> None:

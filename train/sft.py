@@ -9,11 +9,10 @@ after an interruption of any kind, and it goes on where it stopped.
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
 
 from transformers import TrainerCallback
 
-from data import TASKS, TrainRow
+from decode import provenance
 from decode.environment import describe_environment
 from decode.experiment import check
 from decode.folder import RunFolder, write_json
@@ -21,24 +20,25 @@ from decode.interruption import interruptible
 from decode.launch import check_devices, check_group, check_launch
 from decode.lock import occupy
 from decode.planning import plan
-from decode.provenance import expert, training_rows
 from decode.shares import decode_shares
 from decode.stage import decode_stage, next_job, recipe_from_command_line, start_logging, track
 from decode.tracking import NullTracker
 from recipes.schema import Recipe, save_recipe
 from train import zero
 from train.callbacks import TrackingCallback
-from train.check_rows import CheckRows, check_rows, claim_checks, rows_to_train_on
+from train.check_rows import CheckRows, check_rows, claim_checks
 from train.proxy_check import proxy_checks
 from train.proxy_loss import check_proxy_loss
+from train.rows_report import say_what_is_trained_on
 from train.trainer import sft_config, train, uses_cpu
 from train.training import claim, trainings
+from train.training_rows import TrainingRows, training_rows
 
 logger = logging.getLogger("train.sft")
 
 
 def train_all(
-    recipe: Recipe, rows: Sequence[TrainRow], checks: CheckRows | None, tracker: NullTracker
+    recipe: Recipe, rows: TrainingRows, checks: CheckRows | None, tracker: NullTracker
 ) -> None:
     """Every training that is not finished yet; of the expert's, `checks` are made on the way."""
     folder = RunFolder(recipe.output_dir)
@@ -46,7 +46,7 @@ def train_all(
         if training.is_complete:
             logger.info("%s is complete: not trained again", training.target)
             continue
-        logger.info("training %s on %d rows", training.target, len(rows))
+        logger.info("training %s on %s", training.target, rows)
         config = sft_config(training, recipe.seed, recipe.name)
         callbacks: list[TrainerCallback] = [TrackingCallback(tracker.log, training.prefix)]
         if training.target == folder.expert:
@@ -66,23 +66,23 @@ def main() -> None:
     try:  # everything a user can have wrong, before any weights load
         check_launch()
         check_devices(uses_cpu(recipe.sft or {}))
-        task, rows = TASKS[recipe.task.name], []
-        if recipe.trains:
-            rows = task.train_rows(recipe.task.train, recipe.task.train_limit)
         experiments = plan(recipe)
         for experiment, _ in experiments:
             check(experiment)
-        checks = None
+        rows, checks, configs = None, None, []
         for training in trainings(recipe):
-            config = sft_config(training, recipe.seed, recipe.name)
+            configs.append(config := sft_config(training, recipe.seed, recipe.name))
+            check_group()
             if training.proxy_aware is not None:
                 check_proxy_loss(training.proxy_aware, experiments[0][0].antiexpert, config)
-            check_group()
             checks = checks or check_rows(recipe, experiments[0][0], config)
-        rows = rows_to_train_on(rows, checks)
+        if recipe.trains:
+            num_held_out = 0 if checks is None else checks.num_held_out
+            rows = training_rows(recipe, [own for own, _ in experiments], num_held_out)
         if is_main_process:
             occupy(folder.path)
-        claim(recipe, rows)
+        if rows is not None:
+            claim(recipe, rows.digest)
         if checks is not None:
             claim_checks(recipe, checks, folder)
     except ValueError as error:
@@ -92,11 +92,13 @@ def main() -> None:
         save_recipe(recipe, folder.recipe)
         write_json(folder.environment, describe_environment())
     with track(recipe, "train", is_main_process and recipe.trains) as tracker:
-        if rows and tracker.is_on:
-            tracker.uses(training_rows(recipe, len(rows)))
-        train_all(recipe, rows, checks, tracker)
+        if rows is not None:
+            if is_main_process:
+                say_what_is_trained_on(rows, trainings(recipe)[0], configs[0], folder, tracker)
+                tracker.uses(provenance.training_rows(recipe, rows.sources, rows.digest))
+            train_all(recipe, rows, checks, tracker)
         if recipe.expert.trained is None and tracker.is_on:
-            tracker.makes(expert(recipe))
+            tracker.makes(provenance.expert(recipe))
     zero.leave_group()
     with next_job(recipe, tracker, "decode", is_main_process) as tracker:
         if decode_shares(experiments):

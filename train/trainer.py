@@ -4,25 +4,24 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from data import TrainRow
 from decode.interruption import held_back
 
 from . import zero
 from .checkpoints import Checkpoints
 from .contradictions import refuse_contradictions
 from .proxy_loss import trainer_class
+from .tokens import token_dataset
 from .training import Training
+from .training_rows import TrainingRows
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +53,14 @@ def uses_cpu(sft: dict[str, Any]) -> bool:
 
 def train(
     training: Training,
-    rows: Sequence[TrainRow],
+    rows: TrainingRows,
     config: SFTConfig,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """Fine-tune one model on prompt/completion rows and leave the result in `training.target`.
+    """Fine-tune one model on its training rows and leave the result in `training.target`.
 
-    The loss is taken on completions only. Training goes on from the newest whole checkpoint.
+    The loss is taken on completions only, unless `config` says otherwise. Training goes on from
+    the newest whole checkpoint.
 
     Raises:
         Interrupted: it was asked to stop, and has a checkpoint to go on from.
@@ -82,7 +82,7 @@ def train(
     trainer = trainer_class(training.proxy_aware)(
         model=model,
         args=config,
-        train_dataset=Dataset.from_list([asdict(row) for row in rows]),
+        train_dataset=token_dataset(rows, tokenizer, config),
         processing_class=tokenizer,
         peft_config=None if adapter is None else LoraConfig(**{**fixed, **adapter}),
         callbacks=[checkpoints := Checkpoints(), *callbacks],

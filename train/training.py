@@ -2,13 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data import TrainRow
-from decode.folder import RunFolder, SettingsChanged, text_digest, weights_digest
+from decode.folder import RunFolder, SettingsChanged, weights_digest
 from recipes.schema import Base, Expert, Recipe
 
 from . import zero
@@ -75,13 +73,15 @@ def trainings(recipe: Recipe) -> list[Training]:
     ]
 
 
-def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
+def claim(recipe: Recipe, rows_digest: str) -> None:
     """Refuse to go on with training that was started under another recipe.
+
+    Args:
+        rows_digest: a short name for what is trained on.
 
     Raises:
         SettingsChanged: names the keys that differ, but for those in FREE_KEYS.
     """
-    texts = text_digest(text for row in rows for text in (row.prompt, row.completion))
     for training in trainings(recipe):
         settings = {
             "model": {"name": training.model.model, "revision": training.model.revision},
@@ -89,7 +89,7 @@ def claim(recipe: Recipe, rows: Sequence[TrainRow]) -> None:
             "adapter": training.adapter,
             "sft": training.sft,
             "seed": recipe.seed,
-            "training rows": texts,
+            "training rows": rows_digest,
             "proxy_aware": _identity(training.proxy_aware),
             **_launch(RunFolder(recipe.output_dir), training),
             **(_selection(recipe) if training.prefix == "train" else {}),

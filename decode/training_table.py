@@ -1,0 +1,59 @@
+"""What an expert was trained on, as a table: from a run's `training_rows.json`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def training_section(run_dir: Path) -> list[str]:
+    """The report's section on the training rows; none if the run has trained nothing."""
+    path = run_dir / "training_rows.json"
+    if not path.is_file():
+        return []
+    report = json.loads(path.read_text("utf-8"))
+    return ["\n\n".join(["## What it was trained on", training_table(report)])]
+
+
+def training_table(report: dict[str, Any]) -> str:
+    """A table of the sources, and a line each on lengths and on what is cut."""
+    lines = [
+        "| source | rows | evaluation rows left out | weight | used |",
+        "|---|---|---|---|---|",
+    ]
+    for source in report["sources"]:
+        left_out = [f"{n:,} {kind}" for kind, n in source["duplicates"].items() if n]
+        used = "a stream" if source["num_used"] is None else f"{source['num_used']:,}"
+        cells = [source["name"], f"{source['num_rows']:,}", ", ".join(left_out) or "0"]
+        cells += [f"{source['weight']:g}", used]
+        lines.append(f"| {' | '.join(cells)} |")
+    tokens = report["tokens"]
+    what = f"the first {report['num_rows']:,} rows" if report["is_sample"] else "the rows"
+    lines += [
+        "",
+        f"Tokens a row, of {what}: median {tokens['median']:,}, 95th percentile {tokens['p95']:,}, "
+        f"longest {tokens['max']:,}; {tokens['total']:,} in all, "
+        f"{report['loss_share']:.0%} of them in the loss.",
+        "",
+        _cut(report),
+    ]
+    return "\n".join(lines)
+
+
+def _cut(report: dict[str, Any]) -> str:
+    text = "No row is cut" if report["max_length"] is None else _cut_at(report)
+    if report["packing"] is not None:
+        packing = report["packing"]
+        text += (
+            f"; packed into {packing['num_sequences']:,} sequences, which are "
+            f"{packing['efficiency']:.0%} full"
+        )
+    return f"{text}."
+
+
+def _cut_at(report: dict[str, Any]) -> str:
+    share = report["num_cut"] / report["num_rows"]
+    text = f"Cut at {report['max_length']:,} tokens: {report['num_cut']:,} rows ({share:.1%})"
+    text += f", {report['num_lost_tokens']:,} tokens lost"
+    if report["num_without_loss"]:
+        text += f"; {report['num_without_loss']:,} rows have nothing left to learn and are dropped"
+    return text

@@ -1,0 +1,101 @@
+"""Chats, plain text and pairs as training rows: what is learnt, and that decoding asks the same."""
+
+import pytest
+from conftest import byte_tokenizer
+from tokenizers import processors
+
+from data.formats import formatted
+from data.rows import Row
+from data.task import TrainRow
+from decode.proxy import encode
+from train.tokens import IGNORED, token_rows
+from train.training_rows import chat_renderer
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% if m.role == 'assistant' %}<eos>{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "2+2?"},
+    {"role": "assistant", "content": "4"},
+    {"role": "user", "content": "And 3+3?"},
+    {"role": "assistant", "content": "6"},
+]
+
+
+def chat_tokenizer(adds_bos: bool):
+    tokenizer = byte_tokenizer(("<bos>",))
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    if adds_bos:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
+        )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def messages(*turns):
+    return Row({"messages": list(turns)}, "chats.jsonl, line 3")
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_every_assistant_turn_is_learnt_once_after_what_decoding_will_show(adds_bos):
+    tokenizer = chat_tokenizer(adds_bos)
+    rows = list(formatted(messages(*CHAT), "messages", chat_renderer(tokenizer)))
+    assert [row.completion for row in rows] == ["4<eos>", "6<eos>"]
+    for row, end in zip(rows, (2, 4), strict=True):
+        (tokens,) = token_rows([row], tokenizer, "<eos>")
+        ids, labels = tokens["input_ids"], tokens["labels"]
+        assert ids.count(tokenizer.bos_token_id) == 1
+        assert ids[0] == tokenizer.bos_token_id
+        learnt = [label for label in labels if label != IGNORED]
+        assert tokenizer.decode(learnt) == f"{CHAT[end]['content']}<eos>"
+        whole = tokenizer.apply_chat_template(CHAT[: end + 1], tokenize=True, return_dict=False)
+        assert ids == whole[:-1]  # which has the template's newline after the end of the turn
+    (row,) = formatted(messages(*CHAT[1:3]), "messages", chat_renderer(tokenizer))
+    asked = encode(tokenizer, "2+2?", chat=True)
+    assert next(token_rows([row], tokenizer, "<eos>"))["input_ids"][: len(asked)] == asked
+
+
+def test_a_template_that_closes_the_prompt_otherwise_still_gives_the_answer():
+    tokenizer = chat_tokenizer(False)
+    tokenizer.chat_template = TEMPLATE.replace("%}<assistant>{%", "%}<assistant><think></think>{%")
+    (row,) = formatted(messages(*CHAT[1:3]), "messages", chat_renderer(tokenizer))
+    assert row == TrainRow("<bos><user>2+2?\n<assistant><think></think>", "4<eos>")
+
+
+def test_text_and_pairs_are_taken_as_they_are():
+    (text,) = formatted(Row({"content": "def f(): ..."}, "x"), "text")
+    assert text == TrainRow("", "def f(): ...")
+    (pair,) = formatted(Row({"prompt": "a", "completion": "b"}, "x"), "prompt_completion")
+    assert pair == TrainRow("a", "b")
+    (tokens,) = token_rows([text], byte_tokenizer(), "<eos>")
+    assert tokens["labels"] == tokens["input_ids"]
+    assert tokens["labels"][-1] == 256
+
+
+@pytest.mark.parametrize(
+    ("row", "format", "problem"),
+    [
+        ({"messages": "hello"}, "messages", "field 'messages' must be a list of"),
+        ({"messages": [{"role": "user"}]}, "messages", "field 'messages' must be a list of"),
+        ({"messages": CHAT[:2]}, "messages", "field 'messages' holds no assistant's turn"),
+        ({"chat": []}, "messages", "field 'messages' is missing"),
+        ({"code": "x"}, "text", "field 'text' is missing, and so is any other name for it"),
+        ({"prompt": "x"}, "prompt_completion", "field 'completion' is missing"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_line_and_field(row, format, problem):
+    render = chat_renderer(chat_tokenizer(False))
+    with pytest.raises(ValueError, match=r"chats\.jsonl, line 3: ") as error:
+        list(formatted(Row(row, "chats.jsonl, line 3"), format, render))
+    assert problem in str(error.value)
+
+
+def test_a_template_that_refuses_a_chat_is_one_line():
+    tokenizer = chat_tokenizer(False)
+    tokenizer.chat_template = "{{ raise_exception('roles must\nalternate') }}"
+    with pytest.raises(ValueError, match="line 3: field 'messages' does not fit the chat template"):
+        list(formatted(messages(*CHAT), "messages", chat_renderer(tokenizer)))
