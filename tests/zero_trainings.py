@@ -1,6 +1,6 @@
 """Trains one tiny model several ways in the same processes, without the rest of a run.
 
-    torchrun --nproc_per_node 2 tests/zero_trainings.py MODEL FOLDER
+    torchrun --standalone --nproc_per_node 2 tests/zero_trainings.py MODEL FOLDER
 
 Each case leaves FOLDER/<case>. A case begins where the one before it has let go of everything.
 """
@@ -42,7 +42,7 @@ SFT = {
     "gradient_accumulation_steps": 2,
     "learning_rate": 1e-3,
     "bf16": False,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
     "save_strategy": "no",
     "logging_steps": 1,
     "disable_tqdm": True,
