@@ -105,13 +105,12 @@ def test_graded_samples_are_folded_as_the_run_folds_them(tmp_path):
         write_run(tmp_path / name, {"humaneval": scores}, metric="pass@2", is_graded=True)
         for name in ("one", "two")
     ]
-    system = "proxy-large-alpha1"
+    ids = [{"id": f"q0/{i}", "task_id": "q0", "sample": i} for i in range(3)]
     for path, is_right in zip(runs, ([1, 0, 0], [1, 1, 0]), strict=True):
-        folder = RunFolder(path)
-        ids = [{"id": f"q0/{i}", "task_id": "q0", "sample": i} for i in range(3)]
-        write_rows(folder.predictions(system), [{**own, "prompt": "Q?"} for own in ids])
-        graded = zip(ids, is_right, strict=True)
-        write_rows(folder.grades(system), [{**own, "score": score} for own, score in graded])
+        for system in ("expert", "proxy-large-alpha1"):
+            folder, graded = RunFolder(path), zip(ids, is_right, strict=True)
+            write_rows(folder.predictions(system), [{**own, "prompt": "Q?"} for own in ids])
+            write_rows(folder.grades(system), [{**own, "score": score} for own, score in graded])
     _, proxy = paired_differences(read_runs(runs))
     assert proxy["num_rows"] == 1 and proxy["mcnemar"] is None
     assert proxy["difference"]["value"] == pytest.approx(1 - 2 / 3)  # pass@2 of 2 in 3, and of 1
