@@ -37,6 +37,8 @@ def refuse(monkeypatch):
             "flash_attention_2 needs a GPU",
         ),
         (["decode.reference_sft={padding_free: true}"], "sft.padding_free"),
+        (["expert.dtype=bfloat16", "sft.learning_rate=2e-5"], "rounds most steps away"),
+        (["decode.bases.0.dtype=auto", "sft.learning_rate=2e-5"], "mini/large: full fine-tuning"),
     ],
 )
 def test_contradictions_are_one_line(refuse, overrides, problem, monkeypatch):
@@ -55,6 +57,9 @@ def test_contradictions_are_one_line(refuse, overrides, problem, monkeypatch):
         ["sft.padding_free=true", "sft.max_length=null"],
         ["sft.packing=true", "sft.packing_strategy=wrapped", "sft.completion_only_loss=false"],
         ["sft.packing_strategy=wrapped"],
+        ["expert.dtype=bfloat16"],
+        ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "expert.adapter={r: 4}"],
+        ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "sft.deepspeed=zero2.json"],
     ],
 )
 def test_what_works_is_let_through(refuse, overrides):

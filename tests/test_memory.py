@@ -112,7 +112,7 @@ def test_a_real_training_takes_that_much(adapter, tmp_path):
     for _, change in changes:
         live += change
         peak = max(peak, live)
-    assert found.total == pytest.approx(peak, rel=0.08)
+    assert found.total == pytest.approx(peak, rel=0.1)
 
 
 def test_caches_are_keys_and_values():
