@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import conftest  # first: it keeps the hub out
 import deepspeed
 import transformers.models.llama.modeling_llama  # noqa: F401  (what forked processes would import)
-from conftest import byte_tokenizer, tiny_model
 from tiny_run import CPU, ROOT, TWO, launch_command, launch_environment, tiny_overrides
 
 from decode.interruption import UNFINISHED, interruptible
@@ -265,15 +265,15 @@ def run_with_kills(
                 raise BadEndError(f"exit codes {codes}, see {log}")
             at = at if step(run) == at else f"{at} -> {step(run)}"
         yield [configuration, signal.Signals(number).name, target, was, at, codes]
-        for path in (p for c in checkpoints(run)[0] for p in c.glob(spoil) if spoil):
-            path.unlink()
+        for checkpoint in checkpoints(run)[0] if spoil else ():
+            (checkpoint / spoil).unlink()
 
 
 def results(run: Path) -> dict[str, object]:
     """All that must be the same in every run, by name."""
     found: dict[str, object] = {
         str(path.relative_to(run)): path.read_bytes()
-        for pattern in ("**/*.safetensors", "predictions/*", "expert/tokenizer*")
+        for pattern in ("**/*.safetensors", "predictions/*", "expert/tokenizer.json")
         for path in run.glob(pattern)
     }
     for path in run.glob("**/training_log.json"):
@@ -297,8 +297,8 @@ def differences(run: Path, whole: Path) -> list[str]:
 
 def make_models(folder: Path) -> None:
     for name, seed, width in (("small", 1, 32), ("large", 0, 64)):
-        tiny_model(seed, width=width).save_pretrained(folder / name)
-        byte_tokenizer().save_pretrained(folder / name)
+        conftest.tiny_model(seed, width=width).save_pretrained(folder / name)
+        conftest.byte_tokenizer().save_pretrained(folder / name)
 
 
 def main() -> None:
