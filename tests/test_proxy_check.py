@@ -239,7 +239,7 @@ class KillAt(TrainerCallback):
 
 
 def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
-    chosen = ["proxy_check.select_by=loss", "proxy_check.patience=3", "sft.learning_rate=0.3"]
+    chosen = ["proxy_check.select_by=loss", "proxy_check.patience=5", "sft.learning_rate=0.3"]
     chosen += ["sft.max_steps=12", "sft.max_grad_norm=1e9"]
     whole = train_expert(recipe_of(*chosen, f"output_dir={tmp_path / 'whole'}"))
     cut = recipe_of(*chosen)
