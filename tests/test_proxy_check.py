@@ -294,6 +294,15 @@ def test_checks_are_spaced_by_what_they_cost():
     assert cost(rows) == 0.1
 
 
+def test_the_last_step_is_checked_whatever_it_costs(recipe_of, tmp_path):
+    train_expert(recipe_of("proxy_check.every_steps=null"))
+    rows = Checks(tmp_path / "run/proxy_check/checks.jsonl").rows
+    assert rows[0]["step"] == 0
+    assert rows[-1]["step"] == 6
+    assert all(row["training_s"] > 0 for row in rows[1:])
+    assert {row["every"] for row in rows[1:]} == {rows[-1]["every"]}
+
+
 def test_rows_are_held_out_of_training(recipe_of):
     recipe = recipe_of("proxy_check.rows=null", "proxy_check.num_rows=4", "task.train_limit=20")
     checks = planned(recipe)
