@@ -275,7 +275,7 @@ class ProxyCheck(Section):
     """Scale of the shift; null is the one of decode.alpha that is nearest to 1."""
     select_by: Literal["last", "loss", "proxy"] = "last"
     """Which weights become the expert: the last ones, or those of the check with the lowest loss or
-    with the best proxy-tuned score (of equal scores, the one with the lower proxy-tuned loss)."""
+    with the best proxy-tuned score (of equal scores, the one with the lower loss)."""
     patience: int | None = Field(default=None, ge=1)
     """Training ends after so many checks without a better one, by `select_by`; null is never."""
 

@@ -258,13 +258,13 @@ def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
         train_expert(recipe_of(*chosen, "proxy_check.patience=2"))
 
 
-def test_equal_scores_are_told_apart_by_the_loss_of_the_proxy(tmp_path):
+def test_equal_scores_are_told_apart_by_the_loss(tmp_path):
     checks = Checks(tmp_path / "checks.jsonl")
     about = {"step": 0, "select_by": "proxy", "higher_is_better": True, "alpha": 1.0}
     checks.add(checks.completed({**about, "scores": {"base": [0.0, 1.0], "tuned": [1.0, 1.0]}}))
     assert checks.best is None
     for step, second, loss in ((1, 0, 0.1), (2, 1, 0.9), (3, 1, 0.5), (4, 1, 0.7)):
-        row = {"step": step, "scores": {"proxy": [second, 1]}, "proxy_loss": loss}
+        row = {"step": step, "scores": {"proxy": [second, 1]}, "expert_loss": loss}
         checks.add(checks.completed(row))
     assert checks.best is not None and checks.best["step"] == 3
     assert checks.num_since_best == 1
