@@ -252,7 +252,7 @@ def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
     assert same(train_expert(cut), whole)
     after, expected = Checks(record).rows, Checks(tmp_path / "whole/proxy_check/checks.jsonl").rows
     assert after[:5] == before
-    clocks = {"check_s": 0, "training_s": 0}
+    clocks = {"check_s": 0, "training_s": 0, "base_s": 0}
     assert [row | clocks for row in after] == [row | clocks for row in expected]
     with pytest.raises(SettingsChanged, match="proxy_check"):
         train_expert(recipe_of(*chosen, "proxy_check.patience=2"))
