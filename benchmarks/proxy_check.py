@@ -58,7 +58,7 @@ class Choices(TrainerCallback):
         chosen = {
             "last": max(rows),
             "loss": min(rows, key=lambda step: rows[step]["expert_loss"]),
-            "proxy": max(rows, key=lambda step: (rows[step]["proxy"], -rows[step]["proxy_loss"])),
+            "proxy": max(rows, key=lambda step: (rows[step]["proxy"], -rows[step]["expert_loss"])),
             "proxy_loss": min(rows, key=lambda step: rows[step]["proxy_loss"]),
         }
         found = {}

@@ -59,7 +59,7 @@ class Checks:
         return 0 if best is None else sum(row["step"] > best["step"] for row in self.checked)
 
     def is_better(self, row: Row, other: Row | None) -> bool:
-        """By loss, or by the proxy's score; of equal scores the lower loss of the proxy decides."""
+        """By loss, or by the proxy's score; of equal scores the lower loss decides."""
         if self.first["select_by"] == "last":
             return False
         if other is None:
@@ -69,7 +69,7 @@ class Checks:
         sign = 1 if self.first["higher_is_better"] else -1
 
         def worth(row: Row) -> tuple[float, float]:
-            return sign * row["proxy"], -row.get("proxy_loss", 0.0)
+            return sign * row["proxy"], -row.get("expert_loss", 0.0)
 
         return worth(row) > worth(other)
 

@@ -330,7 +330,7 @@ class ProxyCheck(Section):
 
     rows: str | None = None
     """Validation rows, as the evaluation rows are named; null holds out the last training rows."""
-    num_rows: int = Field(default=32, ge=1)
+    num_rows: int = Field(default=24, ge=1)
     """How many of them: the first so many of `rows`, or the last so many training rows."""
     every_steps: int | None = Field(default=None, ge=1)
     """Steps between checks; null is at most ten checks in a training, and fewer where they would
@@ -339,7 +339,7 @@ class ProxyCheck(Section):
     """Scale of the shift; null is the one of decode.alpha that is nearest to 1."""
     select_by: Literal["last", "loss", "proxy"] = "last"
     """Which weights become the expert: the last ones, or those of the check with the lowest loss or
-    with the best proxy-tuned score (of equal scores, the one with the lower proxy-tuned loss)."""
+    with the best proxy-tuned score (of equal scores, the one with the lower loss)."""
     patience: int | None = Field(default=None, ge=1)
     """Training ends after so many checks without a better one, by `select_by`; null is never."""
 

@@ -244,7 +244,7 @@ class KillAt(TrainerCallback):
 
 
 def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
-    chosen = ["proxy_check.select_by=loss", "proxy_check.patience=3", "sft.learning_rate=0.3"]
+    chosen = ["proxy_check.select_by=loss", "proxy_check.patience=5", "sft.learning_rate=0.3"]
     chosen += ["sft.max_steps=12", "sft.max_grad_norm=1e9"]
     whole = train_expert(recipe_of(*chosen, f"output_dir={tmp_path / 'whole'}"))
     cut = recipe_of(*chosen)
@@ -257,19 +257,19 @@ def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
     assert same(train_expert(cut), whole)
     after, expected = Checks(record).rows, Checks(tmp_path / "whole/proxy_check/checks.jsonl").rows
     assert after[:5] == before
-    clocks = {"check_s": 0, "training_s": 0}
+    clocks = {"check_s": 0, "training_s": 0, "base_s": 0}
     assert [row | clocks for row in after] == [row | clocks for row in expected]
     with pytest.raises(SettingsChanged, match="proxy_check"):
         train_expert(recipe_of(*chosen, "proxy_check.patience=2"))
 
 
-def test_equal_scores_are_told_apart_by_the_loss_of_the_proxy(tmp_path):
+def test_equal_scores_are_told_apart_by_the_loss(tmp_path):
     checks = Checks(tmp_path / "checks.jsonl")
     about = {"step": 0, "select_by": "proxy", "higher_is_better": True, "alpha": 1.0}
     checks.add(checks.completed({**about, "scores": {"base": [0.0, 1.0], "tuned": [1.0, 1.0]}}))
     assert checks.best is None
     for step, second, loss in ((1, 0, 0.1), (2, 1, 0.9), (3, 1, 0.5), (4, 1, 0.7)):
-        row = {"step": step, "scores": {"proxy": [second, 1]}, "proxy_loss": loss}
+        row = {"step": step, "scores": {"proxy": [second, 1]}, "expert_loss": loss}
         checks.add(checks.completed(row))
     assert checks.best is not None and checks.best["step"] == 3
     assert checks.num_since_best == 1
@@ -297,6 +297,15 @@ def test_checks_are_spaced_by_what_they_cost():
     assert CheckSteps.at_most(3).every == 1
     rows = [{"training_s": 0.0, "check_s": 1.0}, {"training_s": 40.0, "check_s": 3.0}]
     assert cost(rows) == 0.1
+
+
+def test_the_last_step_is_checked_whatever_it_costs(recipe_of, tmp_path):
+    train_expert(recipe_of("proxy_check.every_steps=null"))
+    rows = Checks(tmp_path / "run/proxy_check/checks.jsonl").rows
+    assert rows[0]["step"] == 0
+    assert rows[-1]["step"] == 6
+    assert all(row["training_s"] > 0 for row in rows[1:])
+    assert {row["every"] for row in rows[1:]} == {rows[-1]["every"]}
 
 
 def test_rows_are_held_out_of_training(recipe_of):

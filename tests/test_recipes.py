@@ -17,6 +17,7 @@ from recipes.schema import (
     Evaluation,
     Expert,
     MoreExpert,
+    ProxyCheck,
     Recipe,
     RecipeError,
     TaskChoice,
@@ -354,7 +355,18 @@ def test_recipe_is_frozen(recipe_file: Path) -> None:
 
 def test_every_field_is_described() -> None:
     judges = (JudgeChoice, EndpointChoice, ClassifierChoice)
-    for section in (TaskChoice, Expert, Base, MoreExpert, Decode, Analyze, Wandb, Recipe, *judges):
+    for section in (
+        TaskChoice,
+        Expert,
+        Base,
+        MoreExpert,
+        Decode,
+        Analyze,
+        ProxyCheck,
+        Wandb,
+        Recipe,
+        *judges,
+    ):
         for name, field in section.model_fields.items():
             is_section = name in ("task", "expert", "decode", "analyze", "wandb")
             assert field.description or is_section, f"{section.__name__}.{name}"
