@@ -28,7 +28,7 @@ def main() -> None:
         model=settings["model"],
         args=SFTConfig(**settings["sft"]),
         train_dataset=load_dataset("json", data_files=settings["rows"], split="train"),
-        peft_config=None if adapter is None else LoraConfig(task_type="CAUSAL_LM", **adapter),
+        peft_config=None if adapter is None else LoraConfig(**adapter),
         callbacks=[StepClock(sys.argv[2])],
     )
     trainer.train()

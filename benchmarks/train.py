@@ -34,8 +34,9 @@ import torch
 
 from benchmarks.record import record, where
 from benchmarks.step_clock import TURNS
-from data import TASKS
+from decode.planning import plan
 from recipes.schema import Recipe, RecipeError, load_recipe
+from train.training_rows import training_rows
 
 BARE, OURS = "bare TRL", "ours"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -51,12 +52,11 @@ def main() -> None:
     arguments = parse_arguments()
     try:
         recipe = load_recipe(arguments.recipe, arguments.overrides)
-        task = TASKS[recipe.task.name]
-        rows = task.train_rows(recipe.task.train, recipe.task.train_limit)
+        if recipe.sft is None or recipe.expert.trained is not None:
+            raise ValueError(f"{arguments.recipe}: trains no expert, so there is nothing to time")
+        rows = training_rows(recipe, [experiment for experiment, _ in plan(recipe)]).rows
     except (RecipeError, ValueError) as error:
         sys.exit(f"error: {error}")
-    if recipe.sft is None or recipe.expert.trained is not None:
-        sys.exit(f"error: {arguments.recipe}: trains no expert, so there is nothing to time")
     if not torch.cuda.is_available():
         os.sched_setaffinity(0, {arguments.core})  # whatever is started from here inherits it
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +177,7 @@ def bare_settings(recipe: Recipe, changes: dict[str, Any], output: Path) -> dict
         "seed": recipe.seed,
         "model": expert.model,
         "rows": str(output.parent / "rows.jsonl"),
-        "adapter": expert.adapter,
+        "adapter": expert.adapter and {"task_type": "CAUSAL_LM", **expert.adapter},
         "target": str(output / "expert"),
         "sft": {**given, **(recipe.sft or {}), **changes, **fixed},
     }

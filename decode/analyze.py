@@ -167,4 +167,5 @@ def collect(
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    if code := interruptible(main):
+        sys.exit(code)

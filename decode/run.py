@@ -49,4 +49,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(interruptible(main))
+    if code := interruptible(main):
+        sys.exit(code)

@@ -19,6 +19,7 @@ from decode.folder import read_rows
 from recipes.schema import Expert
 from train.trainer import sft_config, train
 from train.training import Training
+from train.training_rows import TrainingRows
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "datasets" / "codealpaca"
@@ -153,7 +154,7 @@ def test_instructions_and_plain_text_are_trained_on_packed(save_model, tmp_path)
     }
     model = Expert(model=save_model("small", 1), dtype="float32")
     training = Training(tmp_path / "expert", tmp_path / "checkpoints", model, None, sft, "train")
-    train(training, found, sft_config(training, 1, "toy"))
+    train(training, TrainingRows(found, None, [], "toy"), sft_config(training, 1, "toy"))
     log = json.loads((tmp_path / "expert" / "training_log.json").read_text())
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert len(losses) == 8 and losses[-1] < losses[0]
