@@ -59,7 +59,7 @@ def test_contradictions_are_one_line(refuse, overrides, problem, monkeypatch):
         ["sft.packing_strategy=wrapped"],
         ["expert.dtype=bfloat16"],
         ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "expert.adapter={r: 4}"],
-        ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "sft.deepspeed=zero2.json"],
+        ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "sft.deepspeed=zero2"],
     ],
 )
 def test_what_works_is_let_through(refuse, overrides):

@@ -56,7 +56,7 @@ def recipe_of(save_model, tmp_path):
         },
         "expert": {"model": small, "dtype": "float32"},
         "sft": {"max_steps": 2, "bf16": False},
-        "decode": {"bases": [{"model": small}], "alpha": 1.0},
+        "decode": {"bases": [{"model": small}], "alpha": 1.0, "batch_size": 4},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))
@@ -224,12 +224,12 @@ def test_streamed_rows_are_the_rows(recipe_of, tmp_path):
     assert set(first) == set(whole.rows)
     assert list(found.rows) == first[:1000]
     assert rows_of(recipe).digest == found.digest
-    trivia(tmp_path / "train.jsonl", 1, 12)
-    assert rows_of(recipe).digest != found.digest
     config = SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, max_length=64)
     dataset = token_dataset(found, byte_tokenizer(), config)
     expected = list(token_rows(first[:5], byte_tokenizer(), "<eos>"))
     assert list(islice(dataset, 5)) == expected
+    trivia(tmp_path / "train.jsonl", 1, 12)
+    assert rows_of(recipe).digest != found.digest
 
 
 def test_two_processes_share_a_stream(recipe_of, tmp_path):

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 import train.proxy_loss
-from data import TrainRow
 from decode.folder import SettingsChanged
 from decode.models import ModelSource
 from recipes.schema import load_recipe
@@ -245,19 +244,18 @@ def test_the_expert_alone_is_trained_so(overrides):  # noqa: F811
 
 
 def test_another_loss_refuses_to_go_on(overrides, save_model, tmp_path):  # noqa: F811
-    rows = [TrainRow("2+2?", " 4")]
     begun = recipe_of(overrides, "expert.proxy_aware.alpha=1.0")
-    claim(begun, rows)
+    claim(begun, "d1")
     (tmp_path / "run" / "expert").mkdir(parents=True)
-    claim(begun, rows)
+    claim(begun, "d1")
     for change in ("expert.proxy_aware.alpha=0.5", f"expert.proxy_aware.base={tmp_path / 'small'}"):
         with pytest.raises(SettingsChanged, match="proxy_aware"):
-            claim(recipe_of(overrides, "expert.proxy_aware.alpha=1.0", change), rows)
+            claim(recipe_of(overrides, "expert.proxy_aware.alpha=1.0", change), "d1")
     with pytest.raises(SettingsChanged, match="proxy_aware"):
-        claim(recipe_of(overrides), rows)
+        claim(recipe_of(overrides), "d1")
     save_model("large", 7, width=64)  # other weights in the same place
     with pytest.raises(SettingsChanged, match="proxy_aware"):
-        claim(begun, rows)
+        claim(begun, "d1")
 
 
 def test_what_does_not_fit_is_one_line(start, save_model, monkeypatch):  # noqa: F811

@@ -20,6 +20,7 @@ from recipes.schema import Expert
 from train import zero
 from train.trainer import sft_config, train
 from train.training import Training
+from train.training_rows import TrainingRows
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 SHARDS_ONLY = copy.deepcopy(json.loads((DEEPSPEED / "zero3.json").read_text()))
@@ -67,7 +68,7 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         training = Training(folder / name, place, source, adapter, {**SFT, **case}, "train")
         config = sft_config(training, 1, name)
         assert config.world_size == int(os.environ["WORLD_SIZE"])
-        train(training, rows, config, [witness := Witness()])
+        train(training, TrainingRows(rows, None, [], "sums"), config, [witness := Witness()])
         del config
         zero.empty_memory()
         assert witness.model() is None, f"{name}: the model is still in memory"
