@@ -208,8 +208,7 @@ def test_a_run_that_is_interrupted_is_marked_and_continued_under_its_id(launch, 
     assert sum(record["type"] == "preempting" for record in first) == 1
     (end,) = (record["exit"] for record in first if record["type"] == "exit")
     assert end["exit_code"] == 75
-    (tmp_path / "run" / "expert" / "model.safetensors").unlink()
-    (tmp_path / "run" / "expert").rmdir()
+    shutil.rmtree(tmp_path / "run" / "expert")
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     folder.rename(tmp_path / "first")
     launch(SETTINGS, WANDB_MODE="offline")

@@ -9,10 +9,7 @@ import copy
 import json
 import os
 import sys
-import weakref
 from pathlib import Path
-
-from transformers import TrainerCallback
 
 from data import TrainRow
 from recipes.hardware import DEEPSPEED
@@ -50,14 +47,6 @@ SFT = {
 }
 
 
-class Witness(TrainerCallback):
-    """Knows whether the model is still in memory."""
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        assert model is not None
-        self.model = weakref.ref(model)
-
-
 def main(model: str, folder: Path, names: list[str]) -> None:
     rows = [TrainRow(f"How much is {i}+{i % 7}?", f" {i + i % 7}") for i in range(32)]
     for name in names or CASES:
@@ -68,10 +57,8 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         training = Training(folder / name, place, source, adapter, {**SFT, **case}, "train")
         config = sft_config(training, 1, name)
         assert config.world_size == int(os.environ["WORLD_SIZE"])
-        train(training, TrainingRows(rows, None, [], "sums"), config, [witness := Witness()])
-        del config
+        train(training, TrainingRows(rows, None, [], "sums"), config)
         zero.empty_memory()
-        assert witness.model() is None, f"{name}: the model is still in memory"
     zero.leave_group()
 
 
