@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 LONGEST_WAIT_S = 300.0  # for a large model's last step and its checkpoint
 POLL_S = 0.2
 
+_held: dict[Path, int] = {}  # what this process occupies already
+
 
 def occupy(folder: Path, longest_wait_s: float = LONGEST_WAIT_S) -> int:
     """From now on, no other process that asks for it is at work in `folder`.
@@ -28,6 +30,8 @@ def occupy(folder: Path, longest_wait_s: float = LONGEST_WAIT_S) -> int:
         ValueError: another one is still there after `longest_wait_s`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if (place := folder.resolve()) in _held:
+        return _held[place]
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     if not _is_taken(descriptor):
         owner = os.pread(descriptor, 200, 0).decode() or "another process"
@@ -40,6 +44,7 @@ def occupy(folder: Path, longest_wait_s: float = LONGEST_WAIT_S) -> int:
                     f"{owner} is at work in {folder}; choose another output_dir, or stop it"
                 )
             time.sleep(POLL_S)
+    _held[place] = descriptor
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     return descriptor
