@@ -277,6 +277,8 @@ def test_what_does_not_fit_is_one_line(start, save_model, monkeypatch):  # noqa:
 
 def test_two_processes_train_the_same_expert(overrides, tmp_path):  # noqa: F811
     settings = ["expert.proxy_aware.alpha=1.5", "sft.optim=sgd", "sft.learning_rate=0.1"]
+    settings.append("sft.warmup_steps=0")  # or else the only step has no learning rate
+    settings.append("expert.adapter.lora_dropout=0")  # every process draws its own
     settings += ["sft.max_steps=1", "decode.bases.0.tune_reference=false", "wandb.project=null"]
     runs = tmp_path / "one", tmp_path / "two"
     for run, rows, processes in zip(runs, (16, 8), (1, 2), strict=True):  # all rows in one step

@@ -87,6 +87,7 @@ def train(
         peft_config=None if adapter is None else LoraConfig(**{**fixed, **adapter}),
         callbacks=[checkpoints := Checkpoints(), *callbacks],
     )
+    logger.info("it is trained by %s", zero.describe(trainer))
     with held_back() as request:
         checkpoint = checkpoints.begin(trainer, request)
         if checkpoint is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import DistributedType
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 
@@ -81,6 +82,17 @@ def prepare(config: SFTConfig) -> None:
         setattr(deepspeed.ops, "__compatible_ops__", {"deepspeed_shm_comm": False})  # noqa: B010
         # ZeRO-3 divides weights while they load, before the trainer would do this.
         deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
+
+
+def describe(trainer: SFTTrainer) -> str:
+    """How many processes train, and what divides the work, as the trainer has it."""
+    accelerator = trainer.accelerator
+    number = accelerator.num_processes
+    count = "1 process" if number == 1 else f"{number} processes"
+    plugin = accelerator.state.deepspeed_plugin
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and plugin is not None:
+        return f"{count} with DeepSpeed ZeRO-{plugin.zero_stage}"
+    return f"{count} with FSDP" if trainer.is_fsdp_enabled else count
 
 
 def release(trainer: SFTTrainer) -> None:
