@@ -25,6 +25,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,9 +167,14 @@ def launch(configuration: str, overrides: list[str], log: Path) -> Job:
     return Job([process.pid], launcher=process)
 
 
+def paths(run: Path) -> list[Path]:
+    """All there is in a run's folder, also while its processes delete some of it."""
+    return [Path(at, name) for at, folders, files in os.walk(run) for name in folders + files]
+
+
 def checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
     """The whole and the partial checkpoints there are."""
-    found = sorted(run.glob("checkpoints/**/checkpoint-*"))
+    found = sorted(path for path in paths(run) if path.name.startswith("checkpoint-"))
     whole = [path for path in found if (path / MARK).exists()]
     return whole, [path for path in found if path not in whole]
 
@@ -178,18 +184,22 @@ def phase(run: Path) -> str:
     whole, partial = checkpoints(run)
     if partial:
         return "save"
-    if any(run.glob("**/*.partial")):
+    found = paths(run)
+    if any(path.name.endswith(".partial") for path in found):
         return "export"
-    if any(run.glob("plots/*")):
+    if any(path.parent == run / "plots" for path in found):
         return "report"
-    if any(run.glob("predictions/*")):
+    if any(path.parent == run / "predictions" for path in found):
         return "decode"
     return "train" if whole or (run / "expert").exists() else "start"
 
 
 def step(run: Path) -> str:
     """The newest checkpoint, or how many rows are decoded."""
-    rows = sum(path.read_bytes().count(b"\n") for path in run.glob("predictions/*.jsonl"))
+    rows = 0
+    for path in run.glob("predictions/*.jsonl"):
+        with suppress(FileNotFoundError):  # taken into another file just now
+            rows += path.read_bytes().count(b"\n")
     whole, _ = checkpoints(run)
     steps = [int(path.name.rpartition("-")[2]) for path in whole]
     return f"{rows} rows" if rows else f"checkpoint {max(steps)}" if steps else "-"

@@ -2,14 +2,18 @@
 
     torchrun --standalone --nproc_per_node 2 tests/zero_trainings.py MODEL FOLDER
 
-Each case leaves FOLDER/<case>. A case begins where the one before it has let go of everything.
+Each case leaves FOLDER/<case>. A case begins where the one before it has let go of everything:
+no weights, gradients or optimizer stay in memory.
 """
 
 import copy
+import gc
 import json
 import os
 import sys
 from pathlib import Path
+
+import torch
 
 from data import TrainRow
 from recipes.hardware import DEEPSPEED
@@ -47,6 +51,15 @@ SFT = {
 }
 
 
+def num_bytes_in_tensors() -> int:
+    """Of every tensor that something still refers to."""
+    tensors = [
+        each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)
+    ]
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
 def main(model: str, folder: Path, names: list[str]) -> None:
     rows = [TrainRow(f"How much is {i}+{i % 7}?", f" {i + i % 7}") for i in range(32)]
     for name in names or CASES:
@@ -59,6 +72,7 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         assert config.world_size == int(os.environ["WORLD_SIZE"])
         train(training, TrainingRows(rows, None, [], "sums"), config)
         zero.empty_memory()
+        assert (num_bytes := num_bytes_in_tensors()) < 1000, f"{name}: {num_bytes} bytes are left"
     zero.leave_group()
 
 

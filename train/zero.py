@@ -6,11 +6,12 @@ Either way the trainer's configuration holds one plugin with its settings.
 
 import gc
 import os
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from accelerate import DistributedType
+from torch import nn
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 
@@ -96,11 +97,27 @@ def describe(trainer: SFTTrainer) -> str:
 
 
 def release(trainer: SFTTrainer) -> None:
-    """Let go of the trainer's model, optimizer and engine."""
+    """Let go of the trainer's model, optimizer and engine; none of them is of use afterwards."""
     is_launched = is_launched_with_deepspeed() and trainer.args.deepspeed is None
+    model = cast(nn.Module, trainer.model)
     trainer.accelerator.free_memory()
+    if trainer.is_deepspeed_enabled:
+        _hollow_out(model)
     if not is_launched:
         os.environ.pop(BY_LAUNCH, None)  # the trainer set it
+
+
+def _hollow_out(model: nn.Module) -> None:
+    """Take everything out of a model's modules and parameters, the engine in its hooks included.
+
+    DeepSpeed 0.19 never forgets a ZeRO-3 model: it stays in a list of `parameter_offload` and in a
+    method's cache of `partitioned_param_coordinator`.
+    """
+    for parameter in model.parameters():
+        parameter.data = torch.empty(0, device=parameter.device, dtype=parameter.dtype)
+        vars(parameter).clear()
+    for module in list(model.modules()):
+        vars(module).clear()
 
 
 def empty_memory() -> None:
