@@ -6,6 +6,7 @@ when its settings are written and when all rows are there. On several nodes the 
 a file system that all of them see.
 """
 
+import functools
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,8 +52,7 @@ class Replica:
         if self.is_alone:
             return
         try:
-            if not dist.is_initialized():
-                _join()
+            _join()
             dist.monitored_barrier(timeout=LONGEST_WAIT)
         except RuntimeError as error:
             raise ReplicaLost(
@@ -61,13 +61,26 @@ class Replica:
             ) from error
 
 
+@functools.cache
 def _join() -> None:
-    """Make a group of all processes, for messages between CPUs."""
-    # The launcher's store still holds what a group that trained has left there.
-    store, rank, num_replicas = next(iter(dist.rendezvous("env://")))
-    own = dist.PrefixStore("replicas", store)
+    """Make a group of all processes, for messages between CPUs, in place of one that trained."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+        return
+    # Where they met before, the first one's store could end under those that are back already.
+    rank, num_replicas, host = dist.get_rank(), dist.get_world_size(), os.environ["MASTER_ADDR"]
+    port = [0]  # any free one
+    if rank == 0:
+        store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        port = [store.port]
+    dist.broadcast_object_list(port)
+    if rank != 0:
+        store = dist.TCPStore(host, port[0])
+    store.set(f"moved/{rank}", "")
+    store.wait([f"moved/{each}" for each in range(num_replicas)])
+    dist.destroy_process_group()  # with the memory it communicated through
     dist.init_process_group(
-        "gloo", store=own, rank=rank, world_size=num_replicas, timeout=LONGEST_WAIT
+        "gloo", store=store, rank=rank, world_size=num_replicas, timeout=LONGEST_WAIT
     )
 
 

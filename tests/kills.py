@@ -269,6 +269,8 @@ def run_with_kills(
             job.send(number, [rng.choice(job.pids)] if target == "one" else job.pids)
         if not job.wait(GRACE_S):
             raise BadEndError(f"did not end within {GRACE_S:.0f} s, see {log}")
+        if set(job.exit_codes) == {0}:
+            return  # it had finished before the signal came
         codes = ", ".join(map(str, job.exit_codes))
         if number == signal.SIGTERM and target == "all" and was != "start":
             if not set(job.exit_codes) <= {UNFINISHED, 0}:

@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from test_sft import overrides  # noqa: F401  (a fixture)
@@ -19,6 +21,7 @@ from decode.models import load_weights
 from decode.planning import plan
 from decode.replicas import Replica, ReplicaLost
 from recipes.schema import load_recipe
+from train import zero
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = multiprocessing.get_context("fork")
@@ -155,6 +158,20 @@ def test_systems_that_fit_are_shared(is_base_small, experiments, environment):
     assert [sorted(own) for own in ids] == [experiment.row_ids[0::2], experiment.row_ids[1::2]]
     settings = json.loads((folder.path / "settings/predictions/base-large.json").read_text())
     assert settings["task"] == "gsm8k"
+
+
+def _train_and_meet(rank, late):
+    dist.init_process_group("gloo")
+    if rank == late:
+        time.sleep(1)  # the other is back by then
+    zero.leave()
+    for _ in range(2):
+        Replica.of_this_process().wait_for_all()
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_processes_that_trained_together_meet_again(late, environment):
+    assert together(_train_and_meet, late) == [0, 0]
 
 
 def _fail(rank):

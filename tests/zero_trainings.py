@@ -73,7 +73,7 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         train(training, TrainingRows(rows, None, [], "sums"), config)
         zero.empty_memory()
         assert (num_bytes := num_bytes_in_tensors()) < 1000, f"{name}: {num_bytes} bytes are left"
-    zero.leave_group()
+    zero.leave()
 
 
 if __name__ == "__main__":

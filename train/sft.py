@@ -99,7 +99,7 @@ def main() -> None:
             train_all(recipe, rows, checks, tracker)
         if recipe.expert.trained is None and tracker.is_on:
             tracker.makes(provenance.expert(recipe))
-    zero.leave_group()
+    zero.leave()
     with next_job(recipe, tracker, "decode", is_main_process) as tracker:
         if decode_shares(experiments):
             print(decode_stage(recipe, experiments, tracker))

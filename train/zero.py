@@ -127,8 +127,11 @@ def empty_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def leave_group() -> None:
-    """End the process group, with the memory it communicates through, and ZeRO-3's loading."""
-    unset_hf_deepspeed_config()  # else models that load from now on would be divided as well
-    if dist.is_initialized():
+def leave() -> None:
+    """End what outlasts a training: the dividing of models that load, and a group of one.
+
+    A larger group is left when the processes meet to decode (replicas.py).
+    """
+    unset_hf_deepspeed_config()
+    if dist.is_initialized() and dist.get_world_size() == 1:
         dist.destroy_process_group()
