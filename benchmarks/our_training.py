@@ -14,7 +14,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from benchmarks.step_clock import StepClock
 from decode.planning import plan
 from decode.stage import start_logging
-from decode.tracking import NullTracker
+from decode.tracking.job import NullTracker
 from recipes.schema import load_recipe
 from train.callbacks import TrackingCallback
 from train.trainer import sft_config, train

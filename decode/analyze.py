@@ -13,19 +13,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from decode.analysis_report import analysis_text, closing_lines
+from decode.analysis.analysis_report import analysis_text, closing_lines
+from decode.analysis.shift_plots import plot_by_position, plot_most_shifted, plot_trade_off
+from decode.analysis.shift_summary import summarize_shifts, token_table
+from decode.analysis.token_page import token_page
+from decode.analysis.token_rows import check_models, token_rows
+from decode.analysis.trade_off import TradeOff, read_sweeps, trade_offs
 from decode.cast import Cast
 from decode.experiment import Experiment, System, check
 from decode.folder import RunFolder, read_rows, write_json, write_text
 from decode.interruption import interruptible
 from decode.planning import plan
-from decode.shift_plots import plot_by_position, plot_most_shifted, plot_trade_off
-from decode.shift_summary import summarize_shifts, token_table
 from decode.stage import recipe_from_command_line, start_logging, track
-from decode.token_page import token_page
-from decode.token_rows import check_models, token_rows
-from decode.tracking import NullTracker
-from decode.trade_off import TradeOff, read_sweeps, trade_offs
+from decode.tracking.job import NullTracker
 from recipes.schema import Recipe
 
 Rows = list[dict[str, Any]]

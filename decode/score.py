@@ -22,7 +22,7 @@ from typing import Any
 from data import Mode
 from data.predictions import SCORABLE, ScoredFile, score_file
 from decode.comparison import ScoredSystem, closed_gap, counted_mean, mean_gap_closed
-from decode.findings import percent, span
+from decode.reports.findings import percent, span
 
 ROLES = ("antiexpert", "expert", "base", "proxy", "tuned")
 

@@ -17,13 +17,13 @@ from recipes.schema import Recipe, RecipeError, load_recipe
 from .environment import describe_environment
 from .folder import RunFolder, SettingsChanged, write_json
 from .grading import NothingCountsError
-from .overview import closing_lines, with_further_tasks
 from .planning import Plan
-from .provenance import evaluation, evaluation_inputs, tags
-from .report import write_report
+from .reports.overview import closing_lines, with_further_tasks
+from .reports.report import write_report
+from .reports.tables import closing_table
 from .results import measure, run_all
-from .tables import closing_table
-from .tracking import NullTracker, given_run_id, start_tracking
+from .tracking.job import NullTracker, given_run_id, start_tracking
+from .tracking.provenance import evaluation, evaluation_inputs, tags
 
 
 def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:

@@ -13,9 +13,12 @@ from conftest import byte_tokenizer, tiny_model
 from peft import LoraConfig, get_peft_model
 from test_experiment import QUESTIONS, score
 
+import decode.analysis.token_rows
 import decode.results
 import decode.teacher
-import decode.token_rows
+from decode.analysis.shift_summary import summarize_shifts
+from decode.analysis.token_rows import token_rows
+from decode.analysis.token_text import pieces, token_text
 from decode.cast import Cast
 from decode.engine import generate
 from decode.experiment import Contender, Experiment, MoreExpert, System
@@ -25,9 +28,6 @@ from decode.models import ModelSource
 from decode.proxy import encode
 from decode.results import run
 from decode.sampling import Sampling
-from decode.shift_summary import summarize_shifts
-from decode.token_rows import token_rows
-from decode.token_text import pieces, token_text
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = byte_tokenizer()

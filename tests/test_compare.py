@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from decode.compare import paired_differences, pairs_table, task_table
-from decode.finished_run import read_runs, recipe_differences
 from decode.folder import RunFolder, write_json, write_rows
 from decode.metrics import BaseScores, summarize
+from decode.reports.finished_run import read_runs, recipe_differences
 from decode.systems import measured_systems
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -56,9 +56,12 @@ def trained(small, tmp_path_factory) -> Path:
     return folder
 
 
+def log(folder: Path) -> list[dict]:
+    return json.loads((folder / "training_log.json").read_text())
+
+
 def losses(folder: Path) -> list[float]:
-    log = json.loads((folder / "training_log.json").read_text())
-    return [entry["loss"] for entry in log if "loss" in entry]
+    return [entry["loss"] for entry in log(folder) if "loss" in entry]
 
 
 @pytest.mark.parametrize("case", STAGES)
@@ -86,6 +89,11 @@ def test_weights_are_whole(case, trained, small):
     assert {name: item.shape for name, item in saved.items()} == shapes
     dtype = torch.bfloat16 if case == "zero3_bf16" else torch.float32
     assert {item.dtype for item in saved.values()} == {dtype} == {model.dtype}
+
+
+def test_no_operations_are_counted_where_weights_are_divided(trained):
+    assert log(trained / "ddp")[-1]["total_flos"] > 0
+    assert not any("total_flos" in entry for entry in log(trained / "zero3"))
 
 
 def test_adapters_are_whole(trained, small):

@@ -17,14 +17,14 @@ from test_judged_tasks import save_classifier, toxigen_row
 
 import decode.cast as decode_cast
 import decode.predictions as decode_predictions
-from decode.dashboard import result_values
 from decode.experiment import Grader
-from decode.findings import findings
 from decode.folder import RunFolder, read_rows
 from decode.grading import NothingCountsError
 from decode.metrics import BaseScores, summarize
-from decode.overview import with_further_tasks
+from decode.reports.findings import findings
+from decode.reports.overview import with_further_tasks
 from decode.results import measure, run, run_all
+from decode.tracking.dashboard import result_values
 
 ROOT = Path(__file__).resolve().parents[1]
 

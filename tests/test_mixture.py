@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from data import TASKS, TrainRow
 from data.mixture import mixed_stream, weighted
 from decode.planning import plan
-from decode.training_table import training_table
+from decode.reports.training_table import training_table
 from recipes.schema import RecipeError, load_recipe
 from train.rows_report import cut_warning, flat_numbers, rows_report
 from train.tokens import token_dataset, token_rows, tokenizer_digest

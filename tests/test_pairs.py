@@ -5,8 +5,8 @@ import math
 import pytest
 
 from decode.metrics import BaseScores, difference_with_interval, summarize
-from decode.pair_table import pairs_section
 from decode.pairs import count_pair, mcnemar_p_value
+from decode.reports.pair_table import pairs_section
 
 
 def test_counts_by_hand():

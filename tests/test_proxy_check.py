@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from data import TASKS
-from decode.check_section import check_findings, checks_section
 from decode.checks import Checks, cost
 from decode.folder import RunFolder, SettingsChanged
 from decode.planning import plan
+from decode.reports.check_section import check_findings, checks_section
 from decode.results import measure, run
 from recipes.schema import Recipe, RecipeError, load_recipe
 from train.check_rows import CheckRows, check_rows, claim_checks

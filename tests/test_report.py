@@ -2,11 +2,11 @@
 
 import pytest
 
-from decode.findings import findings
 from decode.metrics import BaseScores, summarize
-from decode.report import write_report
+from decode.reports.findings import findings
+from decode.reports.report import write_report
+from decode.reports.tables import closing_table
 from decode.systems import measured_systems
-from decode.tables import closing_table
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 RECIPE = {

@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-from decode.equations import num_equations, sides
+from decode.analysis.equations import num_equations, sides
+from decode.analysis.shift_summary import summarize_shifts, token_table
+from decode.analysis.shifts import candidates, logprobs, shifts
+from decode.analysis.trade_off import read_sweeps, trade_offs
 from decode.folder import RunFolder, write_json, write_rows
 from decode.metrics import BaseScores, summarize
-from decode.shift_summary import summarize_shifts, token_table
-from decode.shifts import candidates, logprobs, shifts
 from decode.systems import measured_systems
-from decode.trade_off import read_sweeps, trade_offs
 
 INF = math.inf
 

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 from test_shifts import token
 
-from decode.analysis_report import analysis_text
-from decode.token_page import embedded_json, token_page
+from decode.analysis.analysis_report import analysis_text
+from decode.analysis.token_page import embedded_json, token_page
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

@@ -12,11 +12,11 @@ from threading import Thread
 
 import pytest
 
-from decode.connection import is_reachable, probe_address
-from decode.dashboard import alpha_rows, predictions_table, result_values
-from decode.lineage import rows_artifact, run_tags, safe_name
 from decode.metrics import BaseScores, summarize
-from decode.tracking import NullTracker, start_tracking
+from decode.tracking.connection import is_reachable, probe_address
+from decode.tracking.dashboard import alpha_rows, predictions_table, result_values
+from decode.tracking.job import NullTracker, start_tracking
+from decode.tracking.lineage import rows_artifact, run_tags, safe_name
 
 FAKE_KEY = "0123456789abcdef" * 2 + "01234567"
 SETTINGS = {"project": "proxy", "entity": None, "group": "g", "tags": ["t"], "mode": "online"}
@@ -27,8 +27,8 @@ package = types.ModuleType("decode")  # the module alone: the whole package impo
 package.__path__ = [sys.argv[1]]
 sys.modules["decode"] = package
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-from decode.lineage import expert_artifact, rows_artifact
-from decode.tracking import start_tracking
+from decode.tracking.lineage import expert_artifact, rows_artifact
+from decode.tracking.job import start_tracking
 run_dir = Path(sys.argv[2])
 settings = json.loads(sys.argv[3])
 if "two jobs" in sys.argv:

@@ -12,10 +12,10 @@ from threading import Thread
 import pytest
 from test_tracking import FAKE_KEY
 
-from decode.dashboard import alpha_rows, result_values
 from decode.metrics import BaseScores, summarize
 from decode.stats import DecodingStats
 from decode.systems import measured_systems
+from decode.tracking.dashboard import alpha_rows, result_values
 from decode.workspace import build, layout, save
 from recipes.schema import load_recipe
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from decode.folder import write_json
@@ -125,8 +126,10 @@ class Checkpoints(TrainerCallback):
     ) -> None:
         """Makes the mean loss that of the whole training, where transformers has the last part."""
         if logs and "train_loss" in logs and state.global_step:
-            logs["train_loss"] = self._trainer._total_loss_scalar / state.global_step
-            state.log_history[-1]["train_loss"] = logs["train_loss"]
+            for entry in (logs, state.log_history[-1]):
+                entry["train_loss"] = self._trainer._total_loss_scalar / state.global_step
+                if is_deepspeed_zero3_enabled():  # of the weights that happened to be gathered
+                    entry.pop("total_flos", None)
 
     def _is_asked_anywhere(self) -> bool:
         accelerator = self._trainer.accelerator

@@ -10,8 +10,8 @@ from trl import SFTConfig, pack_dataset
 
 from decode.folder import RunFolder, write_json
 from decode.models import ModelSource, load_tokenizer
-from decode.tracking import NullTracker
-from decode.training_table import training_table
+from decode.reports.training_table import training_table
+from decode.tracking.job import NullTracker
 
 from .tokens import BATCH_ROWS, IGNORED, first_rows
 from .training import Training

@@ -12,7 +12,6 @@ import sys
 
 from transformers import TrainerCallback
 
-from decode import provenance
 from decode.environment import describe_environment
 from decode.experiment import check
 from decode.folder import RunFolder, write_json
@@ -22,7 +21,8 @@ from decode.lock import occupy
 from decode.planning import plan
 from decode.shares import decode_shares
 from decode.stage import decode_stage, next_job, recipe_from_command_line, start_logging, track
-from decode.tracking import NullTracker
+from decode.tracking import provenance
+from decode.tracking.job import NullTracker
 from recipes.schema import Recipe, save_recipe
 from train import zero
 from train.callbacks import TrackingCallback

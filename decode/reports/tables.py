@@ -3,8 +3,8 @@
 from textwrap import wrap
 from typing import Any
 
+from ..systems import MeasuredSystem, measured_systems, slug
 from .findings import percent, points, span
-from .systems import MeasuredSystem, measured_systems, slug
 
 LABELS = {
     "antiexpert": "anti-expert",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .findings import percent, points, span
+from ..reports.findings import percent, points, span
 from .shift_plots import shown
 from .shift_summary import MIN_COUNT
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .figure import COLOURS, FAINT, INK, in_percent, new_axes, save, words
+from ..reports.figure import COLOURS, FAINT, INK, in_percent, new_axes, save, words
 from .trade_off import TradeOff
 
 if TYPE_CHECKING:

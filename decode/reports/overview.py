@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from .comparison import mean_gap_closed
+from ..comparison import mean_gap_closed
+from ..systems import slug
 from .findings import findings
-from .systems import slug
 from .tables import share, systems_table
 
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checks import Checks, cost
+from ..checks import Checks, cost
+from ..folder import RunFolder
+from ..systems import slug
 from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, save, words
 from .findings import percent
-from .folder import RunFolder
 from .plots import name_lines
-from .systems import slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

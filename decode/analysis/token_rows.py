@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .cast import Cast
-from .experiment import Experiment, System
-from .folder import RunFolder, SettingsChanged, text_digest, weights_digest
-from .models import ModelSource, load_tokenizer
-from .predictions import PredictionFile
+from ..cast import Cast
+from ..experiment import Experiment, System
+from ..folder import RunFolder, SettingsChanged, text_digest, weights_digest
+from ..models import ModelSource, load_tokenizer
+from ..predictions import PredictionFile
+from ..steered import RolePrompt, Steered
+from ..teacher import ROLES, RoleLogits, forced_logits
 from .shifts import candidates, logprobs, shifts
-from .steered import RolePrompt, Steered
-from .teacher import ROLES, RoleLogits, forced_logits
 from .token_text import pieces, token_text
 
 logger = logging.getLogger(__name__)

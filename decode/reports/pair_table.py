@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ..systems import best, headline, system_name
 from .findings import points, span
-from .systems import best, headline, system_name
 
 NOTE = (
     "p: McNemar's exact two-sided test, not corrected for the number of pairs; in brackets the 95% "

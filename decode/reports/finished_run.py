@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from .folder import RunFolder, read_rows
-from .lineage import training_facts
+from ..folder import RunFolder, read_rows
+from ..tracking.lineage import training_facts
 
 # Where a run is kept and shown, and what its name is, make no difference to its results.
 NO_DIFFERENCE = ("name", "output_dir", "wandb")

@@ -4,8 +4,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..systems import MeasuredSystem, best, headline, measured_systems, slug
 from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, new_axes, save, words
-from .systems import MeasuredSystem, best, headline, measured_systems, slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,10 @@ from typing import Any
 from data import TASKS
 from recipes.schema import Evaluation, Recipe
 
-from .experiment import Experiment
-from .folder import RunFolder, text_digest
+from ..experiment import Experiment
+from ..folder import RunFolder, text_digest
+from ..planning import Plan
+from ..systems import slug
 from .lineage import (
     Artifact,
     evaluation_artifact,
@@ -20,8 +22,6 @@ from .lineage import (
     rows_artifact,
     run_tags,
 )
-from .planning import Plan
-from .systems import slug
 
 
 def training_rows(recipe: Recipe, sources: Sequence[Mapping[str, Any]], digest: str) -> Artifact:

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..folder import write_text
 from .connection import find_obstacle
-from .folder import write_text
 from .tracker import NullTracker, Tracker, failures, one_line
 
 logger = logging.getLogger(__name__)

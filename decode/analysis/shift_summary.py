@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics import TAIL, resampled_means
 from .equations import num_equations, sides
-from .metrics import TAIL, resampled_means
 
 MIN_COUNT = 5  # occurrences from which on a token is listed among the most shifted
 MIN_ROWS = 5  # completions that reach a position, for it to be listed

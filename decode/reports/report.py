@@ -7,14 +7,14 @@ can be made again without a model. Bad news is said in the same plain words as g
 from pathlib import Path
 from typing import Any
 
+from ..folder import write_text
+from ..systems import slug
 from .check_section import check_findings, checks_section
 from .examples import examples_section
 from .findings import findings
-from .folder import write_text
 from .overview import further_sections, overview_section
 from .pair_table import pairs_section
 from .plots import plot_alpha, plot_systems
-from .systems import slug
 from .tables import parts_table, systems_table
 from .training_table import training_section
 

@@ -1,0 +1,1 @@
+"""What people see of a run: `report.md`, its pictures and tables, and runs side by side."""
