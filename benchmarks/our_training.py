@@ -17,8 +17,9 @@ from decode.stage import start_logging
 from decode.tracking.job import NullTracker
 from recipes.schema import load_recipe
 from train.callbacks import TrackingCallback
+from train.claims import claim
 from train.trainer import sft_config, train
-from train.training import claim, trainings
+from train.training import trainings
 from train.training_rows import training_rows
 
 

@@ -54,6 +54,12 @@ def load_config(source: ModelSource) -> PretrainedConfig:
         raise ValueError(_not_found("config", source, error)) from error
 
 
+def weights_dtype(source: ModelSource, config: PretrainedConfig) -> torch.dtype:
+    """The type the model is loaded in; `auto` is the one it is stored in."""
+    dtype = (config.dtype or torch.float32) if source.dtype == "auto" else source.dtype
+    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
+
+
 def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
     """The model in evaluation mode on `device`; "auto" spreads it over all GPUs there are.
 

@@ -5,6 +5,7 @@ judges and their keys, a sandbox that this machine does not permit.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from data import TASKS, Judges, Task
@@ -14,7 +15,7 @@ from data.judge import Judge, Verdict
 from data.pass_at_k import pass_at_k
 from data.sandbox import best_confinement
 from data.task import Scorer
-from recipes.schema import Base, Decode, Evaluation, JudgeChoice, Recipe
+from recipes.schema import Base, Decode, Evaluation, Expert, JudgeChoice, Recipe
 
 from .experiment import Contender, Experiment, Grader, MoreExpert, Question
 from .folder import RunFolder, weights_digest
@@ -60,15 +61,15 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
 
     def contender(base: Base) -> Contender:
         tuned = str(trained.reference(base.slug)) if base.tune_reference else base.tuned
-        options = {"dtype": base.dtype, "trust_remote_code": base.trust_remote_code}
+        untuned = untuned_model(base)
         return Contender(
-            ModelSource(base.model, base.revision, **options),
-            None if tuned is None else ModelSource(tuned, None, **options),
+            untuned,
+            None if tuned is None else replace(untuned, name=tuned, revision=None),
             tuned_is_chat=base.tuned_prompt == "chat",
         )
 
     expert = str(trained.expert) if small.trained is None else small.trained
-    options = {"dtype": small.dtype, "trust_remote_code": small.trust_remote_code}
+    antiexpert = untuned_model(small)
     return Experiment(
         task=task.name if mode == "default" else f"{task.name}-{mode}",  # never on one chart
         metric=task.metric if pass_at is None else f"pass@{pass_at}",
@@ -81,8 +82,8 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
         num_samples=num_samples,
         **({} if pass_at is None else {"combine": _passes(pass_at)}),
         higher_is_better=task.higher_is_better,
-        antiexpert=ModelSource(small.model, small.revision, **options),
-        expert=ModelSource(expert, small.trained_revision, **options),
+        antiexpert=antiexpert,
+        expert=replace(antiexpert, name=expert, revision=small.trained_revision),
         expert_is_there=small.trained is not None,
         contenders=tuple(map(contender, decode.bases)),
         alphas=decode.alphas,
@@ -118,6 +119,11 @@ def _samples(task: Task, decode: Decode, sampling: Sampling) -> tuple[int, int |
             f"row, found {num_samples}; set decode.num_samples or decode.pass_at"
         )
     return num_samples, pass_at
+
+
+def untuned_model(model: Expert | Base) -> ModelSource:
+    """A recipe's model as it is before any tuning."""
+    return ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code)
 
 
 def _pair_score(scorer: Scorer) -> Callable[[str, tuple[str, ...]], tuple[str, float]]:

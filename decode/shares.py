@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from .experiment import Experiment, System
 from .folder import RunFolder, SettingsChanged
-from .models import ModelSource, load_config
+from .models import ModelSource, load_config, weights_dtype
 from .pair import adapter_base, is_adapter
 from .replicas import Replica, ReplicaLost
 from .results import decode_all
@@ -89,10 +89,10 @@ def _model_bytes(source: ModelSource) -> int:
     """A model's weights, from its configuration; an adapter is merged into its base."""
     whole = adapter_base(source) if is_adapter(source.name) else source
     config = load_config(whole)
-    stored = getattr(config, "dtype", None) or torch.float32
-    dtype = stored if source.dtype == "auto" else getattr(torch, source.dtype)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, trust_remote_code=source.trust_remote_code
+            config,
+            dtype=weights_dtype(source, config),
+            trust_remote_code=source.trust_remote_code,
         )
     return sum(item.numel() * item.element_size() for item in model.parameters())

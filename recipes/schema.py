@@ -1,8 +1,9 @@
 """The recipe: one experiment, typed.
 
-`load_recipe` reads a YAML file with dotted overrides (see `source.py`) into the frozen models of
-`sections.py`. Unknown keys are forbidden; `sft` and `expert.adapter` hold the libraries' own keys
-under the libraries' own names, checked against `trl.SFTConfig` and `peft.LoraConfig`.
+`load_recipe` reads a YAML file with dotted overrides (see `source.py`) into a frozen model, whose
+sections are in `tasks.py`, `experts.py`, `decoding.py` and `outputs.py`. Unknown keys are
+forbidden; `sft` and `expert.adapter` hold the libraries' own keys under the libraries' own names,
+checked against `trl.SFTConfig` and `peft.LoraConfig`.
 """
 
 import json
@@ -14,27 +15,22 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from .decoding import Base, Decode, MoreExpert
+from .experts import Expert, ProxyAware, ProxyCheck
 from .folders import check_model
 from .hardware import deepspeed_settings
 from .keys import KeyProblem, check_section, lora_class, settable, sft_class, suggestion
-from .sections import (
-    Analyze,
-    Base,
+from .outputs import Analyze, Wandb
+from .section import Section
+from .source import RecipeError, override_key, read_tree
+from .tasks import (
     ClassifierChoice,
-    Decode,
     EndpointChoice,
     Evaluation,
-    Expert,
     JudgeChoice,
-    MoreExpert,
-    ProxyAware,
-    ProxyCheck,
-    Section,
     TaskChoice,
     TrainSource,
-    Wandb,
 )
-from .source import RecipeError, override_key, read_tree
 
 WEIGHTS_OR_ADAPTER = ("config.json", "adapter_config.json")
 

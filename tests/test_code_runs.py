@@ -16,7 +16,7 @@ from data.predictions import score_file
 from data.rows import Row
 from data.sandbox import best_confinement
 from decode.folder import read_rows
-from recipes.schema import Expert
+from decode.models import ModelSource
 from train.trainer import sft_config, train
 from train.training import Training
 from train.training_rows import TrainingRows
@@ -152,7 +152,7 @@ def test_instructions_and_plain_text_are_trained_on_packed(save_model, tmp_path)
         "save_strategy": "no",
         "completion_only_loss": True,
     }
-    model = Expert(model=save_model("small", 1), dtype="float32")
+    model = ModelSource(save_model("small", 1), dtype="float32")
     training = Training(tmp_path / "expert", tmp_path / "checkpoints", model, None, sft, "train")
     train(training, TrainingRows(found, None, [], "toy"), sft_config(training, 1, "toy"))
     log = json.loads((tmp_path / "expert" / "training_log.json").read_text())

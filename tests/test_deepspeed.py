@@ -19,7 +19,8 @@ from decode.planning import plan
 from decode.results import decode_all
 from recipes.schema import RecipeError, load_recipe
 from train import zero
-from train.training import claim, trainings
+from train.claims import claim
+from train.training import trainings
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "recipes" / "deepspeed").glob("*.json"))

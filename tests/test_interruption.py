@@ -14,7 +14,7 @@ from data.judge import Judge, Request
 from decode.folder import RunFolder
 from decode.interruption import Interrupted, held_back, interruptible
 from decode.lock import occupy
-from recipes.schema import Expert
+from decode.models import ModelSource
 from train.checkpoints import MARK, newest_whole, numbered, remove_partial
 from train.trainer import sft_config
 from train.training import Training
@@ -170,7 +170,7 @@ def test_a_run_folder_has_one_user_at_a_time(tmp_path, caplog):
 
 @pytest.mark.parametrize("key", ["save_only_model", "enable_jit_checkpoint"])
 def test_checkpoints_that_cannot_be_continued_are_refused(key, tmp_path):
-    model = Expert(model="small", dtype="float32")
+    model = ModelSource("small", dtype="float32")
     training = Training(tmp_path / "expert", tmp_path, model, None, {key: True}, "train")
     with pytest.raises(ValueError, match=rf"sft.{key}: .*; leave it out"):
         sft_config(training, 0, "run")

@@ -24,9 +24,10 @@ from decode.results import measure, run
 from recipes.schema import Recipe, RecipeError, load_recipe
 from train.check_rows import CheckRows, check_rows, claim_checks
 from train.check_steps import CheckSteps
+from train.claims import claim
 from train.proxy_check import proxy_checks
 from train.trainer import sft_config, train
-from train.training import claim, trainings
+from train.training import trainings
 from train.training_rows import TrainingRows, training_rows
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,8 +21,9 @@ import train.proxy_loss
 from decode.folder import SettingsChanged
 from decode.models import ModelSource
 from recipes.schema import load_recipe
+from train.claims import claim
 from train.proxy_loss import ProxyTarget, score_labels, trainer_class
-from train.training import claim, trainings
+from train.training import trainings
 
 ROWS = [
     {"prompt": "What is 6 x 7?", "completion": " 42"},

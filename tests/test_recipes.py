@@ -25,7 +25,7 @@ from recipes.schema import (
     load_recipe,
     save_recipe,
 )
-from recipes.sections import ClassifierChoice, EndpointChoice, JudgeChoice
+from recipes.tasks import ClassifierChoice, EndpointChoice, JudgeChoice
 
 ROOT = Path(__file__).resolve().parents[1]
 # Hardware settings, sweeps, and the making of the mini models, are no experiments.

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from data import TrainRow
+from decode.models import ModelSource
 from recipes.hardware import DEEPSPEED
-from recipes.schema import Expert
 from train import zero
 from train.trainer import sft_config, train
 from train.training import Training
@@ -65,7 +65,7 @@ def main(model: str, folder: Path, names: list[str]) -> None:
     for name in names or CASES:
         case = dict(CASES[name])
         adapter, dtype = case.pop("adapter", None), "bfloat16" if "bf16" in case else "float32"
-        source = Expert(model=model, dtype=dtype, adapter=adapter)
+        source = ModelSource(model, dtype=dtype)
         place = folder / "checkpoints" / name
         training = Training(folder / name, place, source, adapter, {**SFT, **case}, "train")
         config = sft_config(training, 1, name)

@@ -12,7 +12,8 @@ import os
 import torch
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
-from .configs import load_config, weights_dtype
+from decode.models import load_config, weights_dtype
+
 from .training import Training
 
 # Attention that goes by the order of tokens alone, and states that are carried on.
@@ -92,12 +93,9 @@ def _check_precision(training: Training) -> None:
     if keeps_copy or training.adapter is not None or sft.get("learning_rate", 2e-5) >= LEAST_RATE:
         return
     model = training.model
-    is_low = model.dtype == "bfloat16"
-    if model.dtype == "auto":
-        is_low = weights_dtype(model, load_config(model)) == torch.bfloat16
-    if is_low:
+    if weights_dtype(model, load_config(model)) == torch.bfloat16:
         raise ValueError(
-            f"{model.model}: full fine-tuning in bfloat16 at learning rates below {LEAST_RATE:g} "
+            f"{model.name}: full fine-tuning in bfloat16 at learning rates below {LEAST_RATE:g} "
             "rounds most steps away; launch with DeepSpeed, which keeps float32 weights, or set "
             "dtype to float32 (sft.bf16 computes in bfloat16 all the same)"
         )

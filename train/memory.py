@@ -28,9 +28,10 @@ import torch
 from transformers import PretrainedConfig
 
 from data import TASKS
-from recipes.schema import Base, Expert, RecipeError, load_recipe
+from decode.models import ModelSource, load_config, weights_dtype
+from decode.planning import untuned_model
+from recipes.schema import RecipeError, load_recipe
 from train.activations import activation_bytes, empty_model
-from train.configs import load_config, weights_dtype
 from train.sharding import Sharding, read_sharding
 from train.training import Training, trainings
 
@@ -168,8 +169,8 @@ def main() -> None:
         file = arguments.config_file
         sharding = Sharding() if file is None else read_sharding(file)
         rows = [(training, _of(training, sharding)) for training in trainings(recipe)]
-        small = _config_and_dtype(recipe.expert)
-        bases = [(base, _config_and_dtype(base)) for base in recipe.decode.bases]
+        small = _config_and_dtype(untuned_model(recipe.expert))
+        bases = [(base, _config_and_dtype(untuned_model(base))) for base in recipe.decode.bases]
     except (RecipeError, ValueError) as error:
         sys.exit(f"error: {error}")
     zero = "" if sharding.stage is None else f", ZeRO-{sharding.stage}"
@@ -177,7 +178,7 @@ def main() -> None:
     columns = ("weights", "gradients", "optimizer", "activations", "buffers", "total")
     print(f"{'training':40}{'trained':>9}" + "".join(f"{column:>13}" for column in columns))
     for training, memory in rows:
-        name = f"{training.prefix.partition('/')[0]}: {training.model.model}"
+        name = f"{training.prefix.partition('/')[0]}: {training.model.name}"
         values = (getattr(memory, column) / GIB for column in columns)
         print(f"{name:40.40}{memory.num_trained / 1e6:8,.0f}M", end="")
         print("".join(f"{value:13.1f}" for value in values))
@@ -198,7 +199,7 @@ def _of(training: Training, sharding: Sharding) -> Memory:
     return training_memory(*loaded, training.sft, training.adapter, sharding)
 
 
-def _config_and_dtype(model: Expert | Base) -> tuple[PretrainedConfig, torch.dtype]:
+def _config_and_dtype(model: ModelSource) -> tuple[PretrainedConfig, torch.dtype]:
     config = load_config(model)
     return config, weights_dtype(model, config)
 

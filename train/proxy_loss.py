@@ -28,6 +28,7 @@ from trl import SFTConfig, SFTTrainer
 
 from decode.logits import proxy_logits
 from decode.models import ModelSource, load_config, load_tokenizer, load_weights
+from decode.planning import untuned_model
 from decode.vocab import align
 from recipes.schema import Recipe
 
@@ -57,7 +58,7 @@ def proxy_target(recipe: Recipe) -> ProxyTarget | None:
     if chosen.base is not None:
         base = ModelSource(chosen.base, chosen.revision, chosen.dtype or "auto")
     else:
-        base = ModelSource(first.model, first.revision, first.dtype, first.trust_remote_code)
+        base = untuned_model(first)
     return ProxyTarget(base, chosen.alpha)
 
 

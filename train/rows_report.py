@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, pack_dataset
 
 from decode.folder import RunFolder, write_json
-from decode.models import ModelSource, load_tokenizer
+from decode.models import load_tokenizer
 from decode.reports.training_table import training_table
 from decode.tracking.job import NullTracker
 
@@ -70,13 +70,15 @@ def say_what_is_trained_on(
 
     A report of the same rows and the same keys of sft is left as it is.
     """
-    source = training.model
-    options = {"dtype": source.dtype, "trust_remote_code": source.trust_remote_code}
-    made_for = {"digest": training_rows.digest, "model": source.model, "sft": training.sft}
+    made_for = {
+        "digest": training_rows.digest,
+        "model": training.model.name,
+        "sft": training.sft,
+    }
     path = folder.training_rows
     report = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if report.get("made_for") != made_for:
-        tokenizer = load_tokenizer(ModelSource(source.model, source.revision, **options))
+        tokenizer = load_tokenizer(training.model)
         report = rows_report(training_rows, tokenizer, config) | {"made_for": made_for}
         write_json(path, report)
         logger.info("%s", training_table(report))

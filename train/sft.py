@@ -27,11 +27,12 @@ from recipes.schema import Recipe, save_recipe
 from train import zero
 from train.callbacks import TrackingCallback
 from train.check_rows import CheckRows, check_rows, claim_checks
+from train.claims import claim
 from train.proxy_check import proxy_checks
 from train.proxy_loss import check_proxy_loss
 from train.rows_report import say_what_is_trained_on
 from train.trainer import sft_config, train, uses_cpu
-from train.training import claim, trainings
+from train.training import trainings
 from train.training_rows import TrainingRows, training_rows
 
 logger = logging.getLogger("train.sft")

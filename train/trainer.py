@@ -4,16 +4,18 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from decode.interruption import held_back
+from decode.models import load_tokenizer
 
 from . import zero
 from .checkpoints import Checkpoints
@@ -68,14 +70,13 @@ def train(
     PartialState()  # the processes know each other before anything is loaded
     set_seed(config.seed)
     source, adapter = training.model, training.adapter
-    model = source.model
+    model = source.name
     if Path(model).is_dir():
         model = str(Path(model).resolve())  # an adapter records it as given
-    remote = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(model, **remote)
+    tokenizer = load_tokenizer(replace(source, name=model))
     theirs = config.model_init_kwargs
     assert not isinstance(theirs, str), "TRL parses this key from text only on a command line"
-    config.model_init_kwargs = {"dtype": source.dtype, **remote, **(theirs or {})}
+    config.model_init_kwargs = {"dtype": source.dtype, **source.hub_options, **(theirs or {})}
     zero.prepare(config)
     # The adapter says which model it belongs to: decoding shares that model's weights with it.
     fixed = {"task_type": "CAUSAL_LM", "revision": source.revision}

@@ -19,7 +19,8 @@ from data.mixture import Source, mixed_stream, weighted
 from data.rows import HubSource, is_local
 from decode.experiment import Experiment
 from decode.folder import text_digest
-from decode.models import ModelSource, load_tokenizer
+from decode.models import load_tokenizer
+from decode.planning import untuned_model
 from recipes.schema import Recipe, TrainSource
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,9 @@ def training_rows(
         found = source.read()
         if number == 0 and num_held_out:
             found = _not_held_out(found, num_held_out)
-        kinds = Counter(kind for row in found if (kind := asked.kind(row)))
-        kept = [row for row in found if asked.kind(row) is None] if kinds else found
+        of_row = [asked.kind(row) for row in found]
+        kinds = Counter(kind for kind in of_row if kind is not None)
+        kept = [row for row, kind in zip(found, of_row, strict=True) if kind is None]
         _say_what_is_left_out(source, len(found), kinds)
         used = weighted(kept, source.weight, f"{recipe.seed}-{number}")
         rows += used
@@ -222,8 +224,7 @@ def _renderer(recipe: Recipe) -> Render:
         ValueError: the model has none.
     """
     small = recipe.expert
-    options = {"dtype": small.dtype, "trust_remote_code": small.trust_remote_code}
-    tokenizer = load_tokenizer(ModelSource(small.model, small.revision, **options))
+    tokenizer = load_tokenizer(untuned_model(small))
     template = (recipe.sft or {}).get("chat_template_path")
     if template is not None and Path(template).is_file():
         tokenizer.chat_template = Path(template).read_text("utf-8")

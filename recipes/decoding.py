@@ -1,0 +1,132 @@
+"""The large models, how they are steered, and how completions are generated."""
+
+import os
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from .section import Dtype, Section
+
+
+class Base(Section):
+    """A large untuned model to be proxy-tuned."""
+
+    model: str = Field(min_length=1)
+    """Hub id or folder."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; null is the newest."""
+    dtype: Dtype = "auto"
+    """Weights' type in decoding; auto is the one they are stored in."""
+    tuned: str | None = None
+    """Hub id or folder of this model directly tuned on the task: the ceiling."""
+    tuned_prompt: Literal["raw", "chat"] = "raw"
+    """The ceiling's prompt, as `expert.prompt` is the expert's."""
+    tune_reference: bool = False
+    """Train that ceiling in the same run, as the expert is trained."""
+    trust_remote_code: bool = False
+    """Run model code that comes with the weights."""
+
+    @property
+    def slug(self) -> str:
+        """The last part of the model's name, as systems and folders are called after it."""
+        return os.path.basename(os.path.abspath(self.model))
+
+    @model_validator(mode="after")
+    def _one_ceiling(self) -> "Base":
+        if self.tuned is not None and self.tune_reference:
+            raise ValueError(f"found tuned {self.tuned!r} and tune_reference true; give one")
+        return self
+
+
+class MoreExpert(Section):
+    """A finished expert that steers beside this run's."""
+
+    expert: str = Field(min_length=1)
+    """Hub id or folder: whole weights or a LoRA adapter."""
+    antiexpert: str = Field(min_length=1)
+    """Hub id or folder of the model it was tuned from."""
+    weight: float
+    """What its difference counts; this run's expert counts 1."""
+    dtype: Dtype = "auto"
+    """Weights' type in decoding; auto is the one they are stored in."""
+
+
+class Decode(Section):
+    """How completions are generated and compared."""
+
+    bases: tuple[Base, ...] = Field(min_length=1)
+    """The large models, each with its own results."""
+    reference_sft: dict[str, Any] | None = None
+    """`trl.SFTConfig` keys that override `sft` when a reference is trained."""
+    alpha: float | tuple[float, ...] = 1.0
+    """Scale of the shift, or a list to compare; the paper uses 1."""
+    alpha_warmup_tokens: int = Field(default=0, ge=0)
+    """alpha grows from 0 to its value over so many tokens of a completion; 0 is constant."""
+    experts: tuple[MoreExpert, ...] = ()
+    """Further experts: alpha scales the sum of all weighted differences, this run's counting 1."""
+    batch_size: int = Field(ge=1)
+    """Rows decoded side by side."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Longest completion, in tokens; null is the task's protocol."""
+    num_draft_tokens: int | Literal["auto"] = "auto"
+    """Tokens the expert drafts a round: a number, or auto for whatever is measured to be fastest.
+    It changes the speed, never the tokens (but for rounding, in types other than float32)."""
+    temperature: float | None = Field(default=None, ge=0)
+    """0 is greedy; null is the task's protocol, which is greedy but for code."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Sample among the k likeliest tokens; null is all."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Sample among the likeliest tokens that hold this much probability; null is the task's
+    protocol, which is 1 but for code."""
+    num_samples: int | None = Field(default=None, ge=1)
+    """Completions drawn for each row; null is the task's protocol, which is one but for code."""
+    pass_at: int | None = Field(default=None, ge=1)
+    """A row is worth pass@k of its samples, with this k; null is the task's protocol: 10 for code,
+    elsewhere the mean of the samples."""
+    device: str = "auto"
+    """auto is the GPUs there are (a model too large for one is spread), else the CPU."""
+    vocabulary: Literal["identical", "shared"] = "identical"
+    """identical: all models share one vocabulary; shared: combine on the ids they share."""
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Every alpha, in the recipe's order."""
+        return self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
+
+    @field_validator("alpha", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, list) else [value]
+        is_number = [isinstance(n, int | float) and not isinstance(n, bool) for n in numbers]
+        if not numbers or not all(is_number):
+            raise ValueError("expected a number or a list of at least one number")
+        if len({f"{number:g}" for number in numbers}) < len(numbers):
+            raise ValueError("each alpha may be listed once")
+        return tuple(map(float, value)) if isinstance(value, list) else float(value)
+
+    @field_validator("num_draft_tokens", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if value != "auto" and not is_number:
+            raise ValueError("expected auto, or a number of at least 0")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError("expected auto, cpu, mps, cuda or cuda:N")
+        return value
+
+    @field_validator("bases")
+    @classmethod
+    def _distinct(cls, value: tuple[Base, ...]) -> tuple[Base, ...]:
+        slugs = [base.slug for base in value]
+        if len(set(slugs)) < len(slugs):
+            raise ValueError(
+                f"found {', '.join(slugs)}; results are filed by this last part of a name, "
+                "so each must be different"
+            )
+        return value

@@ -1,0 +1,93 @@
+"""Which recipe an unfinished training belongs to: under another it is not gone on with."""
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+from decode.folder import RunFolder, SettingsChanged, weights_digest
+from recipes.schema import Recipe
+
+from . import zero
+from .proxy_loss import ProxyTarget
+from .training import Training, trainings
+
+# What may change while a training goes on: it decides what is seen of it, or how soon it is done,
+# not what comes of it. Evaluation is not here: it draws from the same random numbers as dropout.
+FREE_KEYS = frozenset(
+    f"sft.{key}"
+    for key in (
+        *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"),
+        *("log_level", "log_level_replica", "log_on_each_node", "disable_tqdm", "report_to"),
+        *("run_name", "skip_memory_metrics", "include_num_input_tokens_seen"),
+        *("save_strategy", "save_steps", "save_total_limit"),
+        *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
+        *("dataloader_persistent_workers", "dataset_num_proc", "ddp_timeout"),
+    )
+)
+
+
+def claim(recipe: Recipe, rows_digest: str) -> None:
+    """Refuse to go on with training that was started under another recipe.
+
+    Args:
+        rows_digest: a short name for what is trained on.
+
+    Raises:
+        SettingsChanged: names the keys that differ, but for those in FREE_KEYS.
+    """
+    for training in trainings(recipe):
+        settings = {
+            "model": {"name": training.model.name, "revision": training.model.revision},
+            "dtype": training.model.dtype,
+            "adapter": training.adapter,
+            "sft": training.sft,
+            "seed": recipe.seed,
+            "training rows": rows_digest,
+            "proxy_aware": _identity(training.proxy_aware),
+            **_launch(RunFolder(recipe.output_dir), training),
+            **(_selection(recipe) if training.prefix == "train" else {}),
+        }
+        RunFolder(recipe.output_dir).claim(training.target, settings, FREE_KEYS)
+
+
+def _identity(target: ProxyTarget | None) -> dict[str, Any] | None:
+    """What decides a proxy-aware loss, the base's weights with it."""
+    return target and {**asdict(target), "weights": weights_digest(target.base.name)}
+
+
+def _launch(folder: RunFolder, training: Training) -> dict[str, Any]:
+    """How many processes train and how they divide the work: a checkpoint is of that division.
+
+    Once the training is complete any launch will do.
+
+    Raises:
+        SettingsChanged: there are checkpoints of another launch.
+    """
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launch = {"num_processes": num_processes, "zero_stage": zero.stage(training.sft)}
+    record = folder.settings(training.target)
+    found = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    if training.is_complete:
+        return {key: found[key] for key in launch if key in found}
+    recorded = {key: found.get(key) for key in launch}
+    if found and recorded != launch and any(training.checkpoints.glob("*")):
+        raise SettingsChanged(
+            f"{training.checkpoints} was written by {_launched(recorded)}, and this launch is "
+            f"{_launched(launch)}; launch as before, or delete that folder to begin again"
+        )
+    return launch
+
+
+def _launched(launch: dict[str, Any]) -> str:
+    stage, num_processes = launch["zero_stage"], launch["num_processes"]
+    text = f"{num_processes} process" + ("" if num_processes == 1 else "es")
+    return text if stage is None else f"{text} under ZeRO-{stage}"
+
+
+def _selection(recipe: Recipe) -> dict[str, Any]:
+    """How weights other than the last come to be the expert; nothing if they do not."""
+    check = recipe.proxy_check
+    if check is None or check.select_by == "last":
+        return {}
+    return {"proxy_check": check.model_dump()}
