@@ -264,6 +264,35 @@ def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
         train_expert(recipe_of(*chosen, "proxy_check.patience=2"))
 
 
+class KillAtSave(TrainerCallback):
+    """Ends it right after a step's checkpoint is whole."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_save(self, args, state, control, **_):
+        if state.global_step == self._step:
+            raise Killed
+
+
+def test_a_training_that_is_over_does_not_go_on(recipe_of, tmp_path):
+    """Killed after the checkpoint of its last step, which patience has made the last."""
+    chosen = ["proxy_check.select_by=loss", "proxy_check.patience=2", "sft.learning_rate=0.3"]
+    chosen += ["sft.max_steps=12", "sft.max_grad_norm=1e9", "sft.save_steps=1"]
+    whole = train_expert(recipe_of(*chosen, f"output_dir={tmp_path / 'whole'}"))
+    last = Checks(tmp_path / "whole/proxy_check/checks.jsonl").rows[-1]["step"]
+    assert last < 12
+    with pytest.raises(Killed):
+        train_expert(recipe_of(*chosen), KillAtSave(last))
+    cut = train_expert(recipe_of(*chosen))
+    assert same(cut, whole)
+    timeless = [
+        [{k: v for k, v in entry.items() if k in ("step", "loss", "kept_step")} for entry in log]
+        for log in (json.loads((run / "training_log.json").read_text()) for run in (cut, whole))
+    ]
+    assert timeless[0] == timeless[1]
+
+
 def test_equal_scores_are_told_apart_by_the_loss(tmp_path):
     checks = Checks(tmp_path / "checks.jsonl")
     about = {"step": 0, "select_by": "proxy", "higher_is_better": True, "alpha": 1.0}

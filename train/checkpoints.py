@@ -74,8 +74,13 @@ class Checkpoints(TrainerCallback):
         trainer._globalstep_last_logged = kept["last_logged_step"]
         trainer._total_train_tokens = kept["num_tokens"]
         trainer._metrics["train"].update(kept["metrics"])
-        if state.global_step >= state.max_steps:
-            trainer._run_epoch = lambda **_: None  # transformers would take one step more
+        run_epoch = trainer._run_epoch
+
+        def unless_over(**given: Any) -> None:  # transformers would take one step more
+            if state.global_step < state.max_steps and not trainer.control.should_training_stop:
+                run_epoch(**given)
+
+        trainer._run_epoch = unless_over
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

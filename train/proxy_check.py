@@ -86,8 +86,9 @@ class ProxyCheckCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Takes up the record where the training goes on, and asks the base."""
+        """Takes up the record where the training goes on, if it does, and asks the base."""
         self._decided = _on_main(state, lambda: self._begin(state.global_step, str(args.device)))
+        control.should_training_stop |= self._decided.is_over
 
     def on_step_end(
         self,
