@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any, Literal, Protocol
 
 from .models import ModelSource, load_config, load_tokenizer
+from .pair import adapter_base, is_adapter
 from .proxy import RoleTokenizers, align_all, encode
 from .sampling import Sampling
 from .systems import Role, system_name
@@ -162,6 +163,10 @@ def check(experiment: Experiment) -> None:
     small = load_tokenizer(experiment.antiexpert)
     # A model that is yet to be trained keeps the tokenizer of the one it is trained from.
     expert = load_tokenizer(experiment.expert) if experiment.expert_is_there else small
+    tuned = [contender.tuned for contender in experiment.contenders]
+    for source in (experiment.expert, *(more.expert for more in experiment.more_experts), *tuned):
+        if source is not None and is_adapter(source.name):
+            adapter_base(source)
     for more in experiment.more_experts:
         load_config(more.antiexpert)
     for contender in experiment.contenders:

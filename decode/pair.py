@@ -161,9 +161,24 @@ def is_adapter(name: str) -> bool:
     return (Path(name) / "adapter_config.json").is_file()
 
 
+def changes_its_base(start: bool | str) -> bool:
+    """Whether an adapter begun so (`init_lora_weights`) takes its first weights out of its base."""
+    return str(start).lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga"))
+
+
 def adapter_base(expert: ModelSource) -> ModelSource:
-    """The model an adapter folder says it was trained on, to be read as the expert is."""
+    """The model an adapter folder says it was trained on, to be read as the expert is.
+
+    Raises:
+        ValueError: it was trained on other weights than that model's.
+    """
     config = PeftConfig.from_pretrained(expert.name)
+    if changes_its_base(start := getattr(config, "init_lora_weights", True)):
+        raise ValueError(
+            f"{expert.name}: an adapter begun as '{start}' belongs to weights changed by that, not "
+            "to its base's own; convert it (path_initial_model_for_weight_conversion of PEFT's "
+            "save_pretrained)"
+        )
     return replace(expert, name=str(config.base_model_name_or_path), revision=config.revision)
 
 

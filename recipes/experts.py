@@ -68,7 +68,7 @@ class ProxyCheck(Section):
 
     rows: str | None = None
     """Validation rows, as the evaluation rows are named; null holds out the last training rows."""
-    num_rows: int = Field(default=24, ge=1)
+    num_rows: int = Field(default=16, ge=1)
     """How many of them: the first so many of `rows`, or the last so many training rows."""
     every_steps: int | None = Field(default=None, ge=1)
     """Steps between checks; null is at most ten checks in a training, and fewer where they would

@@ -38,6 +38,7 @@ def refuse(monkeypatch):
         ),
         (["decode.reference_sft={padding_free: true}"], "sft.padding_free"),
         (["expert.dtype=bfloat16", "sft.learning_rate=2e-5"], "rounds most steps away"),
+        (["expert.adapter={r: 4, init_lora_weights: pissa_niter_4}"], "changes the model's own"),
         (["decode.bases.0.dtype=auto", "sft.learning_rate=2e-5"], "mini/large: full fine-tuning"),
     ],
 )
@@ -58,6 +59,7 @@ def test_contradictions_are_one_line(refuse, overrides, problem, monkeypatch):
         ["sft.packing=true", "sft.packing_strategy=wrapped", "sft.completion_only_loss=false"],
         ["sft.packing_strategy=wrapped"],
         ["expert.dtype=bfloat16"],
+        ["expert.adapter={r: 4, init_lora_weights: gaussian}"],
         ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "expert.adapter={r: 4}"],
         ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "sft.deepspeed=zero2"],
     ],

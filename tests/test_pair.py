@@ -101,3 +101,11 @@ def test_an_adapter_on_another_model_is_two_models(adapter, save_model):
     pair = load_pair(ModelSource(folder), ModelSource(other), "cpu")
     assert isinstance(pair, TwoModels)
     assert run(pair.antiexpert, IDS) == run(LanguageModel(tiny_model(9), TOKENIZER), IDS)
+
+
+def test_an_adapter_that_changes_its_base_is_refused(adapter, save_model):
+    small, folder = adapter(init_lora_weights="pissa")
+    with pytest.raises(ValueError, match="an adapter begun as 'pissa' belongs to weights changed"):
+        load_pair(*sources(small, folder), "cpu")
+    with pytest.raises(ValueError, match="path_initial_model_for_weight_conversion"):
+        load_tuned(ModelSource(folder), "cpu")

@@ -13,6 +13,7 @@ import torch
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
 from decode.models import load_config, weights_dtype
+from decode.pair import changes_its_base
 
 from .training import Training
 
@@ -53,6 +54,12 @@ def refuse_contradictions(training: Training) -> None:
         raise ValueError(
             "sft.padding_free: no row is cut without padding; set sft.max_length to null if rows "
             "are short enough as they are, or use sft.packing"
+        )
+    start = (training.adapter or {}).get("init_lora_weights", True)
+    if changes_its_base(start):
+        raise ValueError(
+            f"expert.adapter.init_lora_weights: {start} changes the model's own weights, beside "
+            "which the adapter is decoded; leave it out, or take gaussian, orthogonal or mica"
         )
     _check_kernels(training)
     _check_precision(training)
