@@ -35,7 +35,7 @@ from decode.teacher import forced_logits
 
 logger = logging.getLogger(__name__)
 
-MARGIN = 1.25  # a right answer may be longer than the one in the data
+MARGIN = 1.1  # a right answer may be longer than the one in the data
 MARGIN_TOKENS = 4
 
 Scores = list[float]  # a row's worth each
