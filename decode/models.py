@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+_frozen: "WeakValueDictionary[tuple[ModelSource, str], PreTrainedModel]" = WeakValueDictionary()
 ATTENTION_TYPES = {"full_attention", "sliding_attention"}
 
 
@@ -77,6 +79,15 @@ def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
     if not placement:
         nn.Module.to(model, device)
     return model.eval()
+
+
+def load_frozen(source: ModelSource, device: str) -> PreTrainedModel:
+    """As `load_weights`, without gradients; one that somebody holds already is not loaded again."""
+    model = _frozen.get((source, device))
+    if model is None:
+        model = load_weights(source, device).requires_grad_(False)
+        _frozen[source, device] = model
+    return model
 
 
 def is_positional(config: PretrainedConfig) -> bool:

@@ -1,5 +1,6 @@
 """Checks during training: they leave it alone, say what decoding says, and decide what they say."""
 
+import gc
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import pytest
 import torch
 from conftest import byte_tokenizer, tiny_model
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import LlamaForCausalLM, TrainerCallback
 
 from data import TASKS
 from decode.checks import Checks, cost
@@ -262,6 +263,25 @@ def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
     assert [row | clocks for row in after] == [row | clocks for row in expected]
     with pytest.raises(SettingsChanged, match="proxy_check"):
         train_expert(recipe_of(*chosen, "proxy_check.patience=2"))
+
+
+class CountBases(TrainerCallback):
+    """How many large models are in memory after each step."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    def on_step_end(self, args, state, control, **_):
+        models = (each for each in gc.get_objects() if type(each) is LlamaForCausalLM)
+        self.found.append(sum(model.config.hidden_size == 32 for model in models))
+
+
+def test_proxy_aware_training_lends_its_base_to_the_checks(recipe_of, tmp_path):
+    gc.collect()
+    count = CountBases()
+    train_expert(recipe_of("expert.proxy_aware={}"), count)
+    assert count.found == [1] * 6
+    assert len(Checks(tmp_path / "run/proxy_check/checks.jsonl").checked) == 6
 
 
 class KillAtSave(TrainerCallback):

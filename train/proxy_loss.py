@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from decode.logits import proxy_logits
-from decode.models import ModelSource, load_config, load_tokenizer, load_weights
+from decode.models import ModelSource, load_config, load_frozen, load_tokenizer
 from decode.planning import untuned_model
 from decode.vocab import align
 from recipes.schema import Recipe
@@ -132,7 +132,7 @@ class ProxyAwareTrainer(SFTTrainer):
         tokenizer = kwargs["processing_class"]
         self._alpha = target.alpha
         self._vocabulary = align(load_tokenizer(target.base), tokenizer, tokenizer)
-        self._base = load_weights(target.base, str(args.device)).requires_grad_(False)
+        self._base = load_frozen(target.base, str(args.device))
         self._antiexpert = None  # the expert without its adapter
         if not _keeps_its_antiexpert(self.model):
             assert isinstance(args.model_init_kwargs, dict)
@@ -196,12 +196,8 @@ class ProxyAwareTrainer(SFTTrainer):
 
 def _keeps_its_antiexpert(expert: Any) -> bool:
     """Whether switching the adapter off leaves the very weights that the expert started from."""
-    if not isinstance(expert, PeftModel):
-        return False
-    config = expert.peft_config["default"]
-    # Some initialisations (PiSSA, LoftQ, ...) move a part of the weights into the adapter.
-    starts_at_zero = getattr(config, "init_lora_weights", True) is True
-    return starts_at_zero and getattr(config, "bias", "none") == "none"
+    is_adapted = isinstance(expert, PeftModel)
+    return is_adapted and getattr(expert.peft_config["default"], "bias", "none") == "none"
 
 
 def _is_on(variable: str) -> bool:

@@ -4,7 +4,8 @@ The expert alone and the base steered by it answer the rows, greedily, with the 
 and the task's own rules; and both say how likely they find the completions that training teaches
 (teacher.py), which costs one pass and sees changes too small to turn an answer.
 
-The base stays loaded from one check to the next, and beside a fully tuned expert its anti-expert;
+The base stays loaded from one check to the next (proxy-aware training has it in memory already),
+and beside a fully tuned expert its anti-expert;
 caches of keys and values do not stay.
 """
 
@@ -24,7 +25,7 @@ from decode.engine import Steppable, generate
 from decode.experiment import Experiment
 from decode.language_model import LanguageModel
 from decode.live import keeps_its_antiexpert, live_pair
-from decode.models import ModelSource, load_tokenizer, load_weights
+from decode.models import ModelSource, load_frozen, load_tokenizer, load_weights
 from decode.pair import load_tuned
 from decode.proxy import RoleTokenizers, align_all, encode
 from decode.recurrent import as_language_model
@@ -111,7 +112,7 @@ class ProxyScores:
 
     def _load_base(self) -> LanguageModel:
         if self._base is None:
-            self._base = load_weights(self._contender.base, self._device)
+            self._base = load_frozen(self._contender.base, self._device)
         model = as_language_model(self._base, self._tokenizers.base)
         model.capture = None
         return model
