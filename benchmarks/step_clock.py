@@ -24,7 +24,7 @@ class StepClock(TrainerCallback):
         self._file = Path(file)
         turns = os.environ.get(TURNS)
         self._turns = tuple(map(int, turns.split())) if turns else None
-        self._steps: list[tuple[float, float]] = []  # seconds on the wall, of this process
+        self._steps: list[float] = []  # seconds
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self._began_at = time.time()
@@ -34,8 +34,7 @@ class StepClock(TrainerCallback):
         self._start = _now()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        end = _now()
-        self._steps.append((end[0] - self._start[0], end[1] - self._start[1]))
+        self._steps.append(_now() - self._start)
         self._pass_turn()
         if state.global_step < state.max_steps:
             self._take_turn()
@@ -61,10 +60,10 @@ class StepClock(TrainerCallback):
                 os.write(self._turns[1], b".")
 
 
-def _now() -> tuple[float, float]:
+def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter(), time.process_time()
+    return time.perf_counter()
 
 
 def _peak_bytes() -> int:
