@@ -92,6 +92,13 @@ def test_weights_are_whole(case, trained, small):
     assert {item.dtype for item in saved.values()} == {dtype} == {model.dtype}
 
 
+def test_a_proxy_aware_loss_is_the_same_under_zero2(trained):
+    """With the anti-expert as its base it is the plain loss, but for the rounding of a detour."""
+    expected = load_file(trained / "ddp" / "model.safetensors")
+    for name, weights in load_file(trained / "zero2_proxy_aware" / "model.safetensors").items():
+        torch.testing.assert_close(weights, expected[name], rtol=0, atol=1e-4)
+
+
 def test_no_operations_are_counted_where_weights_are_divided(trained):
     assert log(trained / "ddp")[-1]["total_flos"] > 0
     assert not any("total_flos" in entry for entry in log(trained / "zero3"))

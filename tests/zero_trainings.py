@@ -19,6 +19,7 @@ from data import TrainRow
 from decode.models import ModelSource
 from recipes.hardware import DEEPSPEED
 from train import zero
+from train.proxy_loss import ProxyTarget
 from train.trainer import sft_config, train
 from train.training import Training
 from train.training_rows import TrainingRows
@@ -32,6 +33,7 @@ CASES = {
     "ddp": {},
     "zero1": {"deepspeed": "zero1"},
     "zero2": {"deepspeed": "zero2"},
+    "zero2_proxy_aware": {"deepspeed": "zero2", "proxy_aware": True},
     "zero3": {"deepspeed": SHARDS_ONLY},
     "zero3_offload_params": {"deepspeed": OFFLOAD},
     "zero3_bf16": {"deepspeed": SHARDS_ONLY, "bf16": True},
@@ -66,8 +68,10 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         case = dict(CASES[name])
         adapter, dtype = case.pop("adapter", None), "bfloat16" if "bf16" in case else "float32"
         source = ModelSource(model, dtype=dtype)
-        place = folder / "checkpoints" / name
-        training = Training(folder / name, place, source, adapter, {**SFT, **case}, "train")
+        # A base that is the anti-expert: what is learnt is what plain fine-tuning teaches.
+        target = ProxyTarget(source, 1.0) if case.pop("proxy_aware", False) else None
+        place, sft = folder / "checkpoints" / name, {**SFT, **case}
+        training = Training(folder / name, place, source, adapter, sft, "train", target)
         config = sft_config(training, 1, name)
         assert config.world_size == int(os.environ["WORLD_SIZE"])
         train(training, TrainingRows(rows, None, [], "sums"), config)
