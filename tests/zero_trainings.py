@@ -38,7 +38,7 @@ CASES = {
     "zero3_offload_params": {"deepspeed": OFFLOAD},
     "zero3_bf16": {"deepspeed": SHARDS_ONLY, "bf16": True},
     "ddp_lora": {"adapter": LORA},
-    "zero3_lora": {"deepspeed": SHARDS_ONLY, "adapter": LORA},
+    "zero3_lora": {"deepspeed": SHARDS_ONLY, "adapter": LORA, "activation_checkpointing": True},
 }
 SFT = {
     "max_steps": 4,
