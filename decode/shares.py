@@ -58,6 +58,14 @@ def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
     return replica.rank == 0
 
 
+def meet() -> None:
+    """Return when every process has got here; exits with one line if one of them has ended."""
+    try:
+        Replica.of_this_process().wait_for_all()
+    except ReplicaLost as error:
+        sys.exit(f"error: {error}")
+
+
 def memory_bytes(device: str) -> int:
     """What a process has to itself: a GPU, or on the CPU its part of the node's memory."""
     num_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

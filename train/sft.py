@@ -19,7 +19,7 @@ from decode.interruption import interruptible
 from decode.launch import check_devices, check_group, check_launch
 from decode.lock import occupy
 from decode.planning import plan
-from decode.shares import decode_shares
+from decode.shares import decode_shares, meet
 from decode.stage import decode_stage, next_job, recipe_from_command_line, start_logging, track
 from decode.tracking import provenance
 from decode.tracking.job import NullTracker
@@ -101,6 +101,7 @@ def main() -> None:
         if recipe.expert.trained is None and tracker.is_on:
             tracker.makes(provenance.expert(recipe))
     zero.leave()
+    meet()  # before the first one uploads, which can take longer than a group that trains waits
     with next_job(recipe, tracker, "decode", is_main_process) as tracker:
         if decode_shares(experiments):
             print(decode_stage(recipe, experiments, tracker))
