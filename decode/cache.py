@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+Row = list[tuple[Tensor, Tensor]]  # by layer: keys and values of one row, (1, H, length, D)
+
 
 class SlotLayer(CacheLayerMixin):
     """One layer's keys and values, (S, H, C, D) each, made on the device of its first keys."""
@@ -62,6 +64,14 @@ class SlotLayer(CacheLayerMixin):
         if self.keys is not None and self.values is not None:
             self.keys[target] = self.keys[source]
             self.values[target] = self.values[source]
+
+    def put(self, slot: int, keys: Tensor, values: Tensor) -> None:
+        """Write a row, (1, H, length, D) each, into a slot."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        assert self.keys is not None and self.values is not None
+        self.keys[slot, :, : keys.shape[2]] = keys[0]
+        self.values[slot, :, : keys.shape[2]] = values[0]
 
     def get_seq_length(self) -> int:
         return self.cache.span
@@ -125,3 +135,18 @@ class SlotCache(Cache):
         """Copy the row in slot `source` over the one in slot `target`."""
         for layer in self._slot_layers:
             layer.move(source, target)
+
+    def row(self, slot: int, length: int) -> Row:
+        """A copy of what stands at the first `length` positions of a slot."""
+        place = slice(slot, slot + 1), slice(None), slice(length)
+        found: Row = []
+        for layer in self._slot_layers:
+            assert layer.keys is not None and layer.values is not None, "nothing was read"
+            found.append((layer.keys[place].clone(), layer.values[place].clone()))
+        return found
+
+    @torch.inference_mode()
+    def put(self, slot: int, row: Row) -> None:
+        """Write what `row` gave into a slot."""
+        for layer, (keys, values) in zip(self._slot_layers, row, strict=True):
+            layer.put(slot, keys, values)

@@ -5,7 +5,7 @@ and the task's own rules; and both say how likely they find the completions that
 (teacher.py), which costs one pass and sees changes too small to turn an answer.
 
 The base stays loaded from one check to the next (proxy-aware training has it in memory already),
-and beside a fully tuned expert its anti-expert;
+with the keys and values of its prompts, and beside a fully tuned expert its anti-expert; other
 caches of keys and values do not stay.
 """
 
@@ -25,10 +25,11 @@ from decode.engine import Steppable, generate
 from decode.experiment import Experiment
 from decode.language_model import LanguageModel
 from decode.live import keeps_its_antiexpert, live_pair
-from decode.models import ModelSource, load_frozen, load_tokenizer, load_weights
+from decode.models import ModelSource, is_positional, load_frozen, load_tokenizer, load_weights
 from decode.pair import load_tuned
 from decode.proxy import RoleTokenizers, align_all, encode
 from decode.recurrent import as_language_model
+from decode.remembered import Memory, RememberingModel
 from decode.sampling import Sampling
 from decode.steered import RolePrompt, Steered
 from decode.stops import Stops
@@ -71,6 +72,7 @@ class ProxyScores:
             self.max_new_tokens = min(self.max_new_tokens, int(MARGIN * longest) + MARGIN_TOKENS)
         self._base: PreTrainedModel | None = None
         self._antiexpert: PreTrainedModel | None = None
+        self._memory: Memory = {}
 
     def load(self) -> None:
         """Load the base, if it is not there yet."""
@@ -113,7 +115,11 @@ class ProxyScores:
     def _load_base(self) -> LanguageModel:
         if self._base is None:
             self._base = load_frozen(self._contender.base, self._device)
-        model = as_language_model(self._base, self._tokenizers.base)
+        tokenizer = self._tokenizers.base
+        if is_positional(self._base.config):
+            model: LanguageModel = RememberingModel(self._base, tokenizer, self._memory)
+        else:
+            model = as_language_model(self._base, tokenizer)
         model.capture = None
         return model
 
