@@ -8,8 +8,8 @@ from data.formats import formatted
 from data.rows import Row
 from data.task import TrainRow
 from decode.proxy import encode
+from train.sources import chat_renderer
 from train.tokens import IGNORED, token_rows
-from train.training_rows import chat_renderer
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}"

@@ -11,13 +11,12 @@ The main process checks and the others wait; what follows from a check is agreed
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -25,6 +24,7 @@ from decode.checks import Checks, cost
 from decode.folder import RunFolder
 from recipes.schema import ProxyCheck, Recipe
 
+from .best_weights import BestWeights
 from .check_rows import CheckRows
 from .check_steps import MAX_COST, CheckSteps
 from .proxy_scores import ProxyScores
@@ -227,44 +227,6 @@ class ProxyCheckCallback(TrainerCallback):
             f", loss {row['expert_loss']:.3f}" if "expert_loss" in row else "",
             row["check_s"],
         )
-
-
-@dataclass
-class BestWeights:
-    """The trained weights of the best check so far, and of the best at the last checkpoint.
-
-    A training that is killed goes on from that checkpoint, which better weights since then are no
-    part of.
-    """
-
-    folder: Path
-    protected: int | None = field(default=None)
-
-    def save(self, model: nn.Module, step: int) -> None:
-        """Keep the weights of this step, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            name: parameter.detach().contiguous()
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        }
-        path = self._path(step)
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial)
-        partial.replace(path)
-        for other in self.folder.glob("best-*"):
-            if other not in (path, None if self.protected is None else self._path(self.protected)):
-                other.unlink()
-
-    @torch.no_grad()
-    def restore(self, model: nn.Module, step: int) -> None:
-        """Put the weights of this step into the model."""
-        parameters = dict(model.named_parameters())
-        for name, tensor in load_file(self._path(step)).items():
-            parameters[name].copy_(tensor)
-
-    def _path(self, step: int) -> Path:
-        return self.folder / f"best-{step}.safetensors"
 
 
 def _on_main(state: TrainerState, action: Callable[[], Decided]) -> Decided:

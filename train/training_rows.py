@@ -6,22 +6,19 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from data import TASKS, TrainRow
+from data import TrainRow
 from data.duplicates import KINDS, EvaluationPrompts
-from data.formats import Format, Message, Render, formatted
 from data.mixture import Source, mixed_stream, weighted
-from data.rows import HubSource, is_local
+from data.rows import HubSource
 from decode.experiment import Experiment
 from decode.folder import text_digest
-from decode.models import load_tokenizer
-from decode.planning import untuned_model
-from recipes.schema import Recipe, TrainSource
+from recipes.schema import Recipe
+
+from .sources import sources_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +58,7 @@ def training_rows(
     Raises:
         ValueError: in one line what a row, a source or a key has wrong.
     """
-    sources = _sources(recipe)
+    sources = sources_of(recipe)
     evaluated = [] if recipe.task.keep_eval_rows else experiments
     asked = EvaluationPrompts([q.prompt for q in own.questions] for own in evaluated)
     if recipe.task.streaming:
@@ -174,90 +171,3 @@ def _identity(place: str | HubSource) -> Any:
         file.seek(max(0, size - EDGE_BYTES))
         digest.update(file.read(EDGE_BYTES))
     return [size, digest.hexdigest()]
-
-
-def _sources(recipe: Recipe) -> list[Source]:
-    choice, more = recipe.task, recipe.mixture
-    formats = [choice.train_format, *(source.format for source in more)]
-    render = _renderer(recipe) if "messages" in formats else None
-    if choice.train_format is None:
-        own = _of_task(choice.name, choice.name, choice.train, choice.train_limit)
-    else:
-        name = f"{choice.name} ({choice.train_format})"
-        own = _of_format(name, choice.train_format, choice.train, choice.train_limit, render)
-    return [own, *(_further(source, index, render) for index, source in enumerate(more))]
-
-
-def _further(choice: TrainSource, index: int, render: Render | None) -> Source:
-    if choice.task is None:
-        assert choice.format is not None, "the recipe's schema says so"
-        name = f"mixture.{index} ({choice.format})"
-        source = _of_format(name, choice.format, choice.rows, choice.limit, render)
-    else:
-        name = f"mixture.{index} ({choice.task})"
-        try:
-            source = _of_task(name, choice.task, choice.rows, choice.limit)
-        except ValueError as error:
-            text = str(error).replace("task.train", f"mixture.{index}.rows")
-            raise ValueError(f"mixture.{index}: {text}") from None
-    return replace(source, weight=choice.weight)
-
-
-def _of_task(name: str, task_name: str, rows: str | None, limit: int | None) -> Source:
-    task = TASKS[task_name]
-    place = task.training_source(rows)
-    return Source(name, place, lambda row: [task.to_train(row)], limit)
-
-
-def _of_format(
-    name: str, format: Format, rows: str | None, limit: int | None, render: Render | None
-) -> Source:
-    assert rows is not None, "the recipe's schema says so"
-    place = rows if is_local(rows) else HubSource(rows, None, "train")
-    return Source(name, place, lambda row: formatted(row, format, render), limit)
-
-
-def _renderer(recipe: Recipe) -> Render:
-    """The small model's chat template; says so if decoding will not use it.
-
-    Raises:
-        ValueError: the model has none.
-    """
-    small = recipe.expert
-    tokenizer = load_tokenizer(untuned_model(small))
-    template = (recipe.sft or {}).get("chat_template_path")
-    if template is not None and Path(template).is_file():
-        tokenizer.chat_template = Path(template).read_text("utf-8")
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"mixture: '{small.model}' has no chat template to write messages with; name a .jinja "
-            "file in sft.chat_template_path, or take a model that has one"
-        )
-    if small.prompt == "raw":
-        logger.warning(
-            "the expert learns from chats, and will be asked without its chat template; "
-            "expert.prompt=chat asks it as it learns"
-        )
-    return chat_renderer(tokenizer, (recipe.sft or {}).get("eos_token"))
-
-
-def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) -> Render:
-    """Messages as the tokenizer's template writes them, for a tokenizer to encode as any text.
-
-    What the tokenizer puts before every text is left out, so that it is there once. White space
-    after an end-of-text token is left out as well: it would stand between that token and another.
-    """
-    eos = eos or cast(str | None, tokenizer.eos_token)
-    encoded = tokenizer("")["input_ids"]
-    assert isinstance(encoded, list)
-    bos = tokenizer.bos_token if encoded and encoded[0] == tokenizer.bos_token_id else None
-
-    def render(messages: Sequence[Message], is_open: bool) -> str:
-        given = [dict(message) for message in messages]
-        text = tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=is_open)
-        assert isinstance(text, str)
-        text = text.removeprefix(bos) if isinstance(bos, str) else text
-        is_closed = not is_open and eos is not None and text.rstrip().endswith(eos)
-        return text.rstrip() if is_closed else text
-
-    return render
