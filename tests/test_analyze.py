@@ -206,7 +206,7 @@ def test_a_killed_analysis_goes_on(experiment, tmp_path, monkeypatch):
     whole = rows_of(experiment, system, predictions, 7, folder)
     text = folder.tokens(system.name).read_bytes()
     shutil.rmtree(folder.analysis)
-    real = decode.token_rows.forced_logits
+    real = decode.analysis.token_rows.forced_logits
     num_batches = 0
 
     def die_in_the_second(*arguments):
@@ -216,7 +216,7 @@ def test_a_killed_analysis_goes_on(experiment, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(decode.token_rows, "forced_logits", die_in_the_second)
+    monkeypatch.setattr(decode.analysis.token_rows, "forced_logits", die_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         rows_of(experiment, system, predictions, 7, folder)
     kept = [*folder.analysis.rglob("*.jsonl")]

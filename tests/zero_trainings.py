@@ -64,6 +64,7 @@ def num_bytes_in_tensors() -> int:
 
 def main(model: str, folder: Path, names: list[str]) -> None:
     rows = [TrainRow(f"How much is {i}+{i % 7}?", f" {i + i % 7}") for i in range(32)]
+    num_bytes_before = num_bytes_in_tensors()
     for name in names or CASES:
         case = dict(CASES[name])
         adapter, dtype = case.pop("adapter", None), "bfloat16" if "bf16" in case else "float32"
@@ -76,7 +77,8 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         assert config.world_size == int(os.environ["WORLD_SIZE"])
         train(training, TrainingRows(rows, None, [], "sums"), config)
         zero.empty_memory()
-        assert (num_bytes := num_bytes_in_tensors()) < 1000, f"{name}: {num_bytes} bytes are left"
+        num_bytes_left = num_bytes_in_tensors() - num_bytes_before
+        assert num_bytes_left < 1000, f"{name}: {num_bytes_left} bytes are left"
     zero.leave()
 
 
