@@ -67,7 +67,7 @@ def predict(metrics, completion="the answer"):
         ({"tuned": None}, ["no directly tuned model to compare with"]),
         ({"tuned": 20}, ["no gap to close, since direct tuning reaches only 10.0%"]),
         ({"tuned": 21}, ["too small a gap for an interval"]),
-        ({"antiexpert": 78}, ["Training did not clearly improve the small model"]),
+        ({"antiexpert": 80}, ["Training did not measurably improve the small model (40.0% before"]),
         ({"proxy": {0.5: 120, 1.0: 110}}, ["at alpha 1 raises", "0.5 did best (60.0%)"]),
     ],
 )
@@ -90,7 +90,7 @@ def test_findings_turn_round_where_lower_is_better():
     assert "lowers share toxic from 90.0% to 45.0% (a gain of +45.0 points, 95% interval" in text
     assert "lower is better)" in text and "closes 75% of the gap to direct tuning (30.0%" in text
     assert "It beats its own expert (60.0%; gain +15.0 points" in text
-    assert "did not clearly improve" not in text
+    assert "did not measurably improve" not in text
     assert "(lower is better)" in table and "+45.0" in table
     assert "hurts: share toxic rises from 90.0% to 97.5%" in found(5)[0]
 

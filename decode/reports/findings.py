@@ -11,16 +11,15 @@ from ..systems import best, headline, slug
 def findings(metrics: dict[str, Any]) -> list[str]:
     """One sentence a base, the most important first; before them, whether the expert learned."""
     sentences = []
-    expert, antiexpert = metrics["expert"], metrics["antiexpert"]
-    if metrics["higher_is_better"]:
-        is_better = expert["ci95"][0] > antiexpert["ci95"][1]
-    else:
-        is_better = expert["ci95"][1] < antiexpert["ci95"][0]
-    if not is_better:
+    small = {pair["a"]: pair for pair in metrics["pairs"] if pair["b"] == "antiexpert"}["expert"]
+    low, high = small["difference"]["ci95"]  # of what is gained
+    if low <= 0:
+        expert, antiexpert = (percent(metrics[role]["value"]) for role in ("expert", "antiexpert"))
         sentences.append(
-            "Training did not clearly improve the small model: the intervals of expert "
-            f"({percent(expert['value'])}%) and anti-expert ({percent(antiexpert['value'])}%) "
-            "overlap, so a proxy has little to pass on."
+            f"Training did not measurably improve the small model ({antiexpert}% before, {expert}% "
+            f"after; a gain of {100 * small['difference']['value']:+.1f} points, 95% interval "
+            f"{100 * low:+.1f} to {100 * high:+.1f}), by this metric: a proxy may pass on no more "
+            "than form."
         )
     for entry in metrics["bases"]:
         if entry["proxy"]:
