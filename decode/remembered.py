@@ -30,15 +30,13 @@ class RememberingModel(LanguageModel):
         """As LanguageModel.prefill."""
         assert self._cache is not None, "open() comes first"
         keys = [tuple(prompt) for prompt in prompts]
-        known = [key in self._memory for key in keys]
-        unread = [place for place, is_known in enumerate(known) if not is_known]
+        unread = [place for place, key in enumerate(keys) if key not in self._memory]
         if unread:
             logits = super().prefill([prompts[i] for i in unread], [slots[i] for i in unread])
             for place, row in zip(unread, logits, strict=True):
                 kept = self._cache.row(slots[place], len(keys[place]))
                 self._memory[keys[place]] = kept, row
-        for key, slot, is_known in zip(keys, slots, known, strict=True):
-            if is_known:
-                self._cache.put(slot, self._memory[key][0])
-                self.lengths[slot] = len(key) - 1  # and the last token read as a newest one is
+        for place in set(range(len(keys))).difference(unread):
+            self._cache.put(slots[place], self._memory[keys[place]][0])
+            self.lengths[slots[place]] = len(keys[place]) - 1  # as if it had been read
         return torch.stack([self._memory[key][1] for key in keys])

@@ -12,14 +12,12 @@ def findings(metrics: dict[str, Any]) -> list[str]:
     """One sentence a base, the most important first; before them, whether the expert learned."""
     sentences = []
     small = {pair["a"]: pair for pair in metrics["pairs"] if pair["b"] == "antiexpert"}["expert"]
-    low, high = small["difference"]["ci95"]  # of what is gained
-    if low <= 0:
+    if small["difference"]["ci95"][0] <= 0:  # of what is gained
         expert, antiexpert = (percent(metrics[role]["value"]) for role in ("expert", "antiexpert"))
         sentences.append(
             f"Training did not measurably improve the small model ({antiexpert}% before, {expert}% "
-            f"after; a gain of {100 * small['difference']['value']:+.1f} points, 95% interval "
-            f"{100 * low:+.1f} to {100 * high:+.1f}), by this metric: a proxy may pass on no more "
-            "than form."
+            f"after; a gain of {_with_interval(small['difference'])}), by this metric: a proxy may "
+            "pass on no more than form."
         )
     for entry in metrics["bases"]:
         if entry["proxy"]:
@@ -44,13 +42,20 @@ def span(low: float, high: float, signed: bool = False, digits: int = 1) -> str:
     return f"[{low * 100:{sign}.{digits}f}, {high * 100:{sign}.{digits}f}]"
 
 
+def _with_interval(difference: dict[str, Any]) -> str:
+    """+3.4 points, 95% interval +1.0 to +5.8."""
+    low, high = difference["ci95"]
+    value = points(difference["value"])
+    return f"{value} points, 95% interval {points(low)} to {points(high)}"
+
+
 def _finding(entry: dict[str, Any], metrics: dict[str, Any]) -> str:
     proxy = headline(entry)
     metric = metrics["metric"].replace("_", " ")
     values = f"from {percent(entry['base']['value'])}% to {percent(proxy['value'])}%"
     gain = proxy["gain_over_base"]
     low, high = gain["ci95"]
-    interval = f"{points(gain['value'])} points, 95% interval {points(low)} to {points(high)}"
+    interval = _with_interval(gain)
     lead = f"Proxy-tuning {slug(entry['model'])} at alpha {proxy['alpha']:g}"
     raises, falls = "raises", "falls"
     if metrics["higher_is_better"]:
@@ -86,10 +91,7 @@ def _against_expert(proxy: dict[str, Any], metrics: dict[str, Any]) -> str:
     gain = proxy["gain_over_expert"]
     low, high = gain["ci95"]
     name = "difference" if metrics["higher_is_better"] else "gain"
-    difference = (
-        f"({percent(metrics['expert']['value'])}%; {name} {points(gain['value'])} points, "
-        f"95% interval {points(low)} to {points(high)})"
-    )
+    difference = f"({percent(metrics['expert']['value'])}%; {name} {_with_interval(gain)})"
     if low > 0:
         return f"It beats its own expert {difference}."
     if high < 0:
