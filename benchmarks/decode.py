@@ -28,16 +28,16 @@ from transformers import GenerationConfig, PreTrainedModel
 from benchmarks.record import record, where
 from benchmarks.sequential import sequential
 from data import TASKS
-from decode.engine import generate
-from decode.language_model import LanguageModel
-from decode.models import ModelSource, load_tokenizer, load_weights, resolve_device
-from decode.pair import adapter_base, load_pair, load_tuned
-from decode.proxy import RoleTokenizers
-from decode.sampling import Sampling
-from decode.stats import DecodingStats
-from decode.steered import Steered
-from decode.stops import Stops
-from decode.vocab import align
+from decode.engine.engine import generate
+from decode.engine.sampling import Sampling
+from decode.engine.stats import DecodingStats
+from decode.engine.stops import Stops
+from decode.models.language_model import LanguageModel
+from decode.models.pair import adapter_base, load_pair, load_tuned
+from decode.models.proxy_tuned import RoleTokenizers
+from decode.models.sources import ModelSource, load_tokenizer, load_weights, resolve_device
+from decode.models.steered import Steered
+from decode.models.vocab import align
 
 Rows = list[list[int]]
 MINI = Path("data/mini")

@@ -35,14 +35,14 @@ from transformers import (
 
 from benchmarks.record import record, where
 from benchmarks.sequential import sequential
-from decode.engine import generate
-from decode.language_model import LanguageModel
-from decode.pair import TwoModels
-from decode.sampling import Sampling
-from decode.stats import DecodingStats
-from decode.steered import RolePrompt, Steered
-from decode.stops import Stops
-from decode.vocab import Vocabulary
+from decode.engine.engine import generate
+from decode.engine.sampling import Sampling
+from decode.engine.stats import DecodingStats
+from decode.engine.stops import Stops
+from decode.models.language_model import LanguageModel
+from decode.models.pair import TwoModels
+from decode.models.steered import RolePrompt, Steered
+from decode.models.vocab import Vocabulary
 
 # hidden, MLP, layers, heads, key-value heads: those of Llama-2/3 and Qwen2.5 of about that size
 SIZES = {

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data import humaneval
 from data.rows import Row, read_rows
 from data.sandbox import Outcome, best_confinement, run_programs
+from data.tasks import humaneval
 
 
 def verdicts(problems: dict[str, Row], completions: list[Row]) -> list[tuple[Row, Outcome]]:

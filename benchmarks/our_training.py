@@ -12,15 +12,15 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.step_clock import StepClock
-from decode.planning import plan
-from decode.stage import start_logging
+from decode.stage.planning import plan
+from decode.stage.stage import start_logging
 from decode.tracking.job import NullTracker
-from recipes.schema import load_recipe
+from recipes.schema.recipe import load_recipe
 from train.callbacks import TrackingCallback
 from train.claims import claim
+from train.rows.training_rows import training_rows
 from train.trainer import sft_config, train
 from train.training import trainings
-from train.training_rows import training_rows
 
 
 def main() -> None:

@@ -22,17 +22,17 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 from transformers import TrainerCallback
 
-from decode.checks import Checks, cost
-from decode.folder import RunFolder
-from decode.metrics import difference_with_interval, mean_with_interval
-from decode.planning import plan
-from recipes.schema import Recipe, load_recipe
-from train.check_rows import check_rows
-from train.proxy_check import proxy_checks
-from train.proxy_scores import ProxyScores
+from decode.evaluation.check_record import Checks, cost
+from decode.evaluation.metrics import difference_with_interval, mean_with_interval
+from decode.jobs.folder import RunFolder
+from decode.stage.planning import plan
+from recipes.schema.recipe import Recipe, load_recipe
+from train.proxy_check.callback import proxy_checks
+from train.proxy_check.rows import check_rows
+from train.proxy_check.scores import ProxyScores
+from train.rows.training_rows import training_rows
 from train.trainer import sft_config, train
 from train.training import trainings
-from train.training_rows import training_rows
 
 
 class Choices(TrainerCallback):

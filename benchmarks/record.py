@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from decode.environment import describe_environment
+from decode.jobs.environment import describe_environment
 
 
 def record(arguments: argparse.Namespace, measured: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from decode.stops import Stops
+from decode.engine.stops import Stops
 
 
 @torch.inference_mode()

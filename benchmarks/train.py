@@ -34,9 +34,9 @@ import torch
 
 from benchmarks.record import record, where
 from benchmarks.step_clock import TURNS
-from decode.planning import plan
-from recipes.schema import Recipe, RecipeError, load_recipe
-from train.training_rows import training_rows
+from decode.stage.planning import plan
+from recipes.schema.recipe import Recipe, RecipeError, load_recipe
+from train.rows.training_rows import training_rows
 
 BARE, OURS = "bare TRL", "ours"
 VARIANTS: dict[str, dict[str, Any]] = {

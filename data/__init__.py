@@ -1,18 +1,18 @@
 """Tasks by name: what to train on, what to ask, how to score. One file a task."""
 
-from .ds1000 import DS1000
-from .facts import FACTS
-from .gsm8k import GSM8K
-from .humaneval import HUMANEVAL
-from .instruct import INSTRUCT
-from .mbpp import MBPP
-from .realtimeqa import REALTIMEQA
 from .task import EvalRow, Judges, Mode, Score, Task, TrainRow
-from .toxigen import TOXIGEN
-from .triviaqa import TRIVIAQA
-from .truthfulqa import TRUTHFULQA
-from .truthfulqa_mc import TRUTHFULQA_MC
-from .word_problems import WORD_PROBLEMS
+from .tasks.ds1000 import DS1000
+from .tasks.facts import FACTS
+from .tasks.gsm8k import GSM8K
+from .tasks.humaneval import HUMANEVAL
+from .tasks.instruct import INSTRUCT
+from .tasks.mbpp import MBPP
+from .tasks.realtimeqa import REALTIMEQA
+from .tasks.toxigen import TOXIGEN
+from .tasks.triviaqa import TRIVIAQA
+from .tasks.truthfulqa import TRUTHFULQA
+from .tasks.truthfulqa_mc import TRUTHFULQA_MC
+from .tasks.word_problems import WORD_PROBLEMS
 
 TASKS: dict[str, Task] = {
     task.name: task

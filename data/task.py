@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .classifier import Classifier
-from .judge import Judge, Verdict
+from .judges.classifier import Classifier
+from .judges.judge import Judge, Verdict
 from .rows import HubSource, Row, is_local, read_rows
 
 Mode = Literal["default", "paper"]

@@ -1,11 +1,11 @@
 """Decoding with proxy-tuned models. `ProxyTuned` is the public entry."""
 
-from .alpha import Alpha
-from .engine import Completion
-from .models import ModelSource
-from .proxy import ProxyTuned, WeightedExpert
-from .sampling import Sampling
-from .stats import DecodingStats
+from .engine.alpha import Alpha
+from .engine.engine import Completion
+from .engine.sampling import Sampling
+from .engine.stats import DecodingStats
+from .models.proxy_tuned import ProxyTuned, WeightedExpert
+from .models.sources import ModelSource
 
 __all__ = [
     "Alpha",

@@ -19,14 +19,14 @@ from decode.analysis.shift_summary import summarize_shifts, token_table
 from decode.analysis.token_page import token_page
 from decode.analysis.token_rows import check_models, token_rows
 from decode.analysis.trade_off import TradeOff, read_sweeps, trade_offs
-from decode.cast import Cast
-from decode.experiment import Experiment, System, check
-from decode.folder import RunFolder, read_rows, write_json, write_text
-from decode.interruption import interruptible
-from decode.planning import plan
-from decode.stage import recipe_from_command_line, start_logging, track
+from decode.evaluation.experiment import Experiment, System, check
+from decode.evaluation.loaded import Cast
+from decode.jobs.folder import RunFolder, read_rows, write_json, write_text
+from decode.jobs.interruption import interruptible
+from decode.stage.planning import plan
+from decode.stage.stage import recipe_from_command_line, start_logging, track
 from decode.tracking.job import NullTracker
-from recipes.schema import Recipe
+from recipes.schema.recipe import Recipe
 
 Rows = list[dict[str, Any]]
 

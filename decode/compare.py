@@ -12,16 +12,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data.pass_at_k import pass_at_k
-from decode.folder import write_json
-from decode.metrics import difference_with_interval
-from decode.pairs import count_pair, mcnemar_p_value
+from data.scoring.pass_at_k import pass_at_k
+from decode.evaluation.mcnemar import count_pair, mcnemar_p_value
+from decode.evaluation.metrics import difference_with_interval
+from decode.evaluation.systems import MeasuredSystem, measured_systems, slug
+from decode.jobs.folder import write_json
 from decode.reports.compare_plot import plot_runs
 from decode.reports.findings import percent, points, span
 from decode.reports.finished_run import FinishedRun, read_runs, recipe_differences
 from decode.reports.pair_table import p_value
 from decode.reports.tables import share, system_label
-from decode.systems import MeasuredSystem, measured_systems, slug
 
 Lines = list[tuple[str, list[str]]]  # what a row is called, and a cell a run
 DASH = "-"

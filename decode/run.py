@@ -10,15 +10,15 @@ The expert is the finished one that the recipe names (`expert.trained`), or that
 
 import sys
 
-from decode.experiment import check
-from decode.folder import RunFolder
-from decode.interruption import interruptible
-from decode.launch import check_launch
-from decode.lock import occupy
-from decode.planning import plan
-from decode.shares import decode_shares
-from decode.stage import decode_stage, recipe_from_command_line, start_logging, track
-from recipes.schema import save_recipe
+from decode.evaluation.experiment import check
+from decode.evaluation.shares import decode_shares
+from decode.jobs.folder import RunFolder
+from decode.jobs.interruption import interruptible
+from decode.jobs.launch import check_launch
+from decode.jobs.lock import occupy
+from decode.stage.planning import plan
+from decode.stage.stage import decode_stage, recipe_from_command_line, start_logging, track
+from recipes.schema.recipe import save_recipe
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from data import Mode
-from data.predictions import SCORABLE, ScoredFile, score_file
-from decode.comparison import ScoredSystem, closed_gap, counted_mean, mean_gap_closed
+from data.scoring.scored_file import SCORABLE, ScoredFile, score_file
+from decode.evaluation.comparison import ScoredSystem, closed_gap, counted_mean, mean_gap_closed
 from decode.reports.findings import percent, span
 
 ROLES = ("antiexpert", "expert", "base", "proxy", "tuned")

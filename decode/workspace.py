@@ -11,10 +11,10 @@ view. Where that is not possible, docs/wandb.md says how to lay it out by hand.
 import sys
 from typing import Any
 
-from decode.stage import recipe_from_command_line, start_logging
+from decode.stage.stage import recipe_from_command_line, start_logging
 from decode.tracking.connection import find_obstacle
 from decode.tracking.panels import Panel, Section, ShownBase, sections
-from recipes.schema import Recipe
+from recipes.schema.recipe import Recipe
 
 BY_HAND = "docs/wandb.md says how to lay the workspace out by hand"
 

@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 import torch
-from judge_server import JudgeServer
+from support.judge_server import JudgeServer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,

@@ -32,9 +32,9 @@ from pathlib import Path
 import conftest  # first: it keeps the hub out
 import deepspeed
 import transformers.models.llama.modeling_llama  # noqa: F401  (what forked processes would import)
-from tiny_run import CPU, ROOT, TWO, launch_command, launch_environment, tiny_overrides
+from support.tiny_run import CPU, ROOT, TWO, launch_command, launch_environment, tiny_overrides
 
-from decode.interruption import UNFINISHED, interruptible
+from decode.jobs.interruption import UNFINISHED, interruptible
 from train.checkpoints import MARK
 from train.sft import main as train_and_decode
 

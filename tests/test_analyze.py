@@ -14,20 +14,20 @@ from peft import LoraConfig, get_peft_model
 from test_experiment import QUESTIONS, score
 
 import decode.analysis.token_rows
-import decode.results
-import decode.teacher
+import decode.evaluation.predict
+import decode.models.forced
 from decode.analysis.shift_summary import summarize_shifts
 from decode.analysis.token_rows import token_rows
 from decode.analysis.token_text import pieces, token_text
-from decode.cast import Cast
-from decode.engine import generate
-from decode.experiment import Contender, Experiment, MoreExpert, System
-from decode.folder import RunFolder, SettingsChanged, read_rows
-from decode.language_model import LanguageModel
-from decode.models import ModelSource
-from decode.proxy import encode
-from decode.results import run
-from decode.sampling import Sampling
+from decode.engine.engine import generate
+from decode.engine.sampling import Sampling
+from decode.evaluation.experiment import Contender, Experiment, MoreExpert, System
+from decode.evaluation.loaded import Cast
+from decode.evaluation.predict import run
+from decode.jobs.folder import RunFolder, SettingsChanged, read_rows
+from decode.models.language_model import LanguageModel
+from decode.models.proxy_tuned import encode
+from decode.models.sources import ModelSource
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = byte_tokenizer()
@@ -166,7 +166,7 @@ def test_batches_and_chunks_change_nothing(experiment, tmp_path, monkeypatch):
     system, predictions, _ = decoded(experiment, folder)
     wanted = rows_of(experiment, system, predictions, 7, folder)
     shutil.rmtree(folder.analysis)
-    monkeypatch.setattr(decode.teacher, "MAX_LOGITS", 2 * 258)
+    monkeypatch.setattr(decode.models.forced, "MAX_LOGITS", 2 * 258)
     found = rows_of(replace(experiment, batch_size=1), system, predictions, 7, folder)
     for row, other in zip(found, wanted, strict=True):
         assert [t["id"] for t in row["tokens"]] == [t["id"] for t in other["tokens"]]

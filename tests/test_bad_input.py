@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.tiny_run import write_rows
 from test_sft import overrides  # noqa: F401  (a fixture)
-from tiny_run import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 

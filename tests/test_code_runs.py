@@ -12,14 +12,14 @@ from test_experiment import files
 from test_grading import decode, jsonl, recipe  # noqa: F401  (recipe is a fixture)
 
 from data import TASKS
-from data.predictions import score_file
 from data.rows import Row
 from data.sandbox import best_confinement
-from decode.folder import read_rows
-from decode.models import ModelSource
+from data.scoring.scored_file import score_file
+from decode.jobs.folder import read_rows
+from decode.models.sources import ModelSource
+from train.rows.training_rows import TrainingRows
 from train.trainer import sft_config, train
 from train.training import Training
-from train.training_rows import TrainingRows
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "datasets" / "codealpaca"

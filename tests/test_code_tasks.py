@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data import ds1000, humaneval, mbpp
 from data.rows import Row, read_rows
 from data.sandbox import best_confinement, run_programs
+from data.tasks import ds1000, humaneval, mbpp
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from decode.compare import paired_differences, pairs_table, task_table
-from decode.folder import RunFolder, write_json, write_rows
-from decode.metrics import BaseScores, summarize
+from decode.evaluation.metrics import BaseScores, summarize
+from decode.evaluation.systems import measured_systems
+from decode.jobs.folder import RunFolder, write_json, write_rows
 from decode.reports.finished_run import read_runs, recipe_differences
-from decode.systems import measured_systems
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = {"name": "a", "output_dir": "runs/a", "seed": 0, "sft": {"learning_rate": 0.001}}

@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from recipes.schema import load_recipe
+from recipes.schema.recipe import load_recipe
 from train.contradictions import IGNORE_POSITIONS, refuse_contradictions
 from train.training import trainings
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import zero_trainings
 from peft import PeftModel
 from safetensors.torch import load_file
+from support import zero_trainings
 from test_launch import FORK, environment  # noqa: F401  (a fixture)
 from test_sft import TWO, finished, launch, overrides  # noqa: F401  (a fixture)
 from transformers import AutoModelForCausalLM
 
-from decode.planning import plan
-from decode.results import decode_all
-from recipes.schema import RecipeError, load_recipe
+from decode.evaluation.predict import decode_all
+from decode.stage.planning import plan
+from recipes.schema.recipe import RecipeError, load_recipe
 from train import zero
 from train.claims import claim
 from train.training import trainings
@@ -42,7 +42,7 @@ def trained(small, tmp_path_factory) -> Path:
     """Every case of `zero_trainings.py`, trained by two processes."""
     folder = tmp_path_factory.mktemp("trained")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", str(ROOT / "tests" / "zero_trainings.py")]
+    command += ["--nproc_per_node", "2", str(ROOT / "tests" / "support" / "zero_trainings.py")]
     variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     variables |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from decode.draft_length import CHOICES, DraftLength
-from decode.speculative import expected_tokens
+from decode.engine.draft_length import CHOICES, DraftLength
+from decode.engine.speculative import expected_tokens
 
 
 def decode(

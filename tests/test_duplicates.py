@@ -3,7 +3,7 @@
 import pytest
 
 from data import TASKS, TrainRow
-from data.duplicates import EvaluationPrompts
+from data.training.duplicates import EvaluationPrompts
 
 QUESTIONS = (
     "Marcus buys 3 pens at $2.00 each and pays with $10. How much change does he get?",

@@ -6,16 +6,16 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, byte_tokenizer, tiny_model
 
-from decode import language_model
-from decode.alpha import Alpha
-from decode.engine import generate
-from decode.language_model import LanguageModel
-from decode.pair import TwoModels
-from decode.prefill import prefill_chunks
-from decode.sampling import Sampling
-from decode.steered import RolePrompt, Steered, Steering
-from decode.stops import Stops
-from decode.vocab import Vocabulary
+from decode.engine.alpha import Alpha
+from decode.engine.engine import generate
+from decode.engine.sampling import Sampling
+from decode.engine.stops import Stops
+from decode.models import language_model
+from decode.models.language_model import LanguageModel
+from decode.models.pair import TwoModels
+from decode.models.prefill import prefill_chunks
+from decode.models.steered import RolePrompt, Steered, Steering
+from decode.models.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()
 GREEDY = Sampling()

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import decode.cast
-import decode.predictions
-import decode.results
-from decode.experiment import Contender, Experiment, MoreExpert, check, systems
-from decode.folder import RunFolder, read_rows
-from decode.models import ModelSource
-from decode.results import measure, run
-from decode.sampling import Sampling
+import decode.evaluation.loaded
+import decode.evaluation.predict
+import decode.evaluation.prediction_file
+from decode.engine.sampling import Sampling
+from decode.evaluation.experiment import Contender, Experiment, MoreExpert, check, systems
+from decode.evaluation.predict import measure, run
+from decode.jobs.folder import RunFolder, read_rows
+from decode.models.sources import ModelSource
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(experiment, tmp_path, m
     for num_rows_before_the_kill in (2, 9, 1, 13):
         appended = 0
 
-        real_append = decode.predictions.append_row
+        real_append = decode.evaluation.prediction_file.append_row
 
         def append_then_die(path, row, limit=num_rows_before_the_kill, real_append=real_append):
             nonlocal appended
@@ -99,7 +99,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(experiment, tmp_path, m
             appended += 1
             real_append(path, row)
 
-        monkeypatch.setattr(decode.predictions, "append_row", append_then_die)
+        monkeypatch.setattr(decode.evaluation.prediction_file, "append_row", append_then_die)
         with pytest.raises(KeyboardInterrupt):
             run(experiment, cut)
         monkeypatch.undo()
@@ -114,9 +114,9 @@ def test_a_finished_run_loads_and_generates_nothing(experiment, tmp_path, monkey
     def refuse(*args, **kwargs):
         raise AssertionError("a finished run loaded or generated something")
 
-    monkeypatch.setattr(decode.results, "generate", refuse)
+    monkeypatch.setattr(decode.evaluation.predict, "generate", refuse)
     for name in ("load_pair", "load_weights", "load_tuned"):
-        monkeypatch.setattr(decode.cast, name, refuse)
+        monkeypatch.setattr(decode.evaluation.loaded, name, refuse)
     assert run(experiment, folder) == expected
 
 
@@ -167,7 +167,7 @@ def test_out_of_memory_halves_the_batch_and_repeats_nothing(
     experiment, tmp_path, monkeypatch, caplog
 ):
     expected = run(experiment, RunFolder(tmp_path / "whole"))
-    real, calls = decode.results.generate, []
+    real, calls = decode.evaluation.predict.generate, []
 
     def short_of_memory(model, prompts, stops, limit, sampling, batch_size, **kwargs):
         calls.append((batch_size, len(prompts)))
@@ -178,7 +178,7 @@ def test_out_of_memory_halves_the_batch_and_repeats_nothing(
                 raise torch.OutOfMemoryError("no room")
             yield done
 
-    monkeypatch.setattr(decode.results, "generate", short_of_memory)
+    monkeypatch.setattr(decode.evaluation.predict, "generate", short_of_memory)
     found = run(replace(experiment, batch_size=4), RunFolder(tmp_path / "short"))
     assert found == expected
     assert calls[:3] == [(4, 7), (2, 5), (1, 3)]

@@ -2,7 +2,14 @@
 
 import pytest
 
-from decode.folder import RunFolder, append_row, read_rows, weights_digest, write_json, write_rows
+from decode.jobs.folder import (
+    RunFolder,
+    append_row,
+    read_rows,
+    weights_digest,
+    write_json,
+    write_rows,
+)
 
 
 def test_claims_of_names_that_differ_after_a_dot_do_not_meet(tmp_path):

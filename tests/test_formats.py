@@ -4,12 +4,12 @@ import pytest
 from conftest import byte_tokenizer
 from tokenizers import processors
 
-from data.formats import formatted
 from data.rows import Row
 from data.task import TrainRow
-from decode.proxy import encode
-from train.sources import chat_renderer
-from train.tokens import IGNORED, token_rows
+from data.training.formats import formatted
+from decode.models.proxy_tuned import encode
+from train.rows.sources import chat_renderer
+from train.rows.tokens import IGNORED, token_rows
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}"

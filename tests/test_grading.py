@@ -15,15 +15,15 @@ import yaml
 from test_experiment import QUESTIONS, experiment, files  # noqa: F401  (experiment is a fixture)
 from test_judged_tasks import save_classifier, toxigen_row
 
-import decode.cast as decode_cast
-import decode.predictions as decode_predictions
-from decode.experiment import Grader
-from decode.folder import RunFolder, read_rows
-from decode.grading import NothingCountsError
-from decode.metrics import BaseScores, summarize
+import decode.evaluation.loaded as decode_cast
+import decode.evaluation.prediction_file as decode_predictions
+from decode.evaluation.experiment import Grader
+from decode.evaluation.grading import NothingCountsError
+from decode.evaluation.metrics import BaseScores, summarize
+from decode.evaluation.predict import measure, run, run_all
+from decode.jobs.folder import RunFolder, read_rows
 from decode.reports.findings import findings
 from decode.reports.overview import with_further_tasks
-from decode.results import measure, run, run_all
 from decode.tracking.dashboard import result_values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -352,7 +352,7 @@ def test_what_is_wrong_with_judges_is_one_line_before_weights_load(recipe, serve
 
 
 def test_an_endpoint_that_fails_is_one_line_and_loses_nothing(recipe, serve, tmp_path):
-    from judge_server import failure
+    from support.judge_server import failure
 
     server = serve(lambda request: failure(404, "no such model"))
     error = decode(recipe(server))

@@ -11,12 +11,12 @@ from test_engine import IDS, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_speculative import DRAWN, GREEDY, related_trio
 
-from decode import graphs
-from decode.graphs import Recordings
-from decode.language_model import LanguageModel
-from decode.pair import load_pair
-from decode.steered import Steered
-from decode.vocab import Vocabulary
+from decode.models import gpu as graphs
+from decode.models.gpu import Recordings
+from decode.models.language_model import LanguageModel
+from decode.models.pair import load_pair
+from decode.models.steered import Steered
+from decode.models.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from data.endpoint import Endpoint
-from data.judge import Judge, Request
-from decode.folder import RunFolder
-from decode.interruption import Interrupted, held_back, interruptible
-from decode.lock import occupy
-from decode.models import ModelSource
+from data.judges.endpoint import Endpoint
+from data.judges.judge import Judge, Request
+from decode.jobs.folder import RunFolder
+from decode.jobs.interruption import Interrupted, held_back, interruptible
+from decode.jobs.lock import occupy
+from decode.models.sources import ModelSource
 from train.checkpoints import MARK, newest_whole, numbered, remove_partial
 from train.trainer import sft_config
 from train.training import Training

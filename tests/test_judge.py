@@ -15,13 +15,13 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from judge_server import Handler, completion, failure
+from support.judge_server import Handler, completion, failure
 
-from data import instruct, truthfulqa
-from data.client import EndpointError, retry_after_s
-from data.endpoint import Endpoint
-from data.judge import Judge, Request, Verdict, read_choice, summarize
+from data.judges.client import EndpointError, retry_after_s
+from data.judges.endpoint import Endpoint
+from data.judges.judge import Judge, Request, Verdict, read_choice, summarize
 from data.rows import Row
+from data.tasks import instruct, truthfulqa
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-test-0123456789abcdef"

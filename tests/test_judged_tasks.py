@@ -12,11 +12,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from data import instruct, toxigen, truthfulqa
-from data.classifier import Classifier
-from data.judge import Verdict
+from data.judges.classifier import Classifier
+from data.judges.judge import Verdict
 from data.rows import Row, read_rows
-from data.verdicts import toxic_by_group
+from data.scoring.verdicts import toxic_by_group
+from data.tasks import instruct, toxigen, truthfulqa
 
 SHARED = Path(__file__).parents[2] / "shared"
 REAL = SHARED / "datasets"
@@ -111,7 +111,7 @@ class CabbageClassifier(Classifier):
         pass
 
     def classify(self, texts):
-        from data.classifier import Classification
+        from data.judges.classifier import Classification
 
         return [Classification("cabbage" in text, float("cabbage" in text)) for text in texts]
 

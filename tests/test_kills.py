@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tiny_run import ROOT
+from support.tiny_run import ROOT
 
 
 def kill(folder: Path, *options: str) -> subprocess.CompletedProcess:

@@ -13,14 +13,14 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from test_sft import overrides  # noqa: F401  (a fixture)
 
-from decode import shares
-from decode.experiment import systems
-from decode.folder import read_rows
-from decode.launch import check_devices, check_group, check_launch
-from decode.models import load_weights
-from decode.planning import plan
-from decode.replicas import Replica, ReplicaLost
-from recipes.schema import load_recipe
+from decode.evaluation import shares
+from decode.evaluation.experiment import systems
+from decode.jobs.folder import read_rows
+from decode.jobs.launch import check_devices, check_group, check_launch
+from decode.jobs.processes import Replica, ReplicaLost
+from decode.models.sources import load_weights
+from decode.stage.planning import plan
+from recipes.schema.recipe import load_recipe
 from train import zero
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from decode.logits import proxy_logits
+from decode.engine.logits import proxy_logits
 
 INF = float("inf")
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from decode import metrics
-from decode.metrics import (
+from decode.evaluation import metrics
+from decode.evaluation.metrics import (
     BaseScores,
     difference_with_interval,
     gap_closed,
@@ -18,7 +18,7 @@ from decode.metrics import (
     summarize,
     wilson_interval,
 )
-from decode.systems import check_slugs, measured_systems, slug, system_name
+from decode.evaluation.systems import check_slugs, measured_systems, slug, system_name
 
 
 def right(num_right: int, num_rows: int) -> list[float]:

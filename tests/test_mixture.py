@@ -16,15 +16,15 @@ from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from data import TASKS, TrainRow
-from data.mixture import mixed_stream, weighted
-from decode.planning import plan
+from data.training.mixture import mixed_stream, weighted
 from decode.reports.training_table import training_table
-from recipes.schema import RecipeError, load_recipe
-from train.rows_report import cut_warning, flat_numbers, rows_report
-from train.tokens import token_dataset, token_rows, tokenizer_digest
+from decode.stage.planning import plan
+from recipes.schema.recipe import RecipeError, load_recipe
+from train.rows.report import cut_warning, flat_numbers, rows_report
+from train.rows.tokens import token_dataset, token_rows, tokenizer_digest
+from train.rows.training_rows import TrainingRows, training_rows
 from train.trainer import sft_config, train
 from train.training import trainings
-from train.training_rows import TrainingRows, training_rows
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +175,7 @@ def test_tokens_are_made_once_for_the_same_content(tmp_path, monkeypatch):
     digest = tokenizer_digest(tokenizer)
     tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)  # leaves a trace in it
     assert tokenizer_digest(tokenizer) == digest != tokenizer_digest(byte_tokenizer(("<x>",)))
-    monkeypatch.setattr("train.tokens.token_rows", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("train.rows.tokens.token_rows", lambda *_: pytest.fail("made again"))
     assert token_dataset(rows, byte_tokenizer(), config)[:] == first
 
 

@@ -6,11 +6,11 @@ from conftest import byte_tokenizer, tiny_model
 from peft import LoraConfig, get_peft_model
 from test_engine import IDS, run
 
-from decode.language_model import LanguageModel
-from decode.models import ModelSource
-from decode.pair import SharedPair, TwoModels, load_pair, load_tuned
-from decode.steered import RolePrompt, Steered
-from decode.vocab import Vocabulary
+from decode.models.language_model import LanguageModel
+from decode.models.pair import SharedPair, TwoModels, load_pair, load_tuned
+from decode.models.sources import ModelSource
+from decode.models.steered import RolePrompt, Steered
+from decode.models.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from decode.metrics import BaseScores, difference_with_interval, summarize
-from decode.pairs import count_pair, mcnemar_p_value
+from decode.evaluation.mcnemar import count_pair, mcnemar_p_value
+from decode.evaluation.metrics import BaseScores, difference_with_interval, summarize
 from decode.reports.pair_table import pairs_section
 
 

@@ -2,9 +2,9 @@
 
 import itertools
 
-from decode.folder import read_rows
-from decode.predictions import PredictionFile
-from decode.replicas import Replica
+from decode.evaluation.prediction_file import PredictionFile
+from decode.jobs.folder import read_rows
+from decode.jobs.processes import Replica
 
 IDS = ["a", "b", "c", "d"]
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from decode.prefill import PADDING_LIMIT, prefill_chunks
+from decode.models.prefill import PADDING_LIMIT, prefill_chunks
 
 DRAWS = random.Random(3)
 RAGGED = [[DRAWS.randrange(1000) for _ in range(DRAWS.randint(1, 90))] for _ in range(40)]

@@ -5,7 +5,7 @@ import torch
 from conftest import byte_tokenizer, tiny_model
 
 from decode import Alpha, ProxyTuned, WeightedExpert
-from decode.proxy import encode
+from decode.models.proxy_tuned import encode
 
 PROMPTS = ["Q: 1+1=", "hello", "a longer prompt, to be ragged"]
 

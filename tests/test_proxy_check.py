@@ -17,19 +17,19 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, TrainerCallback
 
 from data import TASKS
-from decode.checks import Checks, cost
-from decode.folder import RunFolder, SettingsChanged
-from decode.planning import plan
+from decode.evaluation.check_record import Checks, cost
+from decode.evaluation.predict import measure, run
+from decode.jobs.folder import RunFolder, SettingsChanged
 from decode.reports.check_section import check_findings, checks_section
-from decode.results import measure, run
-from recipes.schema import Recipe, RecipeError, load_recipe
-from train.check_rows import CheckRows, check_rows, claim_checks
-from train.check_steps import CheckSteps
+from decode.stage.planning import plan
+from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 from train.claims import claim
-from train.proxy_check import proxy_checks
+from train.proxy_check.callback import proxy_checks
+from train.proxy_check.rows import CheckRows, check_rows, claim_checks
+from train.proxy_check.steps import CheckSteps
+from train.rows.training_rows import TrainingRows, training_rows
 from train.trainer import sft_config, train
 from train.training import trainings
-from train.training_rows import TrainingRows, training_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("red", "blue", "green", "grey", "pink", "gold", "black", "white")
@@ -177,8 +177,8 @@ def test_a_check_says_what_decoding_says(recipe_of, tmp_path, adapter):
 
 def loss_of(expert: Path, recipe: Recipe) -> float:
     """Mean loss over completion tokens, written from the definition."""
-    from decode.models import ModelSource
-    from decode.pair import load_tuned
+    from decode.models.pair import load_tuned
+    from decode.models.sources import ModelSource
 
     model = load_tuned(ModelSource(str(expert), dtype="float32"), "cpu").model
     tokenizer, losses = byte_tokenizer(), []

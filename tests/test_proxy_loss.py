@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 import train.proxy_loss
-from decode.folder import SettingsChanged
-from decode.models import ModelSource
-from recipes.schema import load_recipe
+from decode.jobs.folder import SettingsChanged
+from decode.models.sources import ModelSource
+from recipes.schema.recipe import load_recipe
 from train.claims import claim
 from train.proxy_loss import ProxyTarget, score_labels, trainer_class
 from train.training import trainings

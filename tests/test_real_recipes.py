@@ -9,7 +9,7 @@ from test_judged_tasks import save_classifier, toxigen_row
 from transformers import AutoTokenizer
 
 from data.sandbox import best_confinement
-from decode.folder import read_rows
+from decode.jobs.folder import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = "{% for message in messages %}[INST] {{ message['content'] }} [/INST]{% endfor %}"
@@ -179,7 +179,7 @@ def test_code7b(tiny, problems, tmp_path):
 
 def test_code7b_lora(tiny, problems, tmp_path):
     """Trains on packed instructions and plain text, then decodes."""
-    from tiny_run import launch
+    from support.tiny_run import launch
 
     overrides, _ = tiny
     rows = [{"instruction": f"Say {i}.", "output": f"print({i})"} for i in range(20)]

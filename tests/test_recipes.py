@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from data import TASKS
-from data.endpoint import Endpoint
-from recipes.schema import (
+from data.judges.endpoint import Endpoint
+from recipes.schema.recipe import (
     Analyze,
     Base,
     Decode,
@@ -25,7 +25,7 @@ from recipes.schema import (
     load_recipe,
     save_recipe,
 )
-from recipes.tasks import ClassifierChoice, EndpointChoice, JudgeChoice
+from recipes.schema.tasks import ClassifierChoice, EndpointChoice, JudgeChoice
 
 ROOT = Path(__file__).resolve().parents[1]
 # Hardware settings, sweeps, and the making of the mini models, are no experiments.

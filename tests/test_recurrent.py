@@ -6,13 +6,13 @@ from conftest import byte_tokenizer, tiny_model
 from test_engine import GREEDY, IDS, naive, run, same
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from decode.language_model import LanguageModel
-from decode.pair import TwoModels
-from decode.recurrent import RecurrentModel, as_language_model
-from decode.sampling import Sampling
-from decode.stats import DecodingStats
-from decode.steered import Steered
-from decode.vocab import Vocabulary
+from decode.engine.sampling import Sampling
+from decode.engine.stats import DecodingStats
+from decode.models.language_model import LanguageModel
+from decode.models.pair import TwoModels
+from decode.models.recurrent import RecurrentModel, as_language_model
+from decode.models.steered import Steered
+from decode.models.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()
 ARCHITECTURES = {

@@ -2,11 +2,11 @@
 
 import pytest
 
-from decode.metrics import BaseScores, summarize
+from decode.evaluation.metrics import BaseScores, summarize
+from decode.evaluation.systems import measured_systems
 from decode.reports.findings import findings
 from decode.reports.report import write_report
 from decode.reports.tables import closing_table
-from decode.systems import measured_systems
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 RECIPE = {

@@ -15,10 +15,10 @@ from statistics import fmean
 import pytest
 
 from data import TASKS
-from data.predictions import score_file
 from data.rows import read_rows
-from decode.comparison import mean_gap_closed
-from decode.metrics import gap_closed
+from data.scoring.scored_file import score_file
+from decode.evaluation.comparison import mean_gap_closed
+from decode.evaluation.metrics import gap_closed
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT.parent / "shared" / "paper"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from decode.sampling import Places, Sampling, choose, log_exponentials, row_key, warp
+from decode.engine.sampling import Places, Sampling, choose, log_exponentials, row_key, warp
 
 LOGITS = torch.randn(20, 300, generator=torch.Generator().manual_seed(0)) * 3
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data.predictions import CODE_TASKS, score_file
-from decode.metrics import wilson_interval
+from data.scoring.scored_file import CODE_TASKS, score_file
+from decode.evaluation.metrics import wilson_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 

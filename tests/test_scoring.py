@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from data import TASKS
-from data.choices import read_choice
-from data.pass_at_k import pass_at_k
 from data.rows import Row
-from data.verdicts import pass_rates, toxic_by_group, verdict
-from decode.comparison import ScoredSystem, closed_gap, counted_mean, mean_gap_closed
-from decode.metrics import gap_closed, wilson_interval
+from data.scoring.pass_at_k import pass_at_k
+from data.scoring.verdicts import pass_rates, toxic_by_group, verdict
+from data.tasks.choices import read_choice
+from decode.evaluation.comparison import ScoredSystem, closed_gap, counted_mean, mean_gap_closed
+from decode.evaluation.metrics import gap_closed, wilson_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -210,8 +210,8 @@ def test_the_mean_over_tasks_passes_no_task_over():
 
 
 def test_a_run_scores_by_the_recipes_rules(tmp_path):
-    from decode.planning import plan
-    from recipes.schema import load_recipe
+    from decode.stage.planning import plan
+    from recipes.schema.recipe import load_recipe
 
     mini = ROOT / "data" / "mini"
     models = [f"expert.model={mini / 'small'}", f"decode.bases.0.model={mini / 'large'}"]

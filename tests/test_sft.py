@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_run import CPU, ROOT, TWO, launch, tiny_overrides
+from support.tiny_run import CPU, ROOT, TWO, launch, tiny_overrides
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from decode.analysis.equations import num_equations, sides
 from decode.analysis.shift_summary import summarize_shifts, token_table
 from decode.analysis.shifts import candidates, logprobs, shifts
 from decode.analysis.trade_off import read_sweeps, trade_offs
-from decode.folder import RunFolder, write_json, write_rows
-from decode.metrics import BaseScores, summarize
-from decode.systems import measured_systems
+from decode.evaluation.metrics import BaseScores, summarize
+from decode.evaluation.systems import measured_systems
+from decode.jobs.folder import RunFolder, write_json, write_rows
 
 INF = math.inf
 

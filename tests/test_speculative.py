@@ -12,17 +12,17 @@ from test_engine import IDS, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_sampling import places
 
-from decode import engine
-from decode.engine import generate
-from decode.language_model import LanguageModel
-from decode.logits import proxy_logits
-from decode.pair import SharedPair, load_pair
-from decode.sampling import Sampling, choose, warp
-from decode.speculative import expected_tokens, num_standing
-from decode.stats import DecodingStats
-from decode.steered import RolePrompt, Steered
-from decode.stops import Stops
-from decode.vocab import Vocabulary
+from decode.engine import engine
+from decode.engine.engine import generate
+from decode.engine.logits import proxy_logits
+from decode.engine.sampling import Sampling, choose, warp
+from decode.engine.speculative import expected_tokens, num_standing
+from decode.engine.stats import DecodingStats
+from decode.engine.stops import Stops
+from decode.models.language_model import LanguageModel
+from decode.models.pair import SharedPair, load_pair
+from decode.models.steered import RolePrompt, Steered
+from decode.models.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()
 GREEDY = Sampling()

@@ -10,7 +10,7 @@ import yaml
 from test_tracking import records_of
 
 from decode.workspace import layout
-from recipes.schema import load_recipe
+from recipes.schema.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = sorted((ROOT / "recipes" / "sweeps").glob("*.yaml"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data import TASKS
-from data.answers import cut, last_number, normalize, same_number
-from data.gsm8k import score_as_paper as gsm8k_as_paper
-from data.triviaqa import score_as_paper as triviaqa_as_paper
+from data.tasks.answers import cut, last_number, normalize, same_number
+from data.tasks.gsm8k import score_as_paper as gsm8k_as_paper
+from data.tasks.triviaqa import score_as_paper as triviaqa_as_paper
 
 MINI = Path(__file__).parents[1] / "data" / "mini"
 REAL = Path(__file__).parents[2] / "shared" / "datasets"

@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from decode.metrics import BaseScores, summarize
+from decode.evaluation.metrics import BaseScores, summarize
 from decode.tracking.connection import is_reachable, probe_address
 from decode.tracking.dashboard import alpha_rows, predictions_table, result_values
 from decode.tracking.job import NullTracker, start_tracking

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import byte_tokenizer
 
-from decode.vocab import align
+from decode.models.vocab import align
 
 
 def test_identical_vocabularies_keep_the_tokenizers_size():

@@ -12,12 +12,12 @@ from threading import Thread
 import pytest
 from test_tracking import FAKE_KEY
 
-from decode.metrics import BaseScores, summarize
-from decode.stats import DecodingStats
-from decode.systems import measured_systems
+from decode.engine.stats import DecodingStats
+from decode.evaluation.metrics import BaseScores, summarize
+from decode.evaluation.systems import measured_systems
 from decode.tracking.dashboard import alpha_rows, result_values
 from decode.workspace import build, layout, save
-from recipes.schema import load_recipe
+from recipes.schema.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = "recipes/mini/facts.yaml"

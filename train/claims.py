@@ -5,8 +5,8 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from decode.folder import RunFolder, SettingsChanged, weights_digest
-from recipes.schema import Recipe
+from decode.jobs.folder import RunFolder, SettingsChanged, weights_digest
+from recipes.schema.recipe import Recipe
 
 from . import zero
 from .proxy_loss import ProxyTarget

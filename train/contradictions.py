@@ -12,8 +12,8 @@ import os
 import torch
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
-from decode.models import load_config, weights_dtype
-from decode.pair import changes_its_base
+from decode.models.pair import changes_its_base
+from decode.models.sources import load_config, weights_dtype
 
 from .training import Training
 

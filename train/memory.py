@@ -28,11 +28,11 @@ import torch
 from transformers import PretrainedConfig
 
 from data import TASKS
-from decode.models import ModelSource, load_config, weights_dtype
-from decode.planning import untuned_model
-from recipes.schema import RecipeError, load_recipe
-from train.activations import activation_bytes, empty_model
-from train.sharding import Sharding, read_sharding
+from decode.models.sources import ModelSource, load_config, weights_dtype
+from decode.stage.planning import untuned_model
+from recipes.schema.recipe import RecipeError, load_recipe
+from train.footprint.activations import activation_bytes, empty_model
+from train.footprint.sharding import Sharding, read_sharding
 from train.training import Training, trainings
 
 GIB = 1 << 30

@@ -26,11 +26,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from decode.logits import proxy_logits
-from decode.models import ModelSource, load_config, load_frozen, load_tokenizer
-from decode.planning import untuned_model
-from decode.vocab import align
-from recipes.schema import Recipe
+from decode.engine.logits import proxy_logits
+from decode.models.sources import ModelSource, load_config, load_frozen, load_tokenizer
+from decode.models.vocab import align
+from decode.stage.planning import untuned_model
+from recipes.schema.recipe import Recipe
 
 Scores = tuple[Tensor, Tensor, Tensor]
 

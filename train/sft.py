@@ -12,28 +12,34 @@ import sys
 
 from transformers import TrainerCallback
 
-from decode.environment import describe_environment
-from decode.experiment import check
-from decode.folder import RunFolder, write_json
-from decode.interruption import interruptible
-from decode.launch import check_devices, check_group, check_launch
-from decode.lock import occupy
-from decode.planning import plan
-from decode.shares import decode_shares, meet
-from decode.stage import decode_stage, next_job, recipe_from_command_line, start_logging, track
-from decode.tracking import provenance
+from decode.evaluation.experiment import check
+from decode.evaluation.shares import decode_shares, meet
+from decode.jobs.environment import describe_environment
+from decode.jobs.folder import RunFolder, write_json
+from decode.jobs.interruption import interruptible
+from decode.jobs.launch import check_devices, check_group, check_launch
+from decode.jobs.lock import occupy
+from decode.stage import artifacts
+from decode.stage.planning import plan
+from decode.stage.stage import (
+    decode_stage,
+    next_job,
+    recipe_from_command_line,
+    start_logging,
+    track,
+)
 from decode.tracking.job import NullTracker
-from recipes.schema import Recipe, save_recipe
+from recipes.schema.recipe import Recipe, save_recipe
 from train import zero
 from train.callbacks import TrackingCallback
-from train.check_rows import CheckRows, check_rows, claim_checks
 from train.claims import claim
-from train.proxy_check import proxy_checks
+from train.proxy_check.callback import proxy_checks
+from train.proxy_check.rows import CheckRows, check_rows, claim_checks
 from train.proxy_loss import check_proxy_loss
-from train.rows_report import say_what_is_trained_on
+from train.rows.report import say_what_is_trained_on
+from train.rows.training_rows import TrainingRows, training_rows
 from train.trainer import sft_config, train, uses_cpu
 from train.training import trainings
-from train.training_rows import TrainingRows, training_rows
 
 logger = logging.getLogger("train.sft")
 
@@ -96,10 +102,10 @@ def main() -> None:
         if rows is not None:
             if is_main_process:
                 say_what_is_trained_on(rows, trainings(recipe)[0], configs[0], folder, tracker)
-                tracker.uses(provenance.training_rows(recipe, rows.sources, rows.digest))
+                tracker.uses(artifacts.training_rows(recipe, rows.sources, rows.digest))
             train_all(recipe, rows, checks, tracker)
         if recipe.expert.trained is None and tracker.is_on:
-            tracker.makes(provenance.expert(recipe))
+            tracker.makes(artifacts.expert(recipe))
     zero.leave()
     meet()  # before the first one uploads, which can take longer than a group that trains waits
     with next_job(recipe, tracker, "decode", is_main_process) as tracker:

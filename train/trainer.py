@@ -14,16 +14,16 @@ from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from decode.interruption import held_back
-from decode.models import load_tokenizer
+from decode.jobs.interruption import held_back
+from decode.models.sources import load_tokenizer
 
 from . import zero
 from .checkpoints import Checkpoints
 from .contradictions import refuse_contradictions
 from .proxy_loss import trainer_class
-from .tokens import token_dataset
+from .rows.tokens import token_dataset
+from .rows.training_rows import TrainingRows
 from .training import Training
-from .training_rows import TrainingRows
 
 logger = logging.getLogger(__name__)
 

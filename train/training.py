@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from decode.folder import RunFolder
-from decode.models import ModelSource
-from decode.planning import untuned_model
-from recipes.schema import Base, Expert, Recipe
+from decode.jobs.folder import RunFolder
+from decode.models.sources import ModelSource
+from decode.stage.planning import untuned_model
+from recipes.schema.recipe import Base, Expert, Recipe
 
 from .proxy_loss import ProxyTarget, proxy_target
 

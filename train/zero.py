@@ -15,7 +15,7 @@ from torch import nn
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 
-from recipes.hardware import deepspeed_settings
+from recipes.schema.hardware import deepspeed_settings
 
 BY_LAUNCH = "ACCELERATE_USE_DEEPSPEED"
 FILE_OF_LAUNCH = "ACCELERATE_DEEPSPEED_CONFIG_FILE"

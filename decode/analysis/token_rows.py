@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..cast import Cast
-from ..experiment import Experiment, System
-from ..folder import RunFolder, SettingsChanged, text_digest, weights_digest
-from ..models import ModelSource, load_tokenizer
-from ..predictions import PredictionFile
-from ..steered import RolePrompt, Steered
-from ..teacher import ROLES, RoleLogits, forced_logits
+from ..evaluation.experiment import Experiment, System
+from ..evaluation.loaded import Cast
+from ..evaluation.prediction_file import PredictionFile
+from ..jobs.folder import RunFolder, SettingsChanged, text_digest, weights_digest
+from ..models.forced import ROLES, RoleLogits, forced_logits
+from ..models.sources import ModelSource, load_tokenizer
+from ..models.steered import RolePrompt, Steered
 from .shifts import candidates, logprobs, shifts
 from .token_text import pieces, token_text
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..folder import RunFolder, read_rows
-from ..systems import measured_systems, slug
+from ..evaluation.systems import measured_systems, slug
+from ..jobs.folder import RunFolder, read_rows
 
 NOT_MEASURED = ("score", "sample")  # the metric itself, and a number that counts
 

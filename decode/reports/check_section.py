@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checks import Checks, cost
-from ..folder import RunFolder
-from ..systems import slug
+from ..evaluation.check_record import Checks, cost
+from ..evaluation.systems import slug
+from ..jobs.folder import RunFolder
 from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, save, words
 from .findings import percent
 from .plots import name_lines

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..systems import MeasuredSystem, measured_systems, slug
+from ..evaluation.systems import MeasuredSystem, measured_systems, slug
 from .figure import DPI, FAINT, INK, WIDTH_INCHES, in_percent, save, words
 from .finished_run import FinishedRun
 from .tables import system_label

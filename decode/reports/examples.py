@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..systems import headline, slug, system_name
+from ..evaluation.systems import headline, slug, system_name
 
 NUM_EXAMPLES = 2  # of each kind, for each base
 MAX_CHARS = 600  # of a prompt or completion; long ones are shortened, and say so

@@ -5,7 +5,7 @@ A difference is called one only when its 95% interval lies on one side of zero.
 
 from typing import Any
 
-from ..systems import best, headline, slug
+from ..evaluation.systems import best, headline, slug
 
 
 def findings(metrics: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..folder import RunFolder, read_rows
+from ..jobs.folder import RunFolder, read_rows
 from ..tracking.lineage import training_facts
 
 # Where a run is kept and shown, and what its name is, make no difference to its results.

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ..comparison import mean_gap_closed
-from ..systems import slug
+from ..evaluation.comparison import mean_gap_closed
+from ..evaluation.systems import slug
 from .findings import findings
 from .tables import share, systems_table
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..systems import best, headline, system_name
+from ..evaluation.systems import best, headline, system_name
 from .findings import points, span
 
 NOTE = (

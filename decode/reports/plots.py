@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..systems import MeasuredSystem, best, headline, measured_systems, slug
+from ..evaluation.systems import MeasuredSystem, best, headline, measured_systems, slug
 from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, new_axes, save, words
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ can be made again without a model. Bad news is said in the same plain words as g
 from pathlib import Path
 from typing import Any
 
-from ..folder import write_text
-from ..systems import slug
+from ..evaluation.systems import slug
+from ..jobs.folder import write_text
 from .check_section import check_findings, checks_section
 from .examples import examples_section
 from .findings import findings

@@ -3,7 +3,7 @@
 from textwrap import wrap
 from typing import Any
 
-from ..systems import MeasuredSystem, measured_systems, slug
+from ..evaluation.systems import MeasuredSystem, measured_systems, slug
 from .findings import percent, points, span
 
 LABELS = {

@@ -14,7 +14,7 @@ alpha: what a sweep looks for, on validation rows.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..systems import best, measured_systems, slug
+from ..evaluation.systems import best, measured_systems, slug
 
 MEASURES = ("gain_over_base", "gain_over_expert", "gap_closed")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..folder import RunFolder, weights_digest
-from ..systems import slug
+from ..evaluation.systems import slug
+from ..jobs.folder import RunFolder, weights_digest
 
 MAX_NAME = 128  # W&B's limit
 # Of a run, what its evaluation artifact holds; the rest is plots and W&B's own.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..systems import system_name
+from ..evaluation.systems import system_name
 
 
 @dataclass(frozen=True, slots=True)

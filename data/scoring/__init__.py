@@ -1,0 +1,1 @@
+"""Scored files: what verdicts and samples are worth."""

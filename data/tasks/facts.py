@@ -1,0 +1,52 @@
+"""Facts of the mini family: closed-book questions the embedded models were pretrained to know.
+
+    Question: What is the capital of France?
+    Answer: Paris
+
+A local stand-in for TriviaQA with its prompt, newline stop and scoring. The models met every fact
+in pretraining, but the answer to such a question always as a whole sentence ("The capital of France
+is Paris."): what is left to learn is to answer in a word. `data/mini/facts.py` has the facts.
+"""
+
+from pathlib import Path
+
+from ..rows import Row
+from ..task import EvalRow, Score, Task, TrainRow
+from .answers import normalize
+
+FOLDER = Path(__file__).parents[1] / "mini" / "facts"
+
+
+def prompt(question: str) -> str:
+    """The prompt for one question."""
+    return f"Question: {question}\nAnswer:"
+
+
+def train_row(row: Row) -> TrainRow:
+    """One training row; its completion is the first answer and a newline."""
+    return TrainRow(prompt(row.text("question")), f" {row.texts('answers')[0]}\n")
+
+
+def eval_row(row: Row) -> EvalRow:
+    """One evaluation row with all its answers."""
+    return EvalRow(row.text("id"), prompt(row.text("question")), row.texts("answers"))
+
+
+def score(completion: str, answers: tuple[str, ...]) -> Score:
+    """Exact match of the first line with any answer, both normalised."""
+    prediction = completion.split("\n", 1)[0].strip()
+    golds = {normalize(answer) for answer in answers} - {""}
+    return Score(prediction, float(normalize(prediction) in golds))
+
+
+FACTS = Task(
+    name="facts",
+    metric="exact_match",
+    stop=("\n",),
+    max_new_tokens=20,
+    train_source=str(FOLDER / "train.jsonl"),
+    eval_source=str(FOLDER / "test.jsonl"),
+    train_row=train_row,
+    eval_row=eval_row,
+    score=score,
+)

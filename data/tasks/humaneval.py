@@ -1,0 +1,53 @@
+'''HumanEval: functions from their docstrings (Chen et al. 2021), as the proxy-tuning paper runs it.
+
+    def add(x: int, y: int):
+        """Add two numbers x and y"""
+
+The prompt is the problem as it stands; a completion is the function's body, and decoding stops at
+the next top-level statement. Twenty samples a problem at temperature 0.8 and top-p 0.95, scored by
+pass@10. A sample is right if prompt, completion and the problem's `check` run without an exception
+(`program`, to be run by `data.sandbox` under `LIMITS`).
+'''
+
+from ..rows import HubSource, Row
+from ..sandbox import Limits
+from ..task import Task
+from .programs import NUM_SAMPLES, PASS_AT, TEMPERATURE, TOP_P, Problem, grader, train_row
+
+LIMITS = Limits(cpu_s=3, wall_s=15.0)
+
+
+def prompt(row: Row) -> str:
+    """The problem: imports, signature and docstring."""
+    return row.text("prompt")
+
+
+def eval_row(row: Row) -> Problem:
+    """One problem; its answer is the reference body."""
+    for field in ("test", "entry_point"):
+        row.text(field)
+    return Problem(row.text("task_id"), prompt(row), (row.text("canonical_solution"),), row)
+
+
+def program(row: Row, completion: str) -> str:
+    """The problem solved by `completion`, with its tests as the last thing to run."""
+    check = f"{row.text('test')}\ncheck({row.text('entry_point')})"
+    return f"{row.text('prompt')}{completion}\n{check}\n"
+
+
+HUMANEVAL = Task(
+    name="humaneval",
+    metric="pass_rate",
+    stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
+    max_new_tokens=512,
+    temperature=TEMPERATURE,
+    top_p=TOP_P,
+    num_samples=NUM_SAMPLES,
+    pass_at=PASS_AT,
+    train_source=HubSource("sahil2801/CodeAlpaca-20k", None, "train"),
+    eval_source=HubSource("openai/openai_humaneval", "openai_humaneval", "test"),
+    train_row=train_row,
+    eval_row=eval_row,
+    grade=grader(program, LIMITS),
+    runs_programs=True,
+)

@@ -1,0 +1,53 @@
+"""What the code tasks share: problems, running a program for each completion, rows to train on.
+
+A completion is worth 1 if its program passes in the sandbox (`data.sandbox`) and 0 whatever else
+becomes of it; a problem is worth pass@k of its samples. The notes beside a verdict are the fields
+by which `decode/score.py` reads verdicts, and why a program did not pass.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..judges.judge import Verdict
+from ..rows import Row
+from ..sandbox import Limits, run_programs
+from ..task import EvalRow, Grader, Judges, TrainRow
+from . import instruct
+
+TEMPERATURE, TOP_P, NUM_SAMPLES, PASS_AT = 0.8, 0.95, 20, 10  # the proxy-tuning paper's protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Problem(EvalRow):
+    """A programming problem, and the data row that has its tests."""
+
+    row: Row
+
+
+def train_row(row: Row) -> TrainRow:
+    """One training row: an instruction and its answer, or plain text, learnt as a whole.
+
+    Instructions are read as `data.tasks.instruct` reads them; plain text is in `content` or `text`.
+    """
+    if "test_list" in row.fields:
+        raise ValueError(f"{row.where}: a row of MBPP; to train on them name mbpp in task.name")
+    field = row.first("instruction", "messages", "content", "text")
+    if field in ("instruction", "messages"):
+        return instruct.train_row(row)
+    return TrainRow("", row.text(field))
+
+
+def grader(program: Callable[[Row, str], str], limits: Limits) -> Grader:
+    """Runs a program for each completion, as many at once as there are cores."""
+
+    def grade(
+        rows: Sequence[Problem], completions: Sequence[str], judges: Judges
+    ) -> Iterator[Verdict]:
+        pairs = zip(rows, completions, strict=True)
+        programs = (program(row.row, completion) for row, completion in pairs)
+        for outcome in run_programs(programs, limits):
+            passed = outcome.status == "passed"
+            why = {"status": outcome.status, "detail": outcome.detail, "wall_s": outcome.wall_s}
+            yield Verdict(float(passed), notes={"passed": passed, **why})
+
+    return grade

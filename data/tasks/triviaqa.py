@@ -1,0 +1,85 @@
+"""TriviaQA: closed-book questions with short answers (Joshi et al. 2017).
+
+    Question: The WMO is an agency of the UN dealing with what?
+    Answer: Meteorology
+
+The prompt ends at `Answer:`; a training completion is the first answer and a newline, which is also
+where decoding stops. Local rows hold `question` and a list `answers`; rows from the hub hold
+`answer: {value, aliases, normalized_aliases}`. A prediction is right if it is any alias after
+`answers.normalize` (lower case, no articles or punctuation). The paper only lower-cases it
+(`score_as_paper`), so it also counts "The Beatles." wrong where the aliases say "beatles".
+"""
+
+from ..rows import HubSource, Row
+from ..task import EvalRow, Score, Task, TrainRow
+from .answers import normalize
+
+
+def prompt(question: str) -> str:
+    """The paper's prompt for one question."""
+    return f"Question: {question}\nAnswer:"
+
+
+def train_row(row: Row) -> TrainRow:
+    """One training row; its completion is the preferred answer and a newline."""
+    return TrainRow(prompt(row.text("question")), f" {_answers(row)[0].strip()}\n")
+
+
+def eval_row(row: Row) -> EvalRow:
+    """One evaluation row with every alias of its answer."""
+    id_field = "question_id" if "question_id" in row.fields else "id"
+    row_id = row.text(id_field) if id_field in row.fields else row.where
+    return EvalRow(row_id, prompt(row.text("question")), _answers(row))
+
+
+def score(completion: str, answers: tuple[str, ...]) -> Score:
+    """Exact match of the first line with any alias, both normalised."""
+    prediction = _first_line(completion)
+    golds = {normalize(answer) for answer in answers} - {""}
+    return Score(prediction, float(normalize(prediction) in golds))
+
+
+def score_as_paper(completion: str, answers: tuple[str, ...]) -> Score:
+    """Exact match of the first line with any alias, both only lower-cased."""
+    prediction = _first_line(completion)
+    golds = {answer.strip().lower() for answer in answers}
+    return Score(prediction, float(prediction.lower() in golds))
+
+
+def _first_line(completion: str) -> str:
+    return completion.split("\n", 1)[0].strip()
+
+
+def _answers(row: Row) -> tuple[str, ...]:
+    """All aliases, the preferred one first, from either shape of row."""
+    if "answers" in row.fields or "answer" not in row.fields:
+        return row.texts("answers")
+    answer = row.fields["answer"]
+    if not isinstance(answer, dict):
+        raise ValueError(
+            f"{row.where}: field 'answer' must be an object with 'value' and 'aliases', "
+            f"found {answer!r:.80}; or give a list of text in 'answers'"
+        )
+    inner = Row(answer, f"{row.where}, field 'answer'")
+    first = inner.text("value")
+    more = [
+        alias
+        for field in ("aliases", "normalized_aliases")
+        if answer.get(field)
+        for alias in inner.texts(field)
+    ]
+    return tuple(dict.fromkeys([first, *more]))
+
+
+TRIVIAQA = Task(
+    name="triviaqa",
+    metric="exact_match",
+    stop=("\n",),
+    max_new_tokens=20,
+    train_source=HubSource("mandarjoshi/trivia_qa", "rc.nocontext", "train"),
+    eval_source=HubSource("mandarjoshi/trivia_qa", "rc.nocontext", "validation"),
+    train_row=train_row,
+    eval_row=eval_row,
+    score=score,
+    score_as_paper=score_as_paper,
+)

@@ -1,0 +1,1 @@
+"""Training rows of any source: formats, weights, duplicates of evaluation rows."""

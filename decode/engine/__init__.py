@@ -1,0 +1,1 @@
+"""The core: logits of three models in, tokens out. Touches no model, file or network."""

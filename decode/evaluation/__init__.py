@@ -1,0 +1,1 @@
+"""Systems compared on tasks: predictions, grades, and what they show."""

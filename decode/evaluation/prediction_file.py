@@ -1,0 +1,68 @@
+"""One system's rows on disk, in the questions' order from the first line on.
+
+Rows end in any order, and several processes may each decode a share of them. A row that cannot be
+written yet is kept in a second file, beside the first, until its turn has come: nothing finished is
+lost when a run is killed, and whoever reads the first file meanwhile sees the beginning of what it
+will be.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..jobs.folder import append_row, early_files, read_rows
+from ..jobs.processes import ALONE, Replica
+
+
+class PredictionFile:
+    """The finished rows of `ids`, found on disk and added to it.
+
+    Args:
+        replica: which share of the rows is this process's own; with several, no process writes
+            the file itself: that is done by opening it once more as the only one.
+
+    Attributes:
+        rows: by id.
+    """
+
+    def __init__(self, path: Path, ids: Sequence[str], replica: Replica = ALONE) -> None:
+        self._path, self._ids, self._replica = path, ids, replica
+        stem = path.name.removesuffix(".jsonl")
+        self._early = path.with_name(f"{stem}.early{replica.rank}.jsonl")
+        in_order = read_rows(path)
+        early = [
+            row
+            for part in early_files(self._path)
+            for row in read_rows(part, is_own=replica.is_alone or part == self._early)
+        ]
+        self.rows: dict[str, dict[str, Any]] = {row["id"]: row for row in [*in_order, *early]}
+        self._num_written = len(in_order)
+        self._write_what_is_due()
+
+    @property
+    def missing(self) -> list[int]:
+        """Places of this process's questions that have no row yet."""
+        places = range(self._replica.rank, len(self._ids), self._replica.num_replicas)
+        return [place for place in places if self._ids[place] not in self.rows]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a finished row; it is on its way to disk when this returns."""
+        self.rows[row["id"]] = row
+        is_due = self._replica.is_alone and row["id"] == self._ids[self._num_written]
+        if not is_due:
+            append_row(self._early, row)
+        self._write_what_is_due()
+
+    def finish(self) -> list[dict[str, Any]]:
+        """All rows, in order, when none is missing."""
+        for part in early_files(self._path):
+            part.unlink()
+        return [self.rows[id_] for id_ in self._ids]
+
+    def _write_what_is_due(self) -> None:
+        while self._replica.is_alone and self._num_written < len(self._ids):
+            row = self.rows.get(self._ids[self._num_written])
+            if row is None:
+                return
+            append_row(self._path, row)
+            self._num_written += 1

@@ -1,0 +1,106 @@
+"""How several processes divide the decoding: each a share of the rows, where the models fit.
+
+    replicas   systems whose models fit one process: every process has them, and decodes its rows
+    sharded    the others: the first process alone, the base spread over all GPUs of its node
+
+A process has one GPU, or its part of the node's memory where there is none. Weights may take three
+quarters of it; the rest is for keys, values and logits, which shrink with the batch if need be.
+"""
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from ..jobs.folder import RunFolder, SettingsChanged
+from ..jobs.processes import Replica, ReplicaLost
+from ..models.pair import adapter_base, is_adapter
+from ..models.sources import ModelSource, load_config, weights_dtype
+from .experiment import Experiment, System
+from .predict import decode_all
+
+logger = logging.getLogger(__name__)
+
+LARGEST_SHARE = 0.75  # of a process's memory, for weights
+
+
+def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
+    """Decode this process's share of the systems whose models fit one process.
+
+    Returns:
+        Whether this process goes on with what is left: it is the only one, or the first.
+    """
+    replica = Replica.of_this_process()
+    if replica.is_alone:
+        return True
+    first, _ = experiments[0]
+    limit = LARGEST_SHARE * memory_bytes(first.device)
+
+    def fits(system: System) -> bool:
+        needed = weight_bytes(first, system)
+        if needed > limit:
+            logger.info(
+                "%s: %.1f GiB of weights, and each process has room for %.1f; one decodes it alone",
+                system.name,
+                needed / 2**30,
+                limit / 2**30,
+            )
+        return needed <= limit
+
+    try:
+        decode_all(experiments, replica, fits)
+    except (SettingsChanged, ReplicaLost) as error:
+        sys.exit(f"error: {error}")
+    return replica.rank == 0
+
+
+def meet() -> None:
+    """Return when every process has got here; exits with one line if one of them has ended."""
+    try:
+        Replica.of_this_process().wait_for_all()
+    except ReplicaLost as error:
+        sys.exit(f"error: {error}")
+
+
+def memory_bytes(device: str) -> int:
+    """What a process has to itself: a GPU, or on the CPU its part of the node's memory."""
+    num_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // num_here
+    if device != "auto" or num_here > torch.cuda.device_count():
+        return 0  # one device for all of them
+    return torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0"))).total_memory
+
+
+def weight_bytes(experiment: Experiment, system: System) -> int:
+    """The weights that are in memory while a system decodes, as `cast.Cast` loads them."""
+    contender = system.contender
+    if system.role == "tuned":
+        assert contender is not None and contender.tuned is not None
+        return _model_bytes(contender.tuned)
+    pairs = [(experiment.expert, experiment.antiexpert)]
+    if system.role == "proxy":
+        pairs += [(more.expert, more.antiexpert) for more in experiment.more_experts]
+    small = sum(
+        _model_bytes(antiexpert) + (0 if is_adapter(expert.name) else _model_bytes(expert))
+        for expert, antiexpert in pairs
+    )
+    return small + (0 if contender is None else _model_bytes(contender.base))
+
+
+@functools.cache
+def _model_bytes(source: ModelSource) -> int:
+    """A model's weights, from its configuration; an adapter is merged into its base."""
+    whole = adapter_base(source) if is_adapter(source.name) else source
+    config = load_config(whole)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            config,
+            dtype=weights_dtype(source, config),
+            trust_remote_code=source.trust_remote_code,
+        )
+    return sum(item.numel() * item.element_size() for item in model.parameters())

@@ -1,0 +1,1 @@
+"""A job on disk and in processes: its folder, its lock, its interruption, its peers."""

@@ -1,0 +1,1 @@
+"""Language models as the engine steps them, alone and steered."""

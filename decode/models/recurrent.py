@@ -1,0 +1,75 @@
+"""Models that carry a state instead of keys by position: state-space and hybrid layers.
+
+Their state says nothing of how it was before, so a draft cannot be taken back: no drafts, and each
+row is a forward of its own with transformers' own cache. Right, and slow.
+"""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .language_model import LanguageModel
+from .sources import is_positional
+
+logger = logging.getLogger(__name__)
+
+
+def as_language_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """The model with the cache that its layers need; says so once where it is the slow one."""
+    if is_positional(model.config):
+        return LanguageModel(model, tokenizer)
+    logger.warning(
+        "%s: %s layers cannot be rolled back; decoding it row by row, without drafts",
+        model.config.name_or_path,
+        model.config.model_type,
+    )
+    return RecurrentModel(model, tokenizer)
+
+
+class RecurrentModel(LanguageModel):
+    """A LanguageModel whose rows have a state each, which only goes forward."""
+
+    can_roll_back = False
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(model, tokenizer)
+        names = inspect.signature(model.forward).parameters
+        self._state_name = "past_key_values" if "past_key_values" in names else "cache_params"
+        self._states: list[Any] = []  # by slot
+
+    def open(self, prompts: Sequence[Sequence[int]], num_slots: int, num_new_tokens: int) -> None:
+        """As LanguageModel.open."""
+        self._newest, self.lengths = [0] * num_slots, [0] * num_slots
+        self._states = [None] * num_slots
+
+    def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+        """As LanguageModel.prefill."""
+        for slot, prompt in zip(slots, prompts, strict=True):
+            self._states[slot], self.lengths[slot] = None, len(prompt) - 1
+        rows = zip(prompts, slots, strict=True)
+        return torch.stack([self._advance(prompt, slot) for prompt, slot in rows])
+
+    def read(self, drafts: Tensor) -> Tensor:
+        """As LanguageModel.read, where there are no drafts: (B, 1, V)."""
+        assert drafts.shape[1] == 0, "a state that only goes forward cannot take drafts back"
+        rows = [self._advance([self._newest[slot]], slot) for slot in range(len(drafts))]
+        return torch.stack(rows)[:, None]
+
+    def move(self, source: int, target: int) -> None:
+        """As LanguageModel.move."""
+        self._states[target] = self._states[source]
+        self.lengths[target], self._newest[target] = self.lengths[source], self._newest[source]
+
+    @torch.inference_mode()
+    def _advance(self, tokens: Sequence[int], slot: int) -> Tensor:
+        """Read tokens into a slot: (V,) logits of what follows."""
+        ids = torch.tensor([tokens], device=self.device)
+        state = {self._state_name: self._states[slot]}
+        output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **state)
+        self._states[slot] = getattr(output, self._state_name)
+        return output.logits[0, -1, : self._num_tokens]

@@ -1,0 +1,93 @@
+"""What a recipe's jobs use and make, and how they are found again on W&B: artifacts and tags.
+
+<task>-train  ->  [train]  ->  <name>-expert  ->  [decode]  ->  <name>-evaluation
+                                <task>-eval   ->  [decode]
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from data import TASKS
+from recipes.schema.recipe import Evaluation, Recipe
+
+from ..evaluation.experiment import Experiment
+from ..evaluation.systems import slug
+from ..jobs.folder import RunFolder, text_digest
+from ..tracking.lineage import (
+    Artifact,
+    evaluation_artifact,
+    expert_artifact,
+    finished_expert_artifact,
+    rows_artifact,
+    run_tags,
+)
+from .planning import Plan
+
+
+def training_rows(recipe: Recipe, sources: Sequence[Mapping[str, Any]], digest: str) -> Artifact:
+    """What the recipe's trainings learn from: each source with its counts, and a digest."""
+    facts = {"sources": [*sources], "digest": digest}
+    return rows_artifact(recipe.task.name, "train", facts)
+
+
+def evaluation_inputs(recipe: Recipe, plan: Plan) -> Iterator[Artifact]:
+    """What a decode stage is made from: the rows of every task, and the expert."""
+    for choice, (experiment, _) in zip(recipe.evaluations, plan, strict=True):
+        yield _evaluation_rows(choice, experiment)
+    if recipe.expert.trained is None:
+        yield expert(recipe)
+    else:
+        yield finished_expert_artifact(recipe.expert.trained, recipe.expert.trained_revision)
+
+
+def expert(recipe: Recipe) -> Artifact:
+    """The expert that the recipe trained."""
+    facts = {
+        "task": recipe.task.name,
+        "small_model": recipe.expert.model,
+        "adapter": _adapter(recipe),
+        "seed": recipe.seed,
+        "learning_rate": (recipe.sft or {}).get("learning_rate"),
+    }
+    return expert_artifact(recipe.name, RunFolder(recipe.output_dir).expert, facts)
+
+
+def evaluation(recipe: Recipe, metrics: dict[str, Any]) -> Artifact:
+    """What a decode stage measured, with the gap closed at each alpha as metadata."""
+    gaps = {
+        f"{slug(entry['model'])} alpha {proxy['alpha']:g}": (proxy["gap_closed"] or {}).get("value")
+        for entry in metrics["bases"]
+        for proxy in entry["proxy"]
+    }
+    facts = {"task": metrics["task"], "metric": metrics["metric"], "gap_closed": gaps}
+    return evaluation_artifact(recipe.name, RunFolder(recipe.output_dir), facts)
+
+
+def tags(recipe: Recipe) -> list[str]:
+    """The recipe's own tags, then its tasks, bases, expert and adapter."""
+    kinds = {
+        "task": [evaluation.name for evaluation in recipe.evaluations],
+        "base": [base.slug for base in recipe.decode.bases],
+        "expert": [slug(recipe.expert.trained or recipe.expert.model)],
+        "adapter": [_adapter(recipe)] if recipe.expert.trained is None else [],
+    }
+    return run_tags(recipe.wandb.tags, kinds)
+
+
+def _evaluation_rows(choice: Evaluation, experiment: Experiment) -> Artifact:
+    texts = [text for q in experiment.questions for text in (q.id, q.prompt, *q.answers)]
+    facts = {
+        "source": _source(choice.eval, TASKS[choice.name].eval_source),
+        "num_rows": len(experiment.questions),
+        "digest": text_digest(texts),
+    }
+    return rows_artifact(choice.name, "eval", facts)
+
+
+def _adapter(recipe: Recipe) -> str:
+    return "full" if recipe.expert.adapter is None else "lora"
+
+
+def _source(given: str | None, default: Any) -> str:
+    """Where rows came from, in words; a hub data set as `name [split]`."""
+    return str(default if given is None else given)

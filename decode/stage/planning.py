@@ -1,0 +1,213 @@
+"""From a recipe to its experiments: one for each task, all of the same models.
+
+Everything a user can have wrong outside the models is found here, before any of them loads: rows,
+judges and their keys, a sandbox that this machine does not permit.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from data import TASKS, Judges, Task
+from data.judges.classifier import Classifier
+from data.judges.endpoint import Endpoint
+from data.judges.judge import Judge, Verdict
+from data.sandbox import best_confinement
+from data.scoring.pass_at_k import pass_at_k
+from data.task import Scorer
+from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice, Recipe
+
+from ..engine.sampling import Sampling
+from ..evaluation.experiment import Contender, Experiment, Grader, MoreExpert, Question
+from ..jobs.folder import RunFolder, weights_digest
+from ..models.sources import ModelSource
+
+Plan = list[tuple[Experiment, RunFolder]]
+
+
+def plan(recipe: Recipe) -> Plan:
+    """An experiment and a folder for each of the recipe's tasks, the one that is learnt first.
+
+    Raises:
+        ValueError: in one line what a row, a judge or a setting has wrong.
+    """
+    folder = RunFolder(recipe.output_dir)
+    folders = [folder, *(folder.task(also.name) for also in recipe.also)]
+    return [
+        (_experiment(recipe, choice, own), own)
+        for choice, own in zip(recipe.evaluations, folders, strict=True)
+    ]
+
+
+def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experiment:
+    """The recipe's systems on one task's rows; `expert` is where training will leave it."""
+    task, mode = TASKS[choice.name], choice.scoring
+    if mode == "paper" and task.paper_drops_invalid:
+        raise ValueError(
+            f"task.scoring: the paper's rules for '{task.name}' leave invalid answers out, and a "
+            "run compares systems on the same rows; use default here, then score the predictions "
+            "with decode/score.py --mode paper"
+        )
+    is_graded = task.grade is not None and mode == "default"
+    trained, decode, small = RunFolder(recipe.output_dir), recipe.decode, recipe.expert
+    questions = task.eval_rows(choice.eval, choice.eval_limit)
+    sampling = Sampling(
+        task.temperature if decode.temperature is None else decode.temperature,
+        decode.top_k,
+        task.top_p if decode.top_p is None else decode.top_p,
+        recipe.seed,
+    )
+    num_samples, pass_at = _samples(task, decode, sampling)
+
+    def contender(base: Base) -> Contender:
+        tuned = str(trained.reference(base.slug)) if base.tune_reference else base.tuned
+        untuned = untuned_model(base)
+        return Contender(
+            untuned,
+            None if tuned is None else replace(untuned, name=tuned, revision=None),
+            tuned_is_chat=base.tuned_prompt == "chat",
+        )
+
+    expert = str(trained.expert) if small.trained is None else small.trained
+    antiexpert = untuned_model(small)
+    return Experiment(
+        task=task.name if mode == "default" else f"{task.name}-{mode}",  # never on one chart
+        metric=task.metric if pass_at is None else f"pass@{pass_at}",
+        questions=questions,
+        score=None if is_graded else _pair_score(task.scorer(mode)),
+        grader=_grader(task, choice.judges, folder, decode.device) if is_graded else None,
+        stop=task.stop,
+        max_new_tokens=decode.max_new_tokens or task.max_new_tokens,
+        sampling=sampling,
+        num_samples=num_samples,
+        **({} if pass_at is None else {"combine": _passes(pass_at)}),
+        higher_is_better=task.higher_is_better,
+        antiexpert=antiexpert,
+        expert=replace(antiexpert, name=expert, revision=small.trained_revision),
+        expert_is_there=small.trained is not None,
+        contenders=tuple(map(contender, decode.bases)),
+        alphas=decode.alphas,
+        alpha_warmup_tokens=decode.alpha_warmup_tokens,
+        more_experts=tuple(
+            MoreExpert(
+                ModelSource(more.expert, dtype=more.dtype),
+                ModelSource(more.antiexpert, dtype=more.dtype),
+                more.weight,
+            )
+            for more in decode.experts
+        ),
+        num_draft_tokens=decode.num_draft_tokens,
+        expert_is_chat=small.prompt == "chat",
+        vocabulary=decode.vocabulary,
+        batch_size=decode.batch_size,
+        device=decode.device,
+    )
+
+
+def _samples(task: Task, decode: Decode, sampling: Sampling) -> tuple[int, int | None]:
+    """How many completions a row gets, and the k of pass@k."""
+    num_samples = decode.num_samples or task.num_samples
+    pass_at = decode.pass_at or task.pass_at
+    if num_samples > 1 and sampling.is_greedy:
+        raise ValueError(
+            f"decode.num_samples: {num_samples} greedy completions of a row are all the same; "
+            "set decode.temperature, or one sample"
+        )
+    if pass_at is not None and pass_at > num_samples:
+        raise ValueError(
+            f"decode.pass_at: pass@{pass_at} on '{task.name}' needs at least {pass_at} samples a "
+            f"row, found {num_samples}; set decode.num_samples or decode.pass_at"
+        )
+    return num_samples, pass_at
+
+
+def untuned_model(model: Expert | Base) -> ModelSource:
+    """A recipe's model as it is before any tuning."""
+    return ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code)
+
+
+def _pair_score(scorer: Scorer) -> Callable[[str, tuple[str, ...]], tuple[str, float]]:
+    def score(completion: str, answers: tuple[str, ...]) -> tuple[str, float]:
+        found = scorer(completion, answers)
+        assert found.value is not None, "these rules count every row"
+        return found.prediction, found.value
+
+    return score
+
+
+def _passes(k: int) -> Callable[[Sequence[float]], float]:
+    def combine(scores: Sequence[float]) -> float:
+        return pass_at_k(len(scores), sum(score == 1 for score in scores), k)
+
+    return combine
+
+
+def _grader(task: Task, choices: dict[str, JudgeChoice], folder: RunFolder, device: str) -> Grader:
+    grade = task.grade
+    assert grade is not None
+    if task.runs_programs:
+        _check_sandbox(task)
+    _check_judges(task, choices)
+    judges: Judges = {name: _judge(name, judge, folder, device) for name, judge in choices.items()}
+
+    def with_judges(questions: Sequence[Question], completions: Sequence[str]) -> Iterable[Verdict]:
+        return grade(questions, completions, judges)
+
+    return Grader(with_judges, {"judges": {name: _identity(choices[name]) for name in choices}})
+
+
+def _check_sandbox(task: Task) -> None:
+    try:
+        best_confinement()
+    except RuntimeError as error:
+        raise ValueError(f"task '{task.name}': {error}") from None
+
+
+def _check_judges(task: Task, choices: dict[str, JudgeChoice]) -> None:
+    for name in choices:
+        if name not in task.judges:
+            raise ValueError(
+                f"task.judges.{name}: '{task.name}' has no such judge; it has "
+                f"{', '.join(task.judges) or 'none'}"
+            )
+    for name, kinds in task.judges.items():
+        choice = choices.get(name)
+        kind = None if choice is None else ("endpoint" if choice.endpoint else "classifier")
+        if kind not in kinds:
+            found = "is missing" if kind is None else f"cannot be a {kind}"
+            raise ValueError(
+                f"task.judges.{name}: {found}; '{task.name}' is judged by {' or '.join(kinds)}"
+            )
+
+
+def _judge(name: str, choice: JudgeChoice, folder: RunFolder, device: str) -> Judge | Classifier:
+    if choice.endpoint is not None:
+        given = choice.endpoint.model_dump(exclude_none=True)
+        try:
+            return Judge(Endpoint(**given), folder.judgements(name))
+        except ValueError as error:
+            raise ValueError(f"task.judges.{name}: {error}") from None
+    assert choice.classifier is not None
+    return Classifier(**choice.classifier.model_dump(), device=_one_device(device))
+
+
+def _one_device(device: str) -> str:
+    """Where a classifier runs: the first of several GPUs."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _identity(choice: JudgeChoice) -> dict[str, Any]:
+    """What decides a judge's verdicts; not the address it is found under."""
+    if choice.endpoint is not None:
+        settings = choice.endpoint.model_dump(exclude_none=True)
+        endpoint = Endpoint(**settings)
+        return {
+            "model": endpoint.model,
+            "api": endpoint.api,
+            "parameters": dict(endpoint.parameters),
+        }
+    assert choice.classifier is not None
+    classifier = choice.classifier.model_dump(exclude={"batch_size"})
+    return {**classifier, "weights": weights_digest(choice.classifier.model)}

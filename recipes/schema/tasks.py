@@ -1,0 +1,134 @@
+"""What is measured, who grades it, and what is learnt from."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from .section import Section
+
+TaskName = Literal[
+    "facts",
+    "word_problems",
+    "gsm8k",
+    "triviaqa",
+    "instruct",
+    "truthfulqa",
+    "truthfulqa_mc",
+    "toxigen",
+    "realtimeqa",
+    "humaneval",
+    "mbpp",
+    "ds1000",
+]
+TrainFormat = Literal["messages", "text", "prompt_completion"]
+
+
+class EndpointChoice(Section):
+    """An OpenAI-compatible endpoint that judges; keys left out are those of `Endpoint`."""
+
+    base_url: str
+    """Up to and with /v1."""
+    model: str = Field(min_length=1)
+    """As the server calls it."""
+    key_env: str | None = None
+    """The environment variable that holds the key; null sends none."""
+    api: Literal["chat", "completions"] = "chat"
+    """completions is for a judge that goes on from the bare prompt."""
+    parameters: dict[str, Any] | None = None
+    """Sent with every request as they are; null is temperature 0 and max_tokens 256."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """The longest silence of the server that is not a failure; null is 120."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Requests under way at once; null is 8."""
+    num_retries: int | None = Field(default=None, ge=0)
+    """Tries after the first; null is 6."""
+    backoff_s: float | None = Field(default=None, gt=0)
+    """The wait before the second try, which doubles from try to try; null is 1."""
+
+
+class ClassifierChoice(Section):
+    """A sequence classifier that judges."""
+
+    model: str = Field(min_length=1)
+    """Hub id or folder, with safetensors weights."""
+    label: str
+    """The label that is looked for, as the model's config names it."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; null is the newest."""
+    batch_size: int = Field(default=32, ge=1)
+    """Texts classified at once."""
+
+
+class JudgeChoice(Section):
+    """One judge: an endpoint or a classifier."""
+
+    endpoint: EndpointChoice | None = None
+    """Ask a model behind an endpoint."""
+    classifier: ClassifierChoice | None = None
+    """Ask a sequence classifier, run here."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "JudgeChoice":
+        if (self.endpoint is None) == (self.classifier is None):
+            raise ValueError("a judge is either an endpoint or a classifier; give one")
+        return self
+
+
+class Evaluation(Section):
+    """What is measured."""
+
+    name: TaskName
+    """One of `data.TASKS`."""
+    eval: str | None = None
+    """Evaluation rows: a .jsonl or .jsonl.gz path, or a hub id; null is the task's own."""
+    eval_limit: int | None = Field(default=None, ge=1)
+    """Only the first so many evaluation rows; null is all."""
+    scoring: Literal["default", "paper"] = "default"
+    """Whose rules: paper reproduces the proxy-tuning paper's, quirks included."""
+    judges: dict[str, JudgeChoice] = Field(default_factory=dict)
+    """Who grades, by the names the task gives its judges; most tasks need none."""
+
+
+class TaskChoice(Evaluation):
+    """What is learnt and measured."""
+
+    train: str | None = None
+    """Training rows, as the evaluation rows are named."""
+    train_limit: int | None = Field(default=None, ge=1)
+    """Only the first so many training rows; null is all."""
+    train_format: TrainFormat | None = None
+    """What the rows in `train` hold, where it is not what the task's own hold."""
+    streaming: bool = False
+    """Read training rows while training, for sets larger than memory; sft.max_steps ends it."""
+    keep_eval_rows: bool = False
+    """Train on rows that are evaluation rows as well; they are left out otherwise."""
+
+    @model_validator(mode="after")
+    def _rows_have_a_place(self) -> "TaskChoice":
+        if self.train_format is not None and self.train is None:
+            raise ValueError(f"train is missing: where the rows of format {self.train_format} are")
+        return self
+
+
+class TrainSource(Section):
+    """Further training rows, of a task or in a format of their own (docs/training_data.md)."""
+
+    task: TaskName | None = None
+    """Whose rows they are, as the task itself would learn them."""
+    format: TrainFormat | None = None
+    """What rows of no task hold; messages are written out by the expert's chat template."""
+    rows: str | None = None
+    """A .jsonl, .jsonl.gz or .parquet path, or a hub id; null is the task's own."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many rows; null is all."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often each row is there: 2 is twice, 0.5 a drawn half. In a stream, the source's share,
+    where the task's own rows have a share of 1."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "TrainSource":
+        if (self.task is None) == (self.format is None):
+            raise ValueError("rows are a task's or have a format; give one of task and format")
+        if self.format is not None and self.rows is None:
+            raise ValueError(f"rows is missing: where the rows of format {self.format} are")
+        return self

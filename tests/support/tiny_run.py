@@ -1,0 +1,76 @@
+"""The main job in small: what makes a 7B recipe run here in seconds, and how a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("Ann", "Bob", "Cy", "Dee", "Eve", "Fay")
+CPU = ("--config_file", "recipes/accelerate/cpu.yaml")
+TWO = ("--config_file", "recipes/accelerate/cpu_2proc.yaml", "--main_process_port", "0")
+
+
+def write_rows(path: Path, num_rows: int, first: int) -> str:
+    rows = [
+        {
+            "question": f"{NAMES[i % 6]} has {i} pens and buys {i % 7}. How many pens now?",
+            "answer": f"{i}+{i % 7}=<<{i}+{i % 7}={i + i % 7}>>{i + i % 7}\n#### {i + i % 7}",
+        }
+        for i in range(first, first + num_rows)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def tiny_overrides(folder: Path, small: str, large: str) -> list[str]:
+    """What makes a 7B recipe small enough to run here: models, rows and steps, nothing else."""
+    return [
+        f"output_dir={folder / 'run'}",
+        f"task.train={write_rows(folder / 'train.jsonl', 16, 0)}",
+        f"task.eval={write_rows(folder / 'eval.jsonl', 5, 40)}",
+        f"expert.model={small}",
+        "expert.dtype=float32",
+        f"decode.bases=[{{model: {large}, dtype: float32, tune_reference: true}}]",
+        "decode.max_new_tokens=6",
+        "sft.max_steps=2",
+        "sft.per_device_train_batch_size=2",
+        "sft.gradient_accumulation_steps=1",
+        "sft.max_length=256",
+        "sft.bf16=false",
+        "sft.activation_checkpointing=false",
+        "sft.save_strategy='no'",
+        "wandb.mode=offline",
+    ]
+
+
+def launch_command(recipe: str, overrides: list[str], *options: str, entry="train/sft.py"):
+    """`accelerate launch ENTRY recipes/RECIPE`, as the arguments of subprocess: no shell."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    return [*command, entry, f"recipes/{recipe}", *overrides]
+
+
+def launch_environment(overrides: list[str]) -> dict[str, str]:
+    """An environment without W&B keys, hub or network."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "ACCELERATE"))}
+    return {
+        **kept,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HOME": str(Path(overrides[0].partition("=")[2]).parent),  # no netrc, no saved login
+    }
+
+
+def launch(recipe: str, overrides: list[str], *options: str, entry: str = "train/sft.py"):
+    """A finished `accelerate launch ENTRY recipes/RECIPE`."""
+    return subprocess.run(
+        launch_command(recipe, overrides, *options, entry=entry),
+        cwd=ROOT,
+        env=launch_environment(overrides),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )

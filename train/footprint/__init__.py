@@ -1,0 +1,1 @@
+"""What a training and a decoding need of memory, computed from configs."""

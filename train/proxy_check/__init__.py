@@ -1,0 +1,1 @@
+"""Checks of an unfinished expert: the base is proxy-tuned with it while it trains."""

@@ -1,0 +1,145 @@
+"""What a proxy check asks, planned before any weights load: rows, one base, one alpha."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trl import SFTConfig
+
+from data import TASKS
+from decode.evaluation.experiment import Contender, Experiment, check
+from decode.jobs.folder import RunFolder, text_digest, weights_digest
+from recipes.schema.recipe import ProxyCheck, Recipe
+
+ZERO_3 = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRows:
+    """The questions of a check with the models that answer them.
+
+    Attributes:
+        experiment: its questions are the validation rows; one base, one alpha, greedy.
+        completions: what training would teach to answer, None where a row does not say.
+        num_held_out: training rows at the end that are not to be trained on.
+    """
+
+    experiment: Experiment
+    completions: Sequence[str | None]
+    num_held_out: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the scores of a given expert, and so must not change half-way."""
+        experiment = self.experiment
+        base = experiment.contenders[0].base
+        texts = [text for q in experiment.questions for text in (q.prompt, *q.answers)]
+        return {
+            "base": {"name": base.name, "revision": base.revision, "dtype": base.dtype},
+            "weights": weights_digest(base.name),
+            "alpha": experiment.alphas[0],
+            "task": experiment.task,
+            "max_new_tokens": experiment.max_new_tokens,
+            "validation rows": text_digest(texts),
+        }
+
+
+def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> CheckRows | None:
+    """What the recipe's proxy check asks, None without one.
+
+    Args:
+        experiment: the task that is learnt, as it is evaluated in the end.
+        config: of the expert's training.
+
+    Raises:
+        ValueError: in one line why this recipe cannot be checked.
+    """
+    section = recipe.proxy_check
+    if section is None:
+        return None
+    _refuse(recipe, config)
+    task, source = TASKS[recipe.task.name], recipe.task
+    is_held_out = section.rows is None
+    try:
+        pairs = task.validation_rows(
+            source.train if is_held_out else section.rows,
+            section.num_rows,
+            of_training=is_held_out,
+            limit=source.train_limit,
+        )
+    except ValueError as error:
+        remedy = "; name validation rows in proxy_check.rows" if is_held_out else ""
+        raise ValueError(f"proxy_check: {error}{remedy}") from None
+    questions = [question for question, _ in pairs]
+    completions = [completion for _, completion in pairs]
+    if section.select_by == "loss" and not any(completions):
+        raise ValueError(
+            "proxy_check.select_by: these rows hold no completions to take a loss on; select by "
+            "proxy, or give rows like the training rows"
+        )
+    asked = {question.prompt for question in experiment.questions}
+    num_shared = sum(question.prompt in asked for question in questions)
+    if num_shared:
+        raise ValueError(
+            f"proxy_check.rows: {num_shared} of {len(questions)} are evaluation rows as well; a "
+            "training that is steered by them would flatter its own results: name other rows"
+        )
+    planned = replace(
+        experiment,
+        questions=questions,
+        metric=experiment.metric if experiment.num_samples == 1 else "pass@1",
+        num_samples=1,
+        contenders=(_with_ceiling_if_there(recipe, experiment.contenders[0]),),
+        alphas=(_alpha(section, experiment),),
+    )
+    check(planned)
+    return CheckRows(planned, completions, len(questions) if is_held_out else 0)
+
+
+def claim_checks(recipe: Recipe, rows: CheckRows, folder: RunFolder) -> None:
+    """Refuse to go on with a record of checks that were made otherwise.
+
+    Raises:
+        SettingsChanged: names the keys that differ.
+    """
+    section = recipe.proxy_check
+    assert section is not None
+    chosen = section.model_dump(include={"every_steps", "select_by", "patience"})
+    folder.claim(folder.checks, {**rows.settings, **chosen})
+
+
+def _refuse(recipe: Recipe, config: SFTConfig) -> None:
+    task = TASKS[recipe.task.name]
+    plugin = config.deepspeed_plugin
+    is_fsdp = bool(config.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    reasons = {
+        f"'{task.name}' is graded by judges, who would be asked again at every check": (
+            bool(task.judges) and recipe.task.scoring == "default"
+        ),
+        "further experts (decode.experts) are not checked; leave out one of the two": (
+            bool(recipe.decode.experts)
+        ),
+        "weights that are sharded (ZeRO-3, FSDP) cannot be decoded with between two steps; "
+        "train with ZeRO-2, or leave proxy_check out": (
+            is_fsdp or (plugin is not None and plugin.zero_stage == ZERO_3)
+        ),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(f"proxy_check: {reason}")
+
+
+def _with_ceiling_if_there(recipe: Recipe, contender: Contender) -> Contender:
+    """A reference that this run is to train comes after the expert."""
+    tuned = contender.tuned
+    if tuned is None or not recipe.decode.bases[0].tune_reference or Path(tuned.name).is_dir():
+        return contender
+    return replace(contender, tuned=None)
+
+
+def _alpha(section: ProxyCheck, experiment: Experiment) -> float:
+    if section.alpha is not None:
+        return section.alpha
+    return min(experiment.alphas, key=lambda alpha: abs(alpha - 1.0))

@@ -1,0 +1,111 @@
+"""Where a recipe's training rows come from: its task, then each source of its mixture."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from transformers import PreTrainedTokenizerBase
+
+from data import TASKS
+from data.rows import HubSource, is_local
+from data.training.formats import Format, Message, Render, formatted
+from data.training.mixture import Source
+from decode.models.sources import load_tokenizer
+from decode.stage.planning import untuned_model
+from recipes.schema.recipe import Recipe, TrainSource
+
+logger = logging.getLogger(__name__)
+
+
+def sources_of(recipe: Recipe) -> list[Source]:
+    """The task's own rows, then the mixture's.
+
+    Raises:
+        ValueError: in one line what is missing or unknown.
+    """
+    choice, more = recipe.task, recipe.mixture
+    formats = [choice.train_format, *(source.format for source in more)]
+    render = _renderer(recipe) if "messages" in formats else None
+    if choice.train_format is None:
+        own = _of_task(choice.name, choice.name, choice.train, choice.train_limit)
+    else:
+        name = f"{choice.name} ({choice.train_format})"
+        own = _of_format(name, choice.train_format, choice.train, choice.train_limit, render)
+    return [own, *(_further(source, index, render) for index, source in enumerate(more))]
+
+
+def _further(choice: TrainSource, index: int, render: Render | None) -> Source:
+    if choice.task is None:
+        assert choice.format is not None, "the recipe's schema says so"
+        name = f"mixture.{index} ({choice.format})"
+        source = _of_format(name, choice.format, choice.rows, choice.limit, render)
+    else:
+        name = f"mixture.{index} ({choice.task})"
+        try:
+            source = _of_task(name, choice.task, choice.rows, choice.limit)
+        except ValueError as error:
+            text = str(error).replace("task.train", f"mixture.{index}.rows")
+            raise ValueError(f"mixture.{index}: {text}") from None
+    return replace(source, weight=choice.weight)
+
+
+def _of_task(name: str, task_name: str, rows: str | None, limit: int | None) -> Source:
+    task = TASKS[task_name]
+    place = task.training_source(rows)
+    return Source(name, place, lambda row: [task.to_train(row)], limit)
+
+
+def _of_format(
+    name: str, format: Format, rows: str | None, limit: int | None, render: Render | None
+) -> Source:
+    assert rows is not None, "the recipe's schema says so"
+    place = rows if is_local(rows) else HubSource(rows, None, "train")
+    return Source(name, place, lambda row: formatted(row, format, render), limit)
+
+
+def _renderer(recipe: Recipe) -> Render:
+    """The small model's chat template; says so if decoding will not use it.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    small = recipe.expert
+    tokenizer = load_tokenizer(untuned_model(small))
+    template = (recipe.sft or {}).get("chat_template_path")
+    if template is not None and Path(template).is_file():
+        tokenizer.chat_template = Path(template).read_text("utf-8")
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"mixture: '{small.model}' has no chat template to write messages with; name a .jinja "
+            "file in sft.chat_template_path, or take a model that has one"
+        )
+    if small.prompt == "raw":
+        logger.warning(
+            "the expert learns from chats, and will be asked without its chat template; "
+            "expert.prompt=chat asks it as it learns"
+        )
+    return chat_renderer(tokenizer, (recipe.sft or {}).get("eos_token"))
+
+
+def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) -> Render:
+    """Messages as the tokenizer's template writes them, for a tokenizer to encode as any text.
+
+    What the tokenizer puts before every text is left out, so that it is there once. White space
+    after an end-of-text token is left out as well: it would stand between that token and another.
+    """
+    eos = eos or cast(str | None, tokenizer.eos_token)
+    encoded = tokenizer("")["input_ids"]
+    assert isinstance(encoded, list)
+    bos = tokenizer.bos_token if encoded and encoded[0] == tokenizer.bos_token_id else None
+
+    def render(messages: Sequence[Message], is_open: bool) -> str:
+        given = [dict(message) for message in messages]
+        text = tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=is_open)
+        assert isinstance(text, str)
+        text = text.removeprefix(bos) if isinstance(bos, str) else text
+        is_closed = not is_open and eos is not None and text.rstrip().endswith(eos)
+        return text.rstrip() if is_closed else text
+
+    return render
