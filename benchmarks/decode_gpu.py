@@ -41,7 +41,7 @@ from decode.engine.stats import DecodingStats
 from decode.engine.stops import Stops
 from decode.models.language_model import LanguageModel
 from decode.models.pair import TwoModels
-from decode.models.steered import RolePrompt, Steered
+from decode.models.steered import, Steered
 from decode.models.vocab import Vocabulary
 
 # hidden, MLP, layers, heads, key-value heads: those of Llama-2/3 and Qwen2.5 of about that size

@@ -20,7 +20,7 @@ from decode.analysis.token_page import token_page
 from decode.analysis.token_rows import check_models, token_rows
 from decode.analysis.trade_off import TradeOff, read_sweeps, trade_offs
 from decode.evaluation.experiment import Experiment, System, check
-from decode.evaluation.loaded import Cast
+from decode.evaluation.loaded import Completers
 from decode.jobs.folder import RunFolder, read_rows, write_json, write_text
 from decode.jobs.interruption import interruptible
 from decode.stage.planning import plan
@@ -51,12 +51,12 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
     tracker = track(recipe, "analyze")
-    cast = Cast(first)
+    completers = Completers(first)
     summaries: list[dict[str, Any]] = [{} for _ in tasks]
     for system in systems:
         for (experiment, folder), own in zip(tasks, summaries, strict=True):
             try:
-                rows = read_tokens(recipe, cast, experiment, system, folder)
+                rows = read_tokens(recipe, completers, experiment, system, folder)
                 own[system.name] = summarize_shifts(rows)
             except ValueError as error:
                 sys.exit(f"error: {error}")
@@ -107,12 +107,16 @@ def read_predictions(experiment: Experiment, system: System, folder: RunFolder) 
 
 
 def read_tokens(
-    recipe: Recipe, cast: Cast, experiment: Experiment, system: System, folder: RunFolder
+    recipe: Recipe,
+    completers: Completers,
+    experiment: Experiment,
+    system: System,
+    folder: RunFolder,
 ) -> Rows:
     """The rows of `tokens.jsonl`, read by the models where they are not there yet."""
     predictions = read_predictions(experiment, system, folder)
     num_rows = recipe.analyze.num_rows or len(predictions)
-    return token_rows(cast, experiment, system, predictions, num_rows, folder)
+    return token_rows(completers, experiment, system, predictions, num_rows, folder)
 
 
 def show(

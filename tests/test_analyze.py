@@ -10,23 +10,24 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import byte_tokenizer, tiny_model
+from decode.models.proxy_tuned import encode
 from peft import LoraConfig, get_peft_model
+from support.runs import run
 from test_experiment import QUESTIONS, score
 
 import decode.analysis.token_rows
-import decode.evaluation.predict
 import decode.models.forced
 from decode.analysis.shift_summary import summarize_shifts
 from decode.analysis.token_rows import token_rows
 from decode.analysis.token_text import pieces, token_text
-from decode.engine.engine import generate
+from decode.engine.completer import Request, RolePrompt
+from decode.engine.row import Row
 from decode.engine.sampling import Sampling
-from decode.evaluation.experiment import Contender, Experiment, MoreExpert, System
-from decode.evaluation.loaded import Cast
-from decode.evaluation.predict import run
+from decode.evaluation.experiment import Contender, Experiment, System
+from decode.evaluation.loaded import Completers
 from decode.jobs.folder import RunFolder, SettingsChanged, read_rows
 from decode.models.language_model import LanguageModel
-from decode.models.proxy_tuned import encode
+from decode.models.loaded import ExpertSource
 from decode.models.sources import ModelSource
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,28 +88,36 @@ def lora(save, tmp_path) -> ModelSource:
 
 
 def rows_of(experiment, *arguments):
-    return token_rows(Cast(experiment), experiment, *arguments)
+    return token_rows(Completers(experiment), experiment, *arguments)
 
 
 def decoded(experiment, folder):
     """The proxy's predictions, and its completions decoded once more, for their ids."""
     system = System("proxy", experiment.contenders[0], experiment.alphas[0])
     predictions = run(experiment, folder)[system.name]
-    model, stops, prompts = Cast(experiment).on(system, experiment)
-    prompts = [prompt for prompt in prompts for _ in range(experiment.num_samples)]
-    limits = experiment.max_new_tokens, experiment.sampling, experiment.batch_size
-    done = generate(model, prompts, stops, *limits)
-    ids = [c.token_ids for c in sorted(done, key=lambda c: c.index)]
+    requests = [
+        Request(
+            place,
+            experiment.prompt(system, experiment.question(place)),
+            experiment.max_new_tokens,
+            experiment.stop,
+            experiment.sampling,
+        )
+        for place in range(len(experiment.row_ids))
+    ]
+    done = list(Completers(experiment).of(system).complete(requests))
+    ids = [c.token_ids for c in sorted(done, key=lambda c: c.name)]
     return system, predictions, ids
 
 
 def stepwise(model: LanguageModel, prompt: list[int], ids) -> torch.Tensor:
     """(steps, V) log-probabilities, read one token at a time through the cache."""
-    model.open([prompt], 1, len(ids))
-    said = [model.prefill([prompt], [0])]
+    row = Row(Request(0, RolePrompt.same(prompt), len(ids)))
+    model.reserve([row], 1, 0)
+    said = [model.prefill([row], [0])]
     for id_ in ids[:-1]:
-        model.commit([[id_]], [0])
-        said.append(model.read(torch.empty(1, 0, dtype=torch.long))[:, 0])
+        row.token_ids.append(id_)
+        said.append(model.read([row], torch.empty(1, 0, dtype=torch.long))[:, 0])
     return torch.cat(said).float()
 
 
@@ -125,7 +134,7 @@ def test_forced_figures_are_those_of_decoding(experiment, save, tmp_path, kind):
     assert [row["id"] for row in rows] == experiment.row_ids
     reasons = {row["finish_reason"] for row in rows}
     assert reasons == {"stop", "length", "eos"} or kind == "sampled"
-    model, _, _ = Cast(experiment).on(system, experiment)
+    model = Completers(experiment).of(system).model
     readers = {
         "base": model.base,
         "expert": model.pair.expert,
@@ -190,7 +199,7 @@ def test_alpha_0_moves_nothing(experiment, tmp_path):
 
 
 def test_warm_up_and_further_experts_apply_as_in_decoding(experiment, save, tmp_path):
-    more = MoreExpert(save("third", ascii_model(4)), experiment.antiexpert, 0.5)
+    more = ExpertSource(save("third", ascii_model(4)), experiment.antiexpert, 0.5)
     experiment = replace(experiment, alpha_warmup_tokens=4, more_experts=(more,))
     folder = RunFolder(tmp_path / "run")
     system, predictions, ids = decoded(experiment, folder)
@@ -206,7 +215,7 @@ def test_a_killed_analysis_goes_on(experiment, tmp_path, monkeypatch):
     whole = rows_of(experiment, system, predictions, 7, folder)
     text = folder.tokens(system.name).read_bytes()
     shutil.rmtree(folder.analysis)
-    real = decode.analysis.token_rows.forced_logits
+    real = decode.analysis.token_rows.forced_role_logits
     num_batches = 0
 
     def die_in_the_second(*arguments):
@@ -216,7 +225,7 @@ def test_a_killed_analysis_goes_on(experiment, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(decode.analysis.token_rows, "forced_logits", die_in_the_second)
+    monkeypatch.setattr(decode.analysis.token_rows, "forced_role_logits", die_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         rows_of(experiment, system, predictions, 7, folder)
     kept = [*folder.analysis.rglob("*.jsonl")]
@@ -228,7 +237,7 @@ def test_a_killed_analysis_goes_on(experiment, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("a finished analysis loaded a model")
 
-    monkeypatch.setattr(Cast, "on", refuse)
+    monkeypatch.setattr(Completers, "of", refuse)
     assert rows_of(experiment, system, predictions, 7, folder) == whole
     assert rows_of(experiment, system, predictions, 4, folder) == whole[:4]
 

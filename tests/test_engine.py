@@ -6,15 +6,15 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, byte_tokenizer, tiny_model
 
-from decode.engine.alpha import Alpha
-from decode.engine.engine import generate
+from decode.engine.completer import Request, RolePrompt
+from decode.engine.engine import Engine, generate
+from decode.engine.logits import Alpha
 from decode.engine.sampling import Sampling
-from decode.engine.stops import Stops
 from decode.models import language_model
 from decode.models.language_model import LanguageModel
 from decode.models.pair import TwoModels
 from decode.models.prefill import prefill_chunks
-from decode.models.steered import RolePrompt, Steered, Steering
+from decode.models.steered import Steered, Steering
 from decode.models.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()
@@ -36,15 +36,38 @@ def steered(base, expert, antiexpert, alpha=1.0) -> Steered:
     return Steered(LanguageModel(base, TOKENIZER), pair, Vocabulary(258), alpha)
 
 
+def requests(prompts, limit=24, stops=(), sampling=GREEDY, names=None, alphas=None, banned_ids=()):
+    """A request a prompt; limits, samplings and alphas may be lists."""
+    count = len(prompts)
+    limits = limit if isinstance(limit, list) else [limit] * count
+    samplings = sampling if isinstance(sampling, list) else [sampling] * count
+    alphas = alphas or [None] * count
+    prompts = [p if isinstance(p, RolePrompt) else RolePrompt.same(p) for p in prompts]
+    each = zip(names or range(count), prompts, limits, samplings, alphas, strict=True)
+    return [
+        Request(name, prompt, own_limit, tuple(stops), own, alpha, tuple(banned_ids))
+        for name, prompt, own_limit, own, alpha in each
+    ]
+
+
+def complete(model, asked, batch_size=4, num_draft_tokens=0, stats=None, eos_ids=frozenset({256})):
+    """Completions in the order of the requests."""
+    engine = Engine(model, TOKENIZER, batch_size, num_draft_tokens, eos_ids, stats)
+    done = {completion.name: completion for completion in generate(engine, asked)}
+    return [done[request.name] for request in asked]
+
+
 def run(model, prompts, batch_size=4, limit=24, stops=(), sampling=GREEDY, **kwargs):
     """Token ids of every prompt, in order."""
-    wanted = Stops(frozenset({256}), tuple(stops), TOKENIZER)
-    done = generate(model, prompts, wanted, limit, sampling, batch_size, **kwargs)
-    return [list(c.token_ids) for c in sorted(done, key=lambda c: c.index)]
+    own = {key: kwargs.pop(key) for key in ("names", "alphas", "banned_ids") if key in kwargs}
+    asked = requests(prompts, limit, stops, sampling, **own)
+    return [
+        list(completion.token_ids) for completion in complete(model, asked, batch_size, **kwargs)
+    ]
 
 
 def same(prompts):
-    return [RolePrompt(ids, ids, ids) for ids in prompts]
+    return [RolePrompt.same(ids) for ids in prompts]
 
 
 @torch.inference_mode()
@@ -118,13 +141,13 @@ def test_base_equal_to_antiexpert_is_the_expert():
 def test_a_row_does_not_depend_on_its_neighbours(trio, batch_size, sampling):
     model = steered(*trio)
     alone = [
-        run(model, same([ids]), 1, sampling=sampling, indices=[i])[0] for i, ids in enumerate(IDS)
+        run(model, same([ids]), 1, sampling=sampling, names=[i])[0] for i, ids in enumerate(IDS)
     ]
     assert run(model, same(IDS), batch_size, sampling=sampling) == alone
     backwards = run(
-        model, same(IDS)[::-1], batch_size, sampling=sampling, indices=range(len(IDS))[::-1]
+        model, same(IDS)[::-1], batch_size, sampling=sampling, names=range(len(IDS))[::-1]
     )
-    assert backwards == alone
+    assert backwards[::-1] == alone
 
 
 def test_roles_read_their_own_prompts(trio):
@@ -143,10 +166,8 @@ def test_an_eos_ends_its_row_and_never_the_batch(trio):
     model = steered(*trio)
     full = run(model, same(IDS))
     end = full[1][5]
-    stops = Stops(frozenset({end}), (), TOKENIZER)
-    done = generate(model, same(IDS), stops, 24, GREEDY, 3)
-    for completion in done:
-        tokens = full[completion.index]
+    done = complete(model, requests(IDS), 3, eos_ids=frozenset({end}))
+    for tokens, completion in zip(full, done, strict=True):
         cut = tokens.index(end) + 1 if end in tokens else len(tokens)
         assert list(completion.token_ids) == tokens[:cut]
         assert completion.finish_reason == ("eos" if end in tokens else "length")
@@ -158,8 +179,8 @@ def test_a_stop_string_across_tokens_is_cut_from_the_text(trio):
     text = TOKENIZER.decode(full[2])
     at = next(i for i in range(4, len(text) - 2) if text[i : i + 2].isascii())
     stop = text[at : at + 2]  # two tokens of one byte each
-    done = list(generate(model, same(IDS), Stops(frozenset(), (stop,), TOKENIZER), 24, GREEDY, 3))
-    row = next(c for c in done if c.index == 2)
+    done = complete(model, requests(IDS, stops=[stop]), 3, eos_ids=frozenset())
+    row = done[2]
     assert row.finish_reason == "stop"
     assert row.text == text[: text.index(stop)]
     assert list(row.token_ids) == full[2][: len(row.token_ids)]
@@ -182,16 +203,16 @@ def test_alpha_and_limit_per_request(trio):
     """Each row has its own alpha, constant or growing, and its own limit, in one batch."""
     alphas = [0.0, 0.5, 1.0, 2.0, Alpha(1.0, 6), Alpha(2.0, 3), 1.0]
     limits = [3, 24, 7, 24, 24, 12, 1]
-    prompts = [
-        RolePrompt(ids, ids, ids, alpha if isinstance(alpha, Alpha) else Alpha(alpha))
-        for ids, alpha in zip(IDS, alphas, strict=True)
-    ]
+    alphas = [alpha if isinstance(alpha, Alpha) else Alpha(alpha) for alpha in alphas]
+    prompts = same(IDS)
     expected = [
-        naive(*trio, prompt.alpha, prompt, limit)
-        for prompt, limit in zip(prompts, limits, strict=True)
+        naive(*trio, alpha, prompt, limit)
+        for alpha, prompt, limit in zip(alphas, prompts, limits, strict=True)
     ]
     for num_draft_tokens in (0, 3):
-        found = run(steered(*trio), prompts, 3, limit=limits, num_draft_tokens=num_draft_tokens)
+        found = run(
+            steered(*trio), prompts, 3, limits, alphas=alphas, num_draft_tokens=num_draft_tokens
+        )
         assert found == expected
     assert expected[4] != naive(*trio, 1.0, prompts[4])  # the warm-up mattered
 

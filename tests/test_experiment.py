@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.runs import run
 
-import decode.evaluation.loaded
-import decode.evaluation.predict
+import decode.backends.local
 import decode.evaluation.prediction_file
+import decode.models.loaded
 from decode.engine.sampling import Sampling
-from decode.evaluation.experiment import Contender, Experiment, MoreExpert, check, systems
-from decode.evaluation.predict import measure, run
+from decode.evaluation.experiment import Contender, Experiment, check, systems
+from decode.evaluation.predict import measure
 from decode.jobs.folder import RunFolder, read_rows
+from decode.models.loaded import ExpertSource
 from decode.models.sources import ModelSource
 
 
@@ -114,9 +116,8 @@ def test_a_finished_run_loads_and_generates_nothing(experiment, tmp_path, monkey
     def refuse(*args, **kwargs):
         raise AssertionError("a finished run loaded or generated something")
 
-    monkeypatch.setattr(decode.evaluation.predict, "generate", refuse)
     for name in ("load_pair", "load_weights", "load_tuned"):
-        monkeypatch.setattr(decode.evaluation.loaded, name, refuse)
+        monkeypatch.setattr(decode.models.loaded, name, refuse)
     assert run(experiment, folder) == expected
 
 
@@ -167,18 +168,17 @@ def test_out_of_memory_halves_the_batch_and_repeats_nothing(
     experiment, tmp_path, monkeypatch, caplog
 ):
     expected = run(experiment, RunFolder(tmp_path / "whole"))
-    real, calls = decode.evaluation.predict.generate, []
+    real, calls = decode.backends.local.generate, []
 
-    def short_of_memory(model, prompts, stops, limit, sampling, batch_size, **kwargs):
-        calls.append((batch_size, len(prompts)))
-        for number, done in enumerate(
-            real(model, prompts, stops, limit, sampling, batch_size, **kwargs)
-        ):
+    def short_of_memory(engine, requests):
+        batch_size = engine._capacity
+        calls.append((batch_size, len(requests)))
+        for number, done in enumerate(real(engine, list(requests))):
             if batch_size > 1 and number == 2:
                 raise torch.OutOfMemoryError("no room")
             yield done
 
-    monkeypatch.setattr(decode.evaluation.predict, "generate", short_of_memory)
+    monkeypatch.setattr(decode.backends.local, "generate", short_of_memory)
     found = run(replace(experiment, batch_size=4), RunFolder(tmp_path / "short"))
     assert found == expected
     assert calls[:3] == [(4, 7), (2, 5), (1, 3)]
@@ -238,7 +238,7 @@ def test_a_warm_up_and_more_experts_are_part_of_what_decides_a_proxy(
     other = ModelSource(save_model("other", 5))
     changes = {
         "alpha_warmup_tokens": 4,
-        "more_experts": (MoreExpert(other, experiment.antiexpert, 0.5),),
+        "more_experts": (ExpertSource(other, experiment.antiexpert, 0.5),),
     }
     for name, change in changes.items():
         changed = replace(experiment, **{name: change})
@@ -251,6 +251,6 @@ def test_a_warm_up_and_more_experts_are_part_of_what_decides_a_proxy(
 
 def test_more_experts_must_speak_the_bases_language(experiment, save_model):
     stranger = ModelSource(save_model("stranger", 3, extra=("<x>",), vocab_size=259))
-    more = (MoreExpert(stranger, experiment.antiexpert, 1.0),)
+    more = (ExpertSource(stranger, experiment.antiexpert, 1.0),)
     with pytest.raises(ValueError, match="base and expert have different vocabularies"):
         check(replace(experiment, more_experts=more))

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 import yaml
+from support.runs import run
 from test_experiment import QUESTIONS, experiment, files  # noqa: F401  (experiment is a fixture)
 from test_judged_tasks import save_classifier, toxigen_row
 
-import decode.evaluation.loaded as decode_cast
 import decode.evaluation.prediction_file as decode_predictions
+import decode.models.loaded as decode_loaded
 from decode.evaluation.experiment import Grader
 from decode.evaluation.grading import NothingCountsError
 from decode.evaluation.metrics import BaseScores, summarize
-from decode.evaluation.predict import measure, run, run_all
+from decode.evaluation.predict import measure, run_all
 from decode.jobs.folder import RunFolder, read_rows
 from decode.reports.findings import findings
 from decode.reports.overview import with_further_tasks
@@ -156,9 +157,9 @@ def test_tasks_share_models_and_survive_a_kill(experiment, graders, tmp_path, mo
         return [(experiment, folder), (second, folder.task("graded"))]
 
     loaded = []
-    real_load = decode_cast.load_weights
+    real_load = decode_loaded.load_weights
     monkeypatch.setattr(
-        decode_cast, "load_weights", lambda *args: loaded.append(args) or real_load(*args)
+        decode_loaded, "load_weights", lambda *args: loaded.append(args) or real_load(*args)
     )
     expected = run_all(both("whole"))
     assert len(loaded) == 1  # the base; the others have loaders of their own

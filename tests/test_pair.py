@@ -6,10 +6,11 @@ from conftest import byte_tokenizer, tiny_model
 from peft import LoraConfig, get_peft_model
 from test_engine import IDS, run
 
+from decode.engine.completer import RolePrompt
 from decode.models.language_model import LanguageModel
 from decode.models.pair import SharedPair, TwoModels, load_pair, load_tuned
 from decode.models.sources import ModelSource
-from decode.models.steered import RolePrompt, Steered
+from decode.models.steered import Steered
 from decode.models.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()

@@ -5,7 +5,9 @@ import torch
 from conftest import byte_tokenizer, tiny_model
 
 from decode import Alpha, ProxyTuned, WeightedExpert
-from decode.models.proxy_tuned import encode
+from decode.engine.completer import Chat, Request, RolePrompt
+from decode.engine.row import Row
+from decode.models.prompts import encode
 
 PROMPTS = ["Q: 1+1=", "hello", "a longer prompt, to be ragged"]
 
@@ -55,11 +57,13 @@ def test_a_shared_vocabulary_shifts_only_what_is_common(save_model):
     expert, small = save_model("expert", 1), save_model("small", 2)
     model = ProxyTuned.from_pretrained(base, expert, small, device="cpu", vocabulary="shared")
     prompt = model.tokenizers.encode(PROMPTS[0])
-    model.steered.open([prompt], 1, 1)
+    assert isinstance(prompt, RolePrompt)
+    row = Row(Request(0, prompt, 1))
+    model.steered.reserve([row], 1, 0)
     ids = torch.tensor([prompt.base])
     own = [tiny_model(0, vocab_size=259), tiny_model(1), tiny_model(2)]
     with torch.inference_mode():
-        found = model.steered.prefill([prompt], [0])[0]
+        found = model.steered.prefill([row], [0])[0]
         logits = [other(ids).logits[0, -1] for other in own]
     expected = logits[0].clone()
     expected[:258] += logits[1] - logits[2]
@@ -114,6 +118,6 @@ def test_a_missing_model_is_one_clear_line(save_model):
 
 def test_prompts_that_cannot_be_encoded_are_refused():
     with pytest.raises(ValueError, match="no chat template"):
-        encode(byte_tokenizer(), "hello", chat=True)
+        encode(byte_tokenizer(), Chat("hello"))
     with pytest.raises(ValueError, match="empty prompt"):
         encode(byte_tokenizer(), "")

@@ -14,11 +14,12 @@ import pytest
 import torch
 from conftest import byte_tokenizer, tiny_model
 from safetensors.torch import load_file
+from support.runs import run
 from transformers import LlamaForCausalLM, TrainerCallback
 
 from data import TASKS
 from decode.evaluation.check_record import Checks, cost
-from decode.evaluation.predict import measure, run
+from decode.evaluation.predict import measure
 from decode.jobs.folder import RunFolder, SettingsChanged
 from decode.reports.check_section import check_findings, checks_section
 from decode.stage.planning import plan

@@ -5,8 +5,8 @@ import torch
 from conftest import ARCHITECTURES, byte_tokenizer, tiny_model
 from test_engine import IDS, run
 
+from decode.models.in_training import Memory, RememberingModel
 from decode.models.language_model import LanguageModel
-from decode.models.remembered import Memory, RememberingModel
 
 TOKENIZER = byte_tokenizer()
 

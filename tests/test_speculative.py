@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES, byte_tokenizer, tiny_model
-from test_engine import IDS, run, same, steered
+from test_engine import IDS, complete, requests, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_sampling import places
 
 from decode.engine import engine
-from decode.engine.engine import generate
+from decode.engine.completer import RolePrompt
 from decode.engine.logits import proxy_logits
 from decode.engine.sampling import Sampling, choose, warp
-from decode.engine.speculative import expected_tokens, num_standing
+from decode.engine.speculative import expected_tokens, num_accepted
 from decode.engine.stats import DecodingStats
-from decode.engine.stops import Stops
 from decode.models.language_model import LanguageModel
 from decode.models.pair import SharedPair, load_pair
-from decode.models.steered import RolePrompt, Steered
+from decode.models.steered import Steered
 from decode.models.vocab import Vocabulary
 
 TOKENIZER = byte_tokenizer()
@@ -118,8 +117,8 @@ def test_banned_ids_are_neither_drafted_nor_emitted():
 def test_standing_drafts_are_those_before_the_first_wrong_one():
     drafts = torch.tensor([[1, 2, 3], [1, 9, 3], [9, 2, 3], [1, 2, 9]])
     targets = torch.tensor([[1, 2, 3, 4]] * 4)
-    assert num_standing(drafts, targets).tolist() == [3, 1, 0, 2]
-    assert num_standing(drafts[:, :0], targets[:, :1]).tolist() == [0, 0, 0, 0]
+    assert num_accepted(drafts, targets).tolist() == [3, 1, 0, 2]
+    assert num_accepted(drafts[:, :0], targets[:, :1]).tolist() == [0, 0, 0, 0]
 
 
 def test_expected_tokens_counts_the_one_that_is_always_emitted():
@@ -136,6 +135,7 @@ class Toy:
 
     can_draft = True
     device = torch.device("cpu")
+    eos_ids = frozenset({3})
 
     def __init__(self, num_tokens: int, alpha: float, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -143,29 +143,29 @@ class Toy:
             0.8 * torch.randn(num_tokens, num_tokens, generator=generator) for _ in range(3)
         )
         self.target = proxy_logits(base, self.expert, antiexpert, alpha)
-        self.newest = torch.zeros(0, dtype=torch.long)
 
-    def open(self, prompts, num_slots, num_new_tokens):
-        self.newest = torch.zeros(num_slots, dtype=torch.long)
+    def reserve(self, rows, num_slots, num_kept):
+        pass
 
-    def prefill(self, prompts, slots):
-        return self.target[torch.tensor(prompts)]
+    def prefill(self, rows, slots):
+        return self.target[torch.tensor([row.prompt.base[-1] for row in rows])]
 
-    def draft(self, num_rows, num_tokens, pick):
-        tokens = self.newest[:num_rows, None]
-        for number in range(num_tokens):
-            following = pick(self.expert[tokens[:, -1]], number)
+    def draft(self, rows, num_tokens, pick):
+        tokens = newest(rows)
+        for _ in range(num_tokens):
+            following = pick(self.expert[tokens[:, -1]], tokens[:, 1:])
             tokens = torch.cat((tokens, following[:, None]), 1)
         return tokens[:, 1:]
 
-    def read(self, drafts):
-        return self.target[torch.cat((self.newest[: len(drafts), None], drafts), 1)]
-
-    def commit(self, emitted, slots):
-        self.newest[list(slots)] = torch.tensor([tokens[-1] for tokens in emitted])
+    def read(self, rows, drafts):
+        return self.target[torch.cat((newest(rows), drafts), 1)]
 
     def move(self, source, target):
-        self.newest[target] = self.newest[source]
+        pass
+
+
+def newest(rows):
+    return torch.tensor([row.token_ids[-1:] for row in rows])
 
 
 EOS = 3
@@ -198,17 +198,8 @@ def distance(toy: Toy, num_drafts: int, sampling: Sampling, num_draws: int) -> t
     stood.
     """
     stats = DecodingStats()
-    stops = Stops(frozenset({EOS}), (), TOKENIZER)
-    done = generate(
-        toy,
-        [START] * num_draws,
-        stops,
-        5,
-        sampling,
-        2_000,
-        num_draft_tokens=num_drafts,
-        stats=stats,
-    )
+    asked = requests([[START]] * num_draws, 5, sampling=sampling)
+    done = complete(toy, asked, 2_000, num_drafts, stats, toy.eos_ids)
     rows = [completion.token_ids for completion in done]
     target = joint(toy, sampling)
     excesses = []
@@ -258,7 +249,7 @@ def test_a_broken_rule_fails_the_same_test(monkeypatch, broken):
             target_tokens[row, :count] = draft_tokens[row, :count]
         return standing
 
-    monkeypatch.setattr(engine, "num_standing", emit_drafts)
+    monkeypatch.setattr(engine, "num_accepted", emit_drafts)
     for num_drafts, alpha, sampling in CASES:
         excess, _ = distance(Toy(6, alpha, seed=num_drafts), num_drafts, sampling, NUM_DRAWS)
         assert excess > 10

@@ -1,10 +1,10 @@
 """Fine-tuning one model with TRL: LoRA or full, whatever accelerate and DeepSpeed provide."""
 
+import copy
 import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def train(
     model = source.name
     if Path(model).is_dir():
         model = str(Path(model).resolve())  # an adapter records it as given
-    tokenizer = load_tokenizer(replace(source, name=model))
+    tokenizer = copy.deepcopy(load_tokenizer(source))  # which TRL changes
     theirs = config.model_init_kwargs
     assert not isinstance(theirs, str), "TRL parses this key from text only on a command line"
     config.model_init_kwargs = {"dtype": source.dtype, **source.hub_options, **(theirs or {})}

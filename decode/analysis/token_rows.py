@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..backends.local import LocalCompleter, fewer_rows
+from ..engine.completer import Continuation
 from ..evaluation.experiment import Experiment, System
-from ..evaluation.loaded import Cast
+from ..evaluation.loaded import Completers
 from ..evaluation.prediction_file import PredictionFile
 from ..jobs.folder import RunFolder, SettingsChanged, text_digest, weights_digest
-from ..models.forced import ROLES, RoleLogits, forced_logits
+from ..models.forced import ROLES, RoleLogits, forced_role_logits
 from ..models.sources import ModelSource, load_tokenizer
-from ..models.steered import RolePrompt, Steered
+from ..models.steered import Steered
 from .shifts import candidates, logprobs, shifts
 from .token_text import pieces, token_text
 
@@ -33,7 +35,7 @@ Rows = list[dict[str, Any]]
 
 
 def token_rows(
-    cast: Cast,
+    completers: Completers,
     experiment: Experiment,
     system: System,
     predictions: Rows,
@@ -43,7 +45,7 @@ def token_rows(
     """The first `num_rows` predictions of a proxy, each with its `tokens`.
 
     Args:
-        cast: of an experiment with the same models.
+        completers: of an experiment with the same models.
         predictions: the system's rows, one for each of `experiment.row_ids`, in order.
 
     Raises:
@@ -70,7 +72,7 @@ def token_rows(
     file = PredictionFile(path, [row["id"] for row in chosen])
     if not file.missing:
         return file.finish()
-    reader = _Reader(cast, experiment, system)
+    reader = _Reader(completers, experiment, system)
     # Rows of about one length go together; they are filed in their own order.
     waiting = sorted(file.missing, key=lambda place: chosen[place]["num_tokens"])
     bar = tqdm(total=len(waiting), desc=system.name, unit="row", disable=not sys.stderr.isatty())
@@ -79,11 +81,8 @@ def token_rows(
         batch = waiting[:batch_size]
         try:
             read = reader.read(batch, [chosen[place] for place in batch])
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size //= 2
-            logger.warning("%s: out of memory, going on with %d rows", system.name, batch_size)
+        except torch.OutOfMemoryError as error:
+            batch_size = fewer_rows(batch_size, error)
             continue
         for place, tokens in zip(batch, read, strict=True):
             file.add({**_head(chosen[place]), "tokens": tokens})
@@ -141,26 +140,32 @@ def check_models(experiment: Experiment, system: System, folder: RunFolder) -> N
 class _Reader:
     """A proxy's models, reading completions that are given to them."""
 
-    def __init__(self, cast: Cast, experiment: Experiment, system: System) -> None:
+    def __init__(self, completers: Completers, experiment: Experiment, system: System) -> None:
         assert system.contender is not None, "a proxy has a base"
-        self._cast = cast
+        self._completers = completers
         self._tokenizer = load_tokenizer(system.contender.base)
         self._experiment, self._system = experiment, system
-        self._models: tuple[Steered, list[RolePrompt]] | None = None
+        self._completer: LocalCompleter | None = None
         self._texts: dict[int, str] = {}
 
     def read(self, places: Sequence[int], rows: Rows) -> list[list[dict[str, Any]]]:
         """The tokens of the prediction rows at `places`, as they are filed."""
-        if self._models is None:
-            model, _, prompts = self._cast.on(self._system, self._experiment)
-            assert isinstance(model, Steered), "a proxy is a steered model"
-            self._models = model, prompts
-        model, prompts = self._models
+        if self._completer is None:
+            self._completer = self._completers.of(self._system)
+        model, tokenizers = self._completer.model, self._completer.tokenizers
+        assert isinstance(model, Steered), "a proxy is a steered model"
         found: list[list[dict[str, Any]]] = [[] for _ in rows]
         emitted = [row["token_ids"] for row in rows]
-        # nobody asks what would follow the last token
-        steps = forced_logits(model, self._prompts(prompts, places), [ids[:-1] for ids in emitted])
-        for first, logits in steps:
+        experiment = self._experiment
+        given = [
+            Continuation(
+                place,
+                tokenizers.encode(experiment.prompt(self._system, experiment.question(place))),
+                ids[:-1],  # nobody asks what would follow the last token
+            )
+            for place, ids in zip(places, emitted, strict=True)
+        ]
+        for first, logits in forced_role_logits(model, given):
             for row, ids in enumerate(emitted):
                 if len(ids) > first:
                     said = logits.at(row, len(ids) - first)
@@ -173,9 +178,6 @@ class _Reader:
             for record, piece in zip(records, pieces(self._tokenizer, text_ids), strict=False):
                 record["text"] = piece
         return found
-
-    def _prompts(self, prompts: list[RolePrompt], places: Sequence[int]) -> list[RolePrompt]:
-        return [prompts[place // self._experiment.num_samples] for place in places]
 
     def _records(self, logits: RoleLogits, ids: list[int]) -> list[dict[str, Any]]:
         device = logits.proxy.device

@@ -62,20 +62,19 @@ class DraftLength:
         """The chance that a token is not its row's last."""
         return 1 - self._ends / max(self._tokens, 1)
 
-    def learn(self, num_drafts: int, num_right: int, num_tokens: int, has_ended: bool) -> None:
+    def learn(self, num_drafts: int, num_accepted: int, num_tokens: int, has_ended: bool) -> None:
         """Take in what a round gave one row.
 
         Args:
-            num_right: drafts that became tokens of the row.
+            num_accepted: drafts that became tokens of the row.
             num_tokens: tokens the row was continued by.
         """
         self._ends += has_ended
         self._tokens += num_tokens
-        # A token more than right drafts stands where a draft was wrong, or behind all of them. What
-        # is behind a wrong draft or a row's end says nothing.
+        # Tokens after a rejected draft or after the end of a row are not counted.
         num_judged = min(num_tokens, num_drafts)
         fading = MEMORY**num_judged
-        self._right = self._right * fading + num_right
+        self._right = self._right * fading + num_accepted
         self._judged = self._judged * fading + num_judged
 
     def time(self, num_rows: int, num_drafts: int, seconds: float) -> None:

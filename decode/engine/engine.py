@@ -1,33 +1,47 @@
-"""Generation: rows in slots, stepped together, each ending on its own.
+"""Generation: requests are added, stepped together, and each ends on its own.
 
-A model here is anything with the methods of `Steppable`: LanguageModel alone, or Steered with
-several of them inside. One engine serves both and both kinds of decoding: a round drafts k tokens
-a row, reads them, and keeps what stands (speculative.py); with k = 0 that is plain decoding, one
-token a round. A finished row's slot takes the next prompt at once; when there are no more prompts
-the remaining rows close ranks, so that no round computes a row nobody waits for.
+A model here is anything with the methods of `Steppable`: one language model, or several that steer
+one. Plain decoding and speculative decoding are one loop: a round drafts k tokens a row, verifies
+them and keeps the accepted ones (speculative.py); with k = 0 that is one token a round. A finished
+row's slot takes the next request at once; when none waits the remaining rows close ranks, so that
+no round computes a row that is gone.
 """
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from ..models.language_model import Pick
+from .completer import Completion, Name, Request
 from .draft_length import DraftLength
-from .sampling import Places, Sampling, choose, row_key
-from .speculative import num_standing
+from .row import Choice, Row
+from .speculative import num_accepted
 from .stats import DecodingStats
-from .stops import FinishReason, Stops
+from .stops import Stops
+
+# Chooses a draft of each row: ((B, V) logits, (B, n) int64 earlier drafts) -> (B,) int64.
+Pick = Callable[[Tensor, Tensor], Tensor]
 
 
 class Steppable(Protocol):
-    """What the engine asks of a model; a prompt is whatever the model takes for one.
+    """What the engine steps: models whose rows live in slots.
 
-    LanguageModel says what each method does.
+    `rows` are those in slots 0 to B - 1, unless slots are given. A model keeps nothing of a row but
+    what it has read: after `prefill` the prompt, after `read` also all emitted tokens but the
+    newest. What it read beyond that (rejected drafts) is overwritten by the next read.
+
+    Calls come in this order: `reserve` whenever there are new requests; `prefill` for rows that
+    begin; then rounds of `draft` and `read`, each with the same rows. Shapes: B rows, k drafts, V
+    tokens.
+
+    Attributes:
+        can_draft: whether `draft` may be asked for tokens, and reads can be taken back.
+        eos_ids: ids that end a completion.
     """
 
     can_draft: bool
@@ -35,206 +49,214 @@ class Steppable(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def open(self, prompts: Sequence[Any], num_slots: int, num_new_tokens: int) -> None: ...
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
 
-    def prefill(self, prompts: Sequence[Any], slots: Sequence[int]) -> Tensor: ...
+    def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
+        """Make room for any of `rows` in `num_slots` slots; the first `num_kept` keep theirs."""
+        ...
 
-    def draft(self, num_rows: int, num_tokens: int, pick: Pick) -> Tensor: ...
+    def prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> Tensor:
+        """Read the prompts of B rows into B slots: (B, V) logits of what follows each."""
+        ...
 
-    def read(self, drafts: Tensor) -> Tensor: ...
+    def draft(self, rows: Sequence[Row], num_tokens: int, pick: Pick) -> Tensor:
+        """Tokens each row might go on with: (B, num_tokens) int64."""
+        ...
 
-    def commit(self, emitted: Sequence[Sequence[int]], slots: Sequence[int]) -> None: ...
+    def read(self, rows: Sequence[Row], drafts: Tensor) -> Tensor:
+        """Read each row's newest token and its (B, k) drafts: (B, k + 1, V) logits after each."""
+        ...
 
-    def move(self, source: int, target: int) -> None: ...
+    def move(self, source: int, target: int) -> None:
+        """Move what was read of the row in slot `source` to slot `target`, whose row is gone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """A finished row.
+class Progress:
+    """What a step gave one request: tokens, and its completion if they ended it."""
 
-    Attributes:
-        index: the prompt's place in the call.
-        text: without the stop that ended it and without special tokens.
-        token_ids: everything emitted, the stop included.
-    """
-
-    index: int
-    text: str
+    name: Name
     token_ids: tuple[int, ...]
-    finish_reason: FinishReason
+    completion: Completion | None
 
 
-def generate(
-    model: Steppable,
-    prompts: Sequence[Any],
-    stops: Stops,
-    max_new_tokens: int | Sequence[int],
-    sampling: Sampling,
-    batch_size: int,
-    banned_ids: Collection[int] = (),
-    indices: Sequence[int] | None = None,
-    num_draft_tokens: int | Literal["auto"] = 0,
-    stats: DecodingStats | None = None,
-) -> Iterator[Completion]:
-    """Complete prompts, yielding each completion when it ends (not in the order of `prompts`).
+class Engine:
+    """Steps requests; they may be added and cancelled between any two steps.
 
     Args:
-        max_new_tokens: of every completion, or of each.
-        batch_size: rows stepped together.
-        banned_ids: tokens never emitted.
-        indices: the rows' names, which also seed their draws: with the same index and seed a row
-            gets the same tokens in any batch. None numbers them from 0.
-        num_draft_tokens: drafts a round, where the model can draft; it changes the speed, not the
+        tokenizer: how ids become text.
+        capacity: requests stepped together at most; the others wait in the order they came.
+        num_draft_tokens: drafts a round where the model can draft; it changes the speed, not the
             tokens. "auto" follows what is measured.
+        eos_ids: ids that end a completion; None takes the model's.
         stats: counts and timings are added to it.
-
-    Yields:
-        One Completion a prompt.
     """
-    if not prompts:
-        return
-    stats = DecodingStats() if stats is None else stats
-    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    names = range(len(prompts)) if indices is None else indices
-    waiting = deque(
-        (prompt, _Row(name, limit, row_key(sampling.seed, name)))
-        for name, prompt, limit in zip(names, prompts, limits, strict=True)
-    )
-    num_slots = min(batch_size, len(waiting))
-    chooser = _Chooser(sampling, banned_ids, model.device)
-    draft_length = DraftLength(num_draft_tokens if model.can_draft else 0)
-    model.open(prompts, num_slots, max(limits))
-    rows: list[_Row] = []  # by slot
-    free = list(range(num_slots))  # slots whose row has ended, or that never had one
-    while rows or waiting:
-        start = time.perf_counter()
-        num_drafts = 0
-        is_round = not (free and waiting)
-        if is_round:
-            _close_ranks(model, rows, free)
-            if not rows:
-                return
-            slots, free = range(len(rows)), []
-            room = max(row.limit - len(row.token_ids) for row in rows) - 1
-            num_drafts = min(draft_length.next(len(rows)), room)
-            emitted = _round(model, rows, num_drafts, chooser, stats)
-            draft_length.time(len(rows), num_drafts, time.perf_counter() - start)
-        else:
-            slots, free = free[: len(waiting)], free[len(waiting) :]
-            arrivals = [waiting.popleft() for _ in slots]
-            for slot, (_, row) in zip(slots, arrivals, strict=True):
-                rows[slot : slot + 1] = [row]
-            emitted = _begin(model, arrivals, slots, chooser, stats)
-        model.commit(emitted, slots)
-        ended: list[Completion] = []
-        for slot, tokens in zip(slots, emitted, strict=True):
-            row = rows[slot]
-            num_kept, reason = _extend(row, tokens, stops)
-            stats.num_tokens += num_kept
-            if is_round:
-                num_right = min(num_kept, len(tokens) - 1)
-                stats.add_row(num_drafts, num_right, num_kept)
-                draft_length.learn(num_drafts, num_right, num_kept, reason is not None)
-            if reason is not None:
-                text = stops.text(row.token_ids)
-                ended.append(Completion(row.index, text, tuple(row.token_ids), reason))
-                free.append(slot)
-        free.sort()
-        stats.wall_s += time.perf_counter() - start
-        yield from ended
-
-
-@dataclass(slots=True)
-class _Row:
-    index: int
-    limit: int
-    key: Sequence[int]
-    token_ids: list[int] = field(default_factory=list)
-
-
-class _Chooser:
-    """Target tokens and drafts alike: what is banned falls out, then a token is chosen."""
 
     def __init__(
-        self, sampling: Sampling, banned_ids: Collection[int], device: torch.device
+        self,
+        model: Steppable,
+        tokenizer: PreTrainedTokenizerBase,
+        capacity: int,
+        num_draft_tokens: int | Literal["auto"] = 0,
+        eos_ids: frozenset[int] | None = None,
+        stats: DecodingStats | None = None,
     ) -> None:
-        self._sampling, self._device = sampling, device
-        self._banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=device)
+        self._model, self._tokenizer, self._capacity = model, tokenizer, capacity
+        self._eos_ids = model.eos_ids if eos_ids is None else eos_ids
+        self._stats = DecodingStats() if stats is None else stats
+        self._draft_length = DraftLength(num_draft_tokens if model.can_draft else 0)
+        self._stops: dict[tuple[str, ...], Stops] = {}
+        self._names: set[Name] = set()  # of requests under way
+        self._waiting: deque[Row] = deque()
+        self._rows: list[Row] = []  # by slot
+        self._free: list[int] = []  # slots below len(_rows) whose row is gone
+        self._is_reserved = True  # there is room for every request known
 
-    def places(self, rows: Sequence[_Row], num_places: int) -> Places:
-        """The next places of rows."""
-        places = {"dtype": torch.int32, "device": self._device}
-        counts = torch.tensor([[len(row.token_ids)] for row in rows], **places)
-        keys = torch.tensor([row.key for row in rows], **places)
-        return Places(keys, counts + torch.arange(num_places, **places))
+    @property
+    def is_idle(self) -> bool:
+        """Whether every request has ended."""
+        return not self._names
 
-    def __call__(self, logits: Tensor, places: Places) -> Tensor:
-        """(B, T, V) logits -> (B, T) int64."""
-        logits = logits.float()
-        if len(self._banned):
-            logits = logits.index_fill(-1, self._banned, -torch.inf)
-        return choose(logits, self._sampling, places)
+    def add(self, request: Request) -> None:
+        """Take in a request, whose prompts are ids.
+
+        Raises:
+            ValueError: a request of this name is under way.
+        """
+        if request.name in self._names:
+            raise ValueError(f"request '{request.name}' is under way already; give it another name")
+        self._names.add(request.name)
+        self._waiting.append(Row(request))
+        self._is_reserved = False
+
+    def cancel(self, name: Name) -> bool:
+        """Drop a request; returns whether it was under way."""
+        if name not in self._names:
+            return False
+        self._names.remove(name)
+        row = next(row for row in self._under_way() if row.request.name == name)
+        if row in self._waiting:
+            self._waiting.remove(row)
+        else:
+            self._free.append(self._rows.index(row))
+        return True
+
+    def step(self) -> list[Progress]:
+        """One step: read the prompts of requests for which there are slots, or else a round.
+
+        Returns:
+            What each request that moved was given; nothing if the engine is idle.
+        """
+        start = time.perf_counter()
+        num_free = self._capacity - len(self._rows) + len(self._free)
+        if self._waiting and num_free:
+            progress = self._begin(num_free)
+        else:
+            self._close_ranks()
+            progress = self._round() if self._rows else []
+        self._stats.wall_s += time.perf_counter() - start
+        return progress
+
+    @torch.inference_mode()
+    def _begin(self, num_free: int) -> list[Progress]:
+        """Read prompts into slots: the first token of each row."""
+        self._reserve()
+        slots = [*sorted(self._free), *range(len(self._rows), self._capacity)]
+        slots = slots[: min(num_free, len(self._waiting))]
+        arrivals = [self._waiting.popleft() for _ in slots]
+        for slot, row in zip(slots, arrivals, strict=True):
+            self._rows[slot : slot + 1] = [row]
+        self._free = [slot for slot in self._free if slot not in slots]
+        stats, device = self._stats, self._model.device
+        with stats.stage("prefill", device):
+            logits = self._model.prefill(arrivals, slots)
+        with stats.stage("choose", device):
+            none = torch.empty(len(slots), 0, dtype=torch.long, device=device)
+            tokens = Choice(arrivals, 1, device).targets(logits[:, None], none)
+        emitted = tokens.tolist()
+        stats.settle()
+        return [self._extend(*each)[0] for each in zip(slots, emitted, strict=True)]
+
+    @torch.inference_mode()
+    def _round(self) -> list[Progress]:
+        """Draft, verify, accept: every row emits 1 to k + 1 tokens."""
+        start = time.perf_counter()
+        rows, model, stats = list(self._rows), self._model, self._stats
+        room = max(row.num_left for row in rows) - 1
+        num_drafts = min(self._draft_length.next(len(rows)), room)
+        choice = Choice(rows, num_drafts + 1, model.device)
+        with stats.stage("draft", model.device):
+            drafts = model.draft(rows, num_drafts, choice.draft)
+        with stats.stage("verify", model.device):
+            logits = model.read(rows, drafts)
+        with stats.stage("choose", model.device):
+            targets = choice.targets(logits, drafts)
+            counts = num_accepted(drafts, targets)[:, None]
+        found = torch.cat((counts, targets), 1).tolist()  # here the host waits, once a round
+        stats.settle()
+        self._draft_length.time(len(rows), num_drafts, time.perf_counter() - start)
+        progress = []
+        for slot, (count, *tokens) in enumerate(found):
+            given, num_kept = self._extend(slot, tokens[: count + 1])
+            accepted = min(num_kept, count)
+            stats.add_row(num_drafts, accepted, num_kept)
+            has_ended = given.completion is not None
+            self._draft_length.learn(num_drafts, accepted, num_kept, has_ended)
+            progress.append(given)
+        return progress
+
+    def _extend(self, slot: int, tokens: Sequence[int]) -> tuple[Progress, int]:
+        """Append tokens up to the row's end, and how many they are; a row that ends is gone."""
+        row = self._rows[slot]
+        request, completion = row.request, None
+        num_before = len(row.token_ids)
+        stops = self._stops.get(request.stop)
+        if stops is None:
+            stops = self._stops[request.stop] = Stops(self._eos_ids, request.stop, self._tokenizer)
+        for token in tokens:
+            row.token_ids.append(token)
+            reason = stops.reason(row.token_ids, request.max_new_tokens)
+            if reason is not None:
+                text, ids = stops.text(row.token_ids), tuple(row.token_ids)
+                completion = Completion(request.name, text, ids, reason)
+                self._names.remove(request.name)
+                self._free.append(slot)
+                break
+        num_kept = len(row.token_ids) - num_before
+        self._stats.num_tokens += num_kept
+        return Progress(request.name, tuple(tokens[:num_kept]), completion), num_kept
+
+    def _reserve(self) -> None:
+        if not self._is_reserved:
+            rows = list(self._under_way())
+            num_slots = max(len(self._rows), min(self._capacity, len(rows)))
+            num_kept = 0 if len(self._free) == len(self._rows) else len(self._rows)
+            self._model.reserve(rows, num_slots, num_kept)
+            self._is_reserved = True
+
+    def _under_way(self) -> Iterator[Row]:
+        gone = set(self._free)
+        yield from (row for slot, row in enumerate(self._rows) if slot not in gone)
+        yield from self._waiting
+
+    def _close_ranks(self) -> None:
+        """Move the last rows into slots that no request waits for."""
+        for slot in sorted(self._free, reverse=True):
+            last = len(self._rows) - 1
+            if slot != last:
+                self._model.move(last, slot)
+                self._rows[slot] = self._rows[last]
+            self._rows.pop()
+        self._free.clear()
 
 
-@torch.inference_mode()
-def _begin(
-    model: Steppable,
-    arrivals: Sequence[tuple[Any, _Row]],
-    slots: Sequence[int],
-    chooser: _Chooser,
-    stats: DecodingStats,
-) -> list[list[int]]:
-    """Read prompts into slots: the first token of each row."""
-    with stats.stage("prefill", model.device):
-        logits = model.prefill([prompt for prompt, _ in arrivals], slots)
-    with stats.stage("choose", model.device):
-        tokens = chooser(logits[:, None], chooser.places([row for _, row in arrivals], 1))
-    emitted = tokens.tolist()
-    stats.settle()
-    return emitted
-
-
-@torch.inference_mode()
-def _round(
-    model: Steppable,
-    rows: Sequence[_Row],
-    num_drafts: int,
-    chooser: _Chooser,
-    stats: DecodingStats,
-) -> list[list[int]]:
-    """Draft, verify, accept: the tokens every row emits, 1 to num_drafts + 1."""
-    places = chooser.places(rows, num_drafts + 1)
-
-    def pick(logits: Tensor, number: int) -> Tensor:
-        return chooser(logits[:, None], places.at(number))[:, 0]
-
-    with stats.stage("draft", model.device):
-        drafts = model.draft(len(rows), num_drafts, pick)
-    with stats.stage("verify", model.device):
-        logits = model.read(drafts)
-    with stats.stage("choose", model.device):
-        targets = chooser(logits, places)
-        counts = num_standing(drafts, targets)[:, None]
-    found = torch.cat((counts, targets), 1).tolist()  # here the host waits, once a round
-    stats.settle()
-    return [tokens[: count + 1] for count, *tokens in found]
-
-
-def _extend(row: _Row, tokens: Sequence[int], stops: Stops) -> tuple[int, FinishReason | None]:
-    """Append tokens up to the row's end: how many, and the reason if it ended."""
-    for count, token in enumerate(tokens, start=1):
-        row.token_ids.append(token)
-        reason = stops.reason(row.token_ids, row.limit)
-        if reason is not None:
-            return count, reason
-    return len(tokens), None
-
-
-def _close_ranks(model: Steppable, rows: list[_Row], free: Sequence[int]) -> None:
-    """Move the last rows into slots that nobody waits for."""
-    for slot in reversed(free):
-        last = len(rows) - 1
-        if slot != last:
-            model.move(last, slot)
-            rows[slot] = rows[last]
-        rows.pop()
+def generate(engine: Engine, requests: Iterable[Request]) -> Iterator[Completion]:
+    """A completion of each request, as they end."""
+    for request in requests:
+        engine.add(request)
+    while not engine.is_idle:
+        for progress in engine.step():
+            if progress.completion is not None:
+                yield progress.completion

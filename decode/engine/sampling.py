@@ -1,4 +1,4 @@
-"""From logits to the next token: temperature, top-k, top-p, then a draw.
+"""From logits to the next token: penalty, temperature, top-k, top-p, min-p, then a draw.
 
 A draw is a race: token v finishes at E_v / p_v, where the E are independent Exponential(1) noise,
 and the first to finish wins, which is v with probability p_v exactly. In logits that is the argmax
@@ -12,6 +12,8 @@ draws a row's token at a position races with the same noise. Hence
 Shapes: B rows, T positions, V tokens.
 """
 
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,13 +32,19 @@ class Sampling:
         temperature: 0.0 is greedy.
         top_k: keep the k most likely tokens; None keeps all.
         top_p: keep the smallest set of tokens whose probability reaches top_p; 1.0 keeps all.
-        seed: together with a row's index it fixes the row's draws.
+        seed: together with a request's name it fixes the request's draws.
+        min_p: keep the tokens that are at least so likely as a share of the likeliest; 0.0 keeps
+            all.
+        repetition_penalty: divides what speaks for a token that the base's prompt or the completion
+            holds already (Keskar et al. 2019, arXiv 1909.05858); 1.0 leaves it.
     """
 
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float = 1.0
     seed: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -45,6 +53,12 @@ class Sampling:
             raise ValueError(f"top_k must be at least 1, found {self.top_k}; None keeps all")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], found {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be in [0, 1], found {self.min_p}")
+        if not self.repetition_penalty > 0:
+            raise ValueError(
+                f"repetition_penalty must be above 0, found {self.repetition_penalty}; 1 is none"
+            )
 
     @property
     def is_greedy(self) -> bool:
@@ -68,9 +82,36 @@ class Places:
         return Places(self.keys, self.positions[:, position : position + 1])
 
 
-def row_key(seed: int, index: int) -> Sequence[int]:
-    """Two words, as int32 holds them, that name a row's noise."""
-    return np.random.SeedSequence([seed, index]).generate_state(2).view(np.int32).tolist()
+def row_key(seed: int, name: int | str) -> Sequence[int]:
+    """Two words, as int32 holds them, that fix a row's noise."""
+    if isinstance(name, str):
+        name = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+    return np.random.SeedSequence([seed, name]).generate_state(2).view(np.int32).tolist()
+
+
+def penalize(
+    logits: Tensor, penalty: float, seen: Sequence[Sequence[int]], drafts: Tensor
+) -> Tensor:
+    """Logits with what speaks for tokens that are there already divided by `penalty`.
+
+    Args:
+        logits: (B, T, V) float32.
+        seen: ids in each row's prompt and completion.
+        drafts: (B, k) int64, read after those; place t of the T comes after the first
+            k - T + 1 + t of them.
+
+    Returns:
+        (B, T, V) float32.
+    """
+    num_places, num_drafts = logits.shape[1], drafts.shape[1]
+    is_seen = torch.zeros_like(logits, dtype=torch.bool)
+    for row, ids in enumerate(seen):
+        is_seen[row, :, list(ids)] = True
+    for place in range(num_places):
+        earlier = drafts[:, : num_drafts - num_places + 1 + place]
+        is_seen[:, place].scatter_(1, earlier, True)
+    penalized = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(is_seen, penalized, logits)
 
 
 def warp(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -78,11 +119,11 @@ def warp(logits: Tensor, sampling: Sampling) -> Tensor:
 
     Args:
         logits: (..., V) float32.
-        sampling: temperature, then top-k, then top-p; not greedy.
+        sampling: temperature, then top-k, top-p and min-p; not greedy.
 
     Returns:
-        (..., V) float32; -inf for what top-k and top-p leave out. What is as likely as the least
-        that is kept is kept as well.
+        (..., V) float32; -inf for what is left out. What is as likely as the least that is kept
+        is kept as well.
     """
     logits = logits / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
@@ -92,6 +133,9 @@ def warp(logits: Tensor, sampling: Sampling) -> Tensor:
         descending, probs = _descending(logits, sampling.top_p)
         is_kept = probs.cumsum(-1) - probs < sampling.top_p  # by the mass before each
         least = descending.masked_fill(~is_kept, torch.inf).amin(-1, keepdim=True)
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.min_p > 0:
+        least = logits.amax(-1, keepdim=True) + math.log(sampling.min_p)
         logits = logits.masked_fill(logits < least, -torch.inf)
     return logits
 

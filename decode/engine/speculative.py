@@ -1,29 +1,26 @@
-"""Speculation: the expert drafts, all models read the drafts at once, and what stands is kept.
+"""Speculation: the expert drafts, all models verify the drafts at once, right ones are accepted.
 
-One round, for every row:
-
-1. draft: the expert, alone, continues by k tokens, drawn from its own distribution;
+1. draft: the expert, alone, continues each row by k tokens, drawn from its own distribution;
 2. verify: base, expert and anti-expert each read the newest token and the k drafts in one forward,
    which gives the combined distribution at k + 1 places;
-3. accept: the target tokens are drawn at those places; drafts stand as long as each is the token
-   that was drawn there. The row emits the drafts that stand and one token more: the drawn token
-   that the first wrong draft should have been, or the one after k right drafts.
+3. accept: target tokens are drawn at those places. A draft is accepted if it is the token drawn at
+   its place and all drafts before it are accepted. The row emits the accepted drafts and one token
+   more: the one drawn where the first draft was rejected, or after k accepted drafts.
 
-Every emitted token is thus drawn from the combined, warped distribution given what stands before
-it, by the very draw that plain decoding (k = 0) makes: the output is plain decoding's token for
-token, greedy or sampled, whatever the drafts. What makes drafts right often is that the expert's
-draws race with the same noise as the target's (sampling.py): where the distributions are close so
-are the winners. Two such races agree with probability at least (1 - d) / (1 + d), d being the total
-variation distance, and on most distributions nearly 1 - d, the most that any rule can reach
-(Daliri, Musco and Suresh 2024, arXiv 2408.07978). Rejection with residual resampling (Leviathan
-et al. 2023, arXiv 2211.17192) reaches 1 - d, but its tokens depend on k, and with k on the batch.
+Every emitted token is thus drawn from the combined distribution given the tokens before it, by the
+very draw that plain decoding (k = 0) makes: the output is plain decoding's token for token, greedy
+or sampled. Drafts are often right because the expert's draws race with the same noise as the
+target's (sampling.py): two such races agree with probability at least (1 - d) / (1 + d), d being
+the total variation distance, and on most distributions nearly 1 - d, the most that any rule can
+reach (Daliri, Musco and Suresh 2024, arXiv 2408.07978). Rejection with residual resampling
+(Leviathan et al. 2023, arXiv 2211.17192) reaches 1 - d, but its tokens depend on k and the batch.
 """
 
 from torch import Tensor
 
 
-def num_standing(draft_tokens: Tensor, target_tokens: Tensor) -> Tensor:
-    """How many drafts of each row are right before the first that is wrong.
+def num_accepted(draft_tokens: Tensor, target_tokens: Tensor) -> Tensor:
+    """How many drafts of each row are accepted: those before the first wrong one.
 
     Args:
         draft_tokens: (B, k) int64.

@@ -17,8 +17,8 @@ class DecodingStats:
     """Counts of one system's decoding; ratios are taken at the end.
 
     Attributes:
-        standing: how often exactly n drafts of a row stood, for each n; rounds without drafts
-            are not in it.
+        accepted: how often exactly n drafts of a row were accepted, for each n; rounds without
+            drafts are not in it.
         num_drafted: tokens.
         num_tokens: emitted and kept.
         num_verifies: rows times rounds, each one read of the large model for that row.
@@ -27,7 +27,7 @@ class DecodingStats:
         wall_s: all of it together, by the clock on the wall.
     """
 
-    standing: Counter[int] = field(default_factory=Counter)
+    accepted: Counter[int] = field(default_factory=Counter)
     num_drafted: int = 0
     num_tokens: int = 0
     num_verifies: int = 0
@@ -36,10 +36,10 @@ class DecodingStats:
     wall_s: float = 0.0
     _events: list[tuple[str, Any, Any]] = field(default_factory=list)
 
-    def add_row(self, num_drafted: int, num_standing: int, num_kept: int) -> None:
+    def add_row(self, num_drafted: int, num_accepted: int, num_kept: int) -> None:
         """What a round gave one row."""
         if num_drafted:
-            self.standing[num_standing] += 1
+            self.accepted[num_accepted] += 1
             self.num_drafted += num_drafted
         self.num_verified += num_kept
         self.num_verifies += 1
@@ -66,16 +66,16 @@ class DecodingStats:
 
     def summary(self) -> dict[str, Any]:
         """For metrics.json and W&B; rates are None where nothing was counted."""
-        num_standing = sum(count * times for count, times in self.standing.items())
-        most = max(self.standing, default=-1)
+        num_accepted = sum(count * times for count, times in self.accepted.items())
+        most = max(self.accepted, default=-1)
         return {
             "num_tokens": self.num_tokens,
             "tokens_per_second": self.num_tokens / self.wall_s if self.wall_s else None,
             "tokens_per_verify": (
                 self.num_verified / self.num_verifies if self.num_verifies else None
             ),
-            "acceptance_rate": num_standing / self.num_drafted if self.num_drafted else None,
-            "accepted_drafts": [self.standing[count] for count in range(most + 1)],
+            "acceptance_rate": num_accepted / self.num_drafted if self.num_drafted else None,
+            "accepted_drafts": [self.accepted[count] for count in range(most + 1)],
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
             "peak_memory_gib": peak_memory_gib(),
         }

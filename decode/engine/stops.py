@@ -1,11 +1,10 @@
 """What ends a row: any of some ids, or any of some strings in its text."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-FinishReason = Literal["eos", "stop", "length"]
+from .completer import FinishReason
 
 
 class Stops:

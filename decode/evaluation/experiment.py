@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, Protocol
 
+from ..engine.completer import Chat, Prompt, RolePrompt
 from ..engine.sampling import Sampling
+from ..models.loaded import ExpertSource, align_models
 from ..models.pair import adapter_base, is_adapter
-from ..models.proxy_tuned import RoleTokenizers, align_all, encode
+from ..models.prompts import encode
 from ..models.sources import ModelSource, load_config, load_tokenizer
-from ..models.vocab import align
 from .systems import Role, system_name
 
 
@@ -62,15 +63,6 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class MoreExpert:
-    """A finished expert that steers beside the one the experiment is about."""
-
-    expert: ModelSource
-    antiexpert: ModelSource
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
 class Experiment:
     """Everything that decides the results.
 
@@ -100,7 +92,7 @@ class Experiment:
     contenders: tuple[Contender, ...]
     alphas: tuple[float, ...]
     alpha_warmup_tokens: int = 0
-    more_experts: tuple[MoreExpert, ...] = ()
+    more_experts: tuple[ExpertSource, ...] = ()
     expert_is_chat: bool = False
     vocabulary: str = "identical"
     batch_size: int = 8
@@ -123,6 +115,18 @@ class Experiment:
     def question(self, row: int) -> Question:
         """The question of a row, by its place."""
         return self.questions[row // self.num_samples]
+
+    def prompt(self, system: "System", question: Question) -> RolePrompt | Prompt:
+        """The question as a system's models read it."""
+        text = question.prompt
+        expert = Chat(text) if self.expert_is_chat else text
+        if system.role == "proxy":
+            return RolePrompt(text, expert, text)
+        if system.role == "expert":
+            return expert
+        contender = system.contender
+        is_chat = system.role == "tuned" and contender is not None and contender.tuned_is_chat
+        return Chat(text) if is_chat else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +164,9 @@ def check(experiment: Experiment) -> None:
     if len(set(ids)) < len(ids):
         repeated = next(id_ for id_ in ids if ids.count(id_) > 1)
         raise ValueError(f"evaluation row id '{repeated}' occurs more than once; ids must differ")
-    small = load_tokenizer(experiment.antiexpert)
     # A model that is yet to be trained keeps the tokenizer of the one it is trained from.
-    expert = load_tokenizer(experiment.expert) if experiment.expert_is_there else small
+    there = experiment.expert if experiment.expert_is_there else experiment.antiexpert
+    experts = [ExpertSource(there, experiment.antiexpert), *experiment.more_experts]
     tuned = [contender.tuned for contender in experiment.contenders]
     for source in (experiment.expert, *(more.expert for more in experiment.more_experts), *tuned):
         if source is not None and is_adapter(source.name):
@@ -170,21 +174,17 @@ def check(experiment: Experiment) -> None:
     for more in experiment.more_experts:
         load_config(more.antiexpert)
     for contender in experiment.contenders:
-        base = load_tokenizer(contender.base)
-        align(base, expert, small, experiment.vocabulary)
-        more_pairs = [(more.expert, more.antiexpert) for more in experiment.more_experts]
-        align_all(base, more_pairs, experiment.vocabulary)
-        tokenizers = RoleTokenizers(base, expert, small)
+        tokenizers, _ = align_models(contender.base, experts, experiment.vocabulary)
         if contender.tuned is not None and contender.tuned_is_chat:
-            encode(load_tokenizer(contender.tuned), experiment.questions[0].prompt, chat=True)
+            encode(load_tokenizer(contender.tuned), Chat(experiment.questions[0].prompt))
         contexts = [
             getattr(load_config(source), "max_position_embeddings", None)
             for source in (contender.base, experiment.antiexpert)
         ]
         context = min((length for length in contexts if length), default=None)
         for question in experiment.questions:
-            prompt = tokenizers.encode(question.prompt, chat=experiment.expert_is_chat)
-            num_prompt_tokens = max(len(prompt.base), len(prompt.expert))
+            prompt = tokenizers.encode(experiment.prompt(System("proxy", contender), question))
+            num_prompt_tokens = max(len(ids) for ids in (prompt.base, prompt.expert))  # pyright: ignore[reportArgumentType]
             if context and num_prompt_tokens + experiment.max_new_tokens > context:
                 raise ValueError(
                     f"evaluation row '{question.id}' has {num_prompt_tokens} tokens; with "

@@ -12,17 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from ..engine.engine import Completion, generate
-from ..engine.stats import DecodingStats
+from ..engine.completer import Completion, Request
 from ..jobs.folder import RunFolder, text_digest, weights_digest, write_json
 from ..jobs.processes import ALONE, Replica
 from ..models.sources import ModelSource
 from .experiment import Experiment, System, systems
 from .grading import counted_places, grade_all, part_means, question_values, uncounted
-from .loaded import Cast
+from .loaded import Completers
 from .metrics import BaseScores, summarize
 from .prediction_file import PredictionFile
 
@@ -31,19 +29,15 @@ logger = logging.getLogger(__name__)
 Predictions = dict[str, list[dict[str, Any]]]  # by system, rows in the questions' order
 
 
-def run(experiment: Experiment, folder: RunFolder) -> Predictions:
-    """Predictions of every system, graded where the task asks for it.
+def run_all(experiments: Sequence[tuple[Experiment, RunFolder]]) -> list[Predictions]:
+    """Predictions of every system of experiments with the same models.
 
-    Finished rows are read from the folder and never generated again.
+    All are decoded, then those are graded whose tasks ask for it. Finished rows are read from the
+    folders and never decoded again.
 
     Raises:
-        SettingsChanged: the folder holds predictions made with other settings.
+        SettingsChanged: a folder holds predictions made with other settings.
     """
-    return run_all([(experiment, folder)])[0]
-
-
-def run_all(experiments: Sequence[tuple[Experiment, RunFolder]]) -> list[Predictions]:
-    """As `run`, for experiments with the same models: all are decoded, then all are graded."""
     decode_all(experiments)
     decoded: list[Predictions] = [
         {
@@ -73,13 +67,13 @@ def decode_all(
         _claim(experiment, folder)
     replica.wait_for_all()  # the claims are made, and nothing is decoded yet
     first, _ = experiments[0]
-    cast = Cast(replace(first, device=replica.device(first.device)))
+    completers = Completers(replace(first, device=replica.device(first.device)))
     is_shown = sys.stderr.isatty() and replica.rank == 0
     wanted = [system for system in systems(first) if is_wanted(system)]
     for system in tqdm(wanted, desc="systems", disable=not is_shown):
         for experiment, folder in experiments:
-            _complete(experiment, system, cast, folder, replica)
-    cast.leave()
+            _complete(experiment, system, completers, folder, replica)
+    completers.leave()
     replica.wait_for_all()
 
 
@@ -181,59 +175,52 @@ def _identity(source: ModelSource) -> dict[str, Any]:
 
 
 def _complete(
-    experiment: Experiment, system: System, cast: Cast, folder: RunFolder, replica: Replica
+    experiment: Experiment,
+    system: System,
+    completers: Completers,
+    folder: RunFolder,
+    replica: Replica,
 ) -> None:
-    """Generate those of a replica's share of one system's rows that are not in the folder yet."""
+    """Complete those of a replica's share of one system's rows that are not in the folder yet."""
     ids = experiment.row_ids
     file = PredictionFile(folder.predictions(system.name), ids, replica)
-    num_missing = len(file.missing)
-    if not num_missing:
+    missing = file.missing
+    if not missing:
         return
-    logger.info("%s, %s: decoding %d rows", experiment.task, system.name, num_missing)
-    model, stops, prompts = cast.on(system, experiment)
-    stats = DecodingStats()
-    batch_size = experiment.batch_size
+    logger.info("%s, %s: decoding %d rows", experiment.task, system.name, len(missing))
+    requests = [
+        Request(
+            place,
+            experiment.prompt(system, experiment.question(place)),
+            experiment.max_new_tokens,
+            experiment.stop,
+            experiment.sampling,
+        )
+        for place in missing
+    ]
+    completer = completers.of(system)
     bar = tqdm(
-        total=num_missing,
+        total=len(missing),
         desc=system.name,
         unit="row",
         leave=False,
         disable=not sys.stderr.isatty() or replica.rank > 0,
     )
-    while file.missing:
-        try:
-            for done in generate(
-                model,
-                [prompts[i // experiment.num_samples] for i in file.missing],
-                stops,
-                experiment.max_new_tokens,
-                experiment.sampling,
-                batch_size,
-                indices=file.missing,
-                num_draft_tokens=experiment.num_draft_tokens,
-                stats=stats,
-            ):
-                file.add(_row(experiment, ids[done.index], done))
-                bar.update()
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size //= 2
-            logger.warning(
-                "%s: out of memory, going on with batches of %d", system.name, batch_size
-            )
+    for done in completer.complete(requests):
+        assert isinstance(done.name, int), "rows are named by their places"
+        file.add(_row(experiment, ids[done.name], done.name, done))
+        bar.update()
     bar.close()
     if replica.rank == 0:
-        taken = {"num_rows": num_missing, "batch_size": batch_size, **stats.summary()}
-        write_json(folder.decoding(system.name), taken)
+        write_json(folder.decoding(system.name), completer.taken())
 
 
-def _row(experiment: Experiment, id_: str, done: Completion) -> dict[str, Any]:
+def _row(experiment: Experiment, id_: str, place: int, done: Completion) -> dict[str, Any]:
     """A finished row as its file holds it; graded rows have their score in a file of its own."""
-    question = experiment.question(done.index)
+    question = experiment.question(place)
     row: dict[str, Any] = {"id": id_}
     if experiment.num_samples > 1:
-        row |= {"task_id": question.id, "sample": done.index % experiment.num_samples}
+        row |= {"task_id": question.id, "sample": place % experiment.num_samples}
     row |= {"prompt": question.prompt, "completion": done.text}
     gold = {"answers": list(question.answers)}
     if experiment.score is None:

@@ -124,7 +124,7 @@ class AdaptedModel(LanguageModel):
     def run(
         self, network: nn.Module, ids: Tensor, slots: Sequence[int], *where: Any, **options: Any
     ) -> Any:
-        """As LanguageModel.run, whose positions and end are `where`."""
+        """One forward, as the base class makes it; its positions and end are `where`."""
         rows = self._adapts(slots)
         is_slice = isinstance(rows, slice)
         self._adapted.rows = (

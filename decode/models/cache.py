@@ -65,6 +65,16 @@ class SlotLayer(CacheLayerMixin):
             self.keys[target] = self.keys[source]
             self.values[target] = self.values[source]
 
+    def grow(self) -> None:
+        """Take the cache's new size; what is there stays."""
+        if self.keys is None or self.values is None:
+            return
+        old_keys, old_values = self.keys, self.values
+        self.lazy_initialization(old_keys, old_values)
+        slots, _, capacity, _ = old_keys.shape
+        self.keys[:slots, :, :capacity] = old_keys
+        self.values[:slots, :, :capacity] = old_values
+
     def put(self, slot: int, keys: Tensor, values: Tensor) -> None:
         """Write a row, (1, H, length, D) each, into a slot."""
         if not self.is_initialized:
@@ -129,6 +139,13 @@ class SlotCache(Cache):
         self.slots = slice(slots.start, slots.stop, slots.step)
         slot_ids = torch.arange(slots.start, slots.stop, slots.step, device=positions.device)
         self.slot_ids = slot_ids[:, None]
+
+    @torch.inference_mode()
+    def grow(self, num_slots: int, capacity: int) -> None:
+        """Make room for more rows, or longer ones; no row is lost."""
+        self.num_slots, self.capacity = num_slots, capacity
+        for layer in self._slot_layers:
+            layer.grow()
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:

@@ -1,8 +1,8 @@
-"""What every model says at every step of a completion that is given: teacher forcing.
+"""What models say at every step of a completion that is given: forced decoding.
 
-Steered itself reads the completion, as it would verify drafts, and the logits of the models inside
-it are overheard on their way to being combined. So alpha, its warm-up, further experts and the
-vocabulary apply exactly as in decoding, at the price of one pass over the completion.
+The model itself reads the completion, as it would verify drafts. Of a steered model the logits of
+the models inside it are overheard on their way to being combined. So alpha, its warm-up, further
+experts and the vocabulary apply exactly as in decoding, at the price of one pass.
 
 Shape letters: B rows, T steps, V tokens of the vocabulary.
 """
@@ -14,9 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..engine.completer import Continuation, Request
+from ..engine.row import Row
 from .language_model import LanguageModel
 from .pair import Pair
-from .steered import RolePrompt, Steered
+from .steered import Steered
 
 MAX_LOGITS = 1 << 26  # of one model at a time: 256 MiB in float32
 ROLES = ("base", "expert", "antiexpert", "proxy")
@@ -37,48 +39,54 @@ class RoleLogits:
 
 
 def forced_logits(
-    model: Steered, prompts: Sequence[RolePrompt], completions: Sequence[Sequence[int]]
-) -> Iterator[tuple[int, RoleLogits]]:
-    """The models' logits along given completions, some steps at a time.
+    model: Steered | LanguageModel, continuations: Sequence[Continuation], vocab_size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """The model's logits along given completions, some steps at a time.
 
     Step s is what follows the prompt and the first s tokens, so a completion of n tokens has n + 1
     steps; the last says what would come next. Steps beyond a row's own mean nothing.
 
     Args:
         model: left with caches of these rows.
-        prompts, completions: B of each.
+        continuations: B of them, with prompts as ids.
 
     Yields:
-        The first step's number, and the logits from there on.
+        The first step's number, and (B, T, V) logits from there on.
     """
-    base = _Overheard(model.base)
-    first = _Overheard(model.pair)
+    num_rows = len(continuations)
+    num_steps = max(len(given.token_ids) for given in continuations) + 1
+    rows = [
+        Row(Request(number, given.prompt, num_steps, alpha=given.alpha))
+        for number, given in enumerate(continuations)
+    ]
+    tokens = [[*c.token_ids, *[0] * (num_steps - len(c.token_ids))] for c in continuations]
+    model.reserve(rows, num_rows, 0)
+    yield 0, model.prefill(rows, range(num_rows))[:, None]
+    can_read_ahead = model.can_draft if isinstance(model, Steered) else model.can_roll_back
+    size = max(1, MAX_LOGITS // (num_rows * vocab_size)) if can_read_ahead else 1
+    for start in range(1, num_steps, size):
+        end = min(start + size, num_steps)
+        for row, ids in zip(rows, tokens, strict=True):
+            row.token_ids = ids[:start]
+        ahead = torch.tensor([ids[start : end - 1] for ids in tokens], dtype=torch.long)
+        yield start, model.read(rows, ahead.to(model.device))
+
+
+def forced_role_logits(
+    model: Steered, continuations: Sequence[Continuation]
+) -> Iterator[tuple[int, RoleLogits]]:
+    """The logits of every role along given completions; see `forced_logits`."""
+    base, first = _Overheard(model.base), _Overheard(model.pair)
     steering = [replace(model.steering[0], pair=cast(Pair, first)), *model.steering[1:]]
     steered = Steered(cast(LanguageModel, base), steering, model.vocabulary, model.alpha)
-
-    def overheard(proxy: Tensor) -> RoleLogits:
-        fit = model.vocabulary.fit  # a token a model lacks is one it never says
-        expert, antiexpert = first.said
-        said = [fit(logits, -torch.inf) for logits in (base.said, expert, antiexpert)]
-        return RoleLogits(*(logits.float().to(proxy.device) for logits in [*said, proxy]))
-
-    num_rows, num_steps = len(prompts), max(map(len, completions)) + 1
-    slots = range(num_rows)
-    tokens = [[*ids, *[0] * (num_steps - len(ids))] for ids in completions]
-    steered.open(prompts, num_rows, num_steps)
-    proxy = steered.prefill(prompts, slots)
-    base.said, first.said = base.said[:, None], tuple(logits[:, None] for logits in first.said)
-    yield 0, overheard(proxy[:, None])
-    can_read_ahead = steered.can_draft
-    size = max(1, MAX_LOGITS // (num_rows * model.vocabulary.size)) if can_read_ahead else 1
-    given = [row[:1] for row in tokens]
-    for step in range(1, num_steps, size):
-        steered.commit(given, slots)
-        end = min(step + size, num_steps)
-        ahead = torch.tensor([row[step : end - 1] for row in tokens], dtype=torch.long)
-        proxy = steered.read(ahead.reshape(num_rows, end - 1 - step).to(steered.device))
-        yield step, overheard(proxy)
-        given = [row[step:end] for row in tokens]
+    fit = model.vocabulary.fit
+    for step, proxy in forced_logits(steered, continuations, model.vocabulary.size):
+        said = [base.said, *first.said]
+        if step == 0:
+            said = [logits[:, None] for logits in said]
+        # a token a model lacks is one it never says
+        fitted = [fit(logits, -torch.inf).float().to(proxy.device) for logits in said]
+        yield step, RoleLogits(fitted[0], fitted[1], fitted[2], proxy)
 
 
 class _Overheard:
@@ -95,6 +103,6 @@ class _Overheard:
         self.said = self._model.prefill(*arguments)
         return self.said
 
-    def read(self, drafts: Tensor) -> Any:
-        self.said = self._model.read(drafts)
+    def read(self, *arguments: Any) -> Any:
+        self.said = self._model.read(*arguments)
         return self.said

@@ -1,4 +1,4 @@
-"""Forwards of repeating shape, recorded once and replayed: CUDA graphs.
+"""What makes a GPU fast: forwards that are recorded once and replayed, and models side by side.
 
 At one token a step a GPU is done sooner than the host has launched the next kernel; a recorded
 graph is one launch. What is recorded is fixed, so shapes are rounded up: rows to a power of two
@@ -9,6 +9,7 @@ the rest). Only the token ids and their positions change between replays.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,3 +114,27 @@ class Recordings:
             return expected
         self._recordings[slots, ids.shape[1], span] = _Recording(ids, positions, replay)
         return expected
+
+
+def side_by_side(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[Any]:
+    """What the calls return; on a GPU each but the first runs on a stream of its own.
+
+    A small model's kernels fill what a large one's leave idle. Models on different devices overlap
+    without this: their launches do not wait. On a CPU the calls run one after another.
+    """
+    if device.type != "cuda":
+        return [call() for call in calls]
+    here = torch.cuda.current_stream(device)
+    streams = [here, *(torch.cuda.Stream(device) for _ in calls[1:])]
+    results = []
+    for stream, call in zip(streams, calls, strict=True):
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            results.append(call())
+    for stream in streams[1:]:
+        here.wait_stream(stream)
+    for result in results[1:]:
+        for tensor in result if isinstance(result, tuple) else (result,):
+            if tensor.device == device:
+                tensor.record_stream(here)
+    return results

@@ -3,21 +3,28 @@
 A LoRA expert keeps its anti-expert inside itself, so the pair shares the training's own weights
 (adapted.py). Any other expert needs its anti-expert beside it. Nothing is copied, no random number
 is drawn, and the model is given back as it was: layers, training mode, attention and the forward
-that mixed precision has put in place of its own.
+that mixed precision has put in place of its own. The base does not change, and is asked the same
+few prompts at every check, so it may remember them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
+import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .adapted import is_plain_lora, sharing_weights
+from .cache import Row as KeptRow
+from .language_model import Ids, LanguageModel
 from .pair import Pair, SharedPair, TwoModels
 from .recurrent import as_language_model
 from .sources import is_positional
+
+# By prompt: its keys and values, and the logits (V,) of what follows.
+Memory = dict[tuple[int, ...], tuple[KeptRow, Tensor]]
 
 READS_MASKS = ("sdpa", "eager")  # attention that takes a mask of its own for every row
 
@@ -76,3 +83,27 @@ def _in_evaluation_mode(model: nn.Module) -> Iterator[None]:
             cast(Any, module).forward = forward
         for module, mode in modes.items():
             module.training = mode
+
+
+class RememberingModel(LanguageModel):
+    """A LanguageModel that finds in `memory` what it has read, and leaves there what it reads."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, memory: Memory
+    ) -> None:
+        super().__init__(model, tokenizer)
+        self._memory = memory
+
+    def fill(self, prompts: Sequence[Ids], slots: Sequence[int]) -> Tensor:
+        assert self._cache is not None, "make_room() comes first"
+        keys = [tuple(prompt) for prompt in prompts]
+        unread = [place for place, key in enumerate(keys) if key not in self._memory]
+        if unread:
+            logits = super().fill([prompts[i] for i in unread], [slots[i] for i in unread])
+            for place, row in zip(unread, logits, strict=True):
+                kept = self._cache.row(slots[place], len(keys[place]))
+                self._memory[keys[place]] = kept, row
+        for place in set(range(len(keys))).difference(unread):
+            self._cache.put(slots[place], self._memory[keys[place]][0])
+            self._prompt_lengths[slots[place]] = len(keys[place])  # as if it had been read
+        return torch.stack([self._memory[key][1] for key in keys])

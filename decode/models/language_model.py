@@ -1,26 +1,29 @@
 """One causal language model, continued token by token by rows that live in slots."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..engine.engine import Pick
+from ..engine.row import Row
 from .cache import SlotCache
 from .gpu import SPAN_STEP, Capture, Recordings, capture_cuda_graph
 from .prefill import prefill_chunks
 
-# Chooses drafts: ((B, V) float32 logits, number of the draft) -> (B,) int64.
-Pick = Callable[[Tensor, int], Tensor]
+Ids = Sequence[int]
 
 
 class LanguageModel:
     """A model and its cache: rows live in slots, each with its own length.
 
-    A row is what was committed: its length in the cache, and the newest token, which the next
-    forward reads. Reading ahead of it (drafts) leaves no trace but keys and values beyond the
-    row's length, which nothing sees and the next forward overwrites.
+    It is an `engine.Steppable` of its own, whose rows read the base's prompt. Those who put several
+    models together call `make_room`, `fill` and `step`, which take prompts and tokens rather than
+    rows. The cache holds a row's prompt and all it has emitted but the newest token, which the next
+    forward reads. Reading ahead of it (drafts) leaves no trace but keys and values beyond the row's
+    length, which nothing sees and the next forward overwrites.
 
     Shapes: B rows, T tokens, k drafts, V the tokenizer's vocabulary (padding beyond it is cut).
 
@@ -28,8 +31,7 @@ class LanguageModel:
         model: the transformers model, in evaluation mode.
         device: where it wants its tokens.
         eos_ids: ids that end a completion.
-        lengths: tokens in the cache, by slot.
-        capture: records forwards of repeating shape (graphs.py); None off a GPU.
+        capture: records forwards of repeating shape (gpu.py); None off a GPU.
     """
 
     can_draft = False  # a model alone has no smaller one to draft for it
@@ -40,11 +42,9 @@ class LanguageModel:
         self.device = model.device  # asked for often, and slow to find
         self.eos_ids = _eos_ids(model, tokenizer)
         self._num_tokens = max(tokenizer.get_vocab().values()) + 1
-        self.lengths: list[int] = []
-        self._newest: list[int] = []  # by slot, the newest token, not yet in the cache
+        self._prompt_lengths: list[int] = []  # by slot
         self._cache: SlotCache | None = None
         self._all_positions = torch.empty(0)
-        self._unused = 0  # a position nothing sees
         is_on_one_gpu = self.device.type == "cuda" and len(_devices(model)) == 1
         self.capture: Capture | None = capture_cuda_graph() if is_on_one_gpu else None
         self._recordings: Recordings | None = None
@@ -56,21 +56,48 @@ class LanguageModel:
         # A bool mask is only understood by scaled_dot_product_attention; the rest add it up.
         self._mask_is_bool = config._attn_implementation == "sdpa"
 
-    def open(self, prompts: Sequence[Sequence[int]], num_slots: int, num_new_tokens: int) -> None:
-        """An empty cache of `num_slots`, large enough for any of `prompts` and its completion."""
-        self.lengths = [0] * num_slots
-        self._newest = [0] * num_slots
-        # A position that is never read: the last token of a completion is not. Padding and drafts
-        # that run past the end of a row land there.
-        self._unused = max(map(len, prompts)) + num_new_tokens - 1
+    def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
+        longest = max(len(ids(row)) + row.request.max_new_tokens for row in rows)
+        self.make_room(longest, num_slots, num_kept)
+
+    def prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> Tensor:
+        return self.fill([ids(row) for row in rows], slots)
+
+    def draft(self, rows: Sequence[Row], num_tokens: int, pick: Pick) -> Tensor:
+        assert num_tokens == 0, "a model alone cannot draft"
+        return torch.empty(len(rows), 0, dtype=torch.long, device=self.device)
+
+    def read(self, rows: Sequence[Row], drafts: Tensor) -> Tensor:
+        tokens = torch.cat((self.newest(rows), drafts.to(self.device)), 1)
+        return self.step(tokens, range(len(rows)), rows)
+
+    def move(self, source: int, target: int) -> None:
+        assert self._cache is not None, "make_room() comes first"
+        self._cache.move(source, target)
+        self._prompt_lengths[target] = self._prompt_lengths[source]
+
+    def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
+        """Make room for `num_tokens` of prompt and completion in each of `num_slots` slots.
+
+        What stands in the first `num_kept` slots stays. Where none is kept and what is there is too
+        small, it is let go of first.
+        """
         cache = self._cache
-        if cache and cache.num_slots == num_slots and cache.capacity > self._unused:
-            return  # what is in it is beyond every row's length, and recordings stay good
-        self._cache = cache = None  # let go of the old one first
-        capacity = self._unused + 1
+        if cache and cache.num_slots >= num_slots and cache.capacity >= num_tokens:
+            return  # what is in it is beyond every new row's length, and recordings stay good
+        capacity = num_tokens
+        if cache and num_kept:
+            num_slots = max(num_slots, cache.num_slots)
+            capacity = max(capacity, cache.capacity)
         if self.capture is not None:  # the larger, the longer it can be used
             capacity = -(-capacity // SPAN_STEP) * SPAN_STEP
-        self._cache = SlotCache(self._num_layers, num_slots, capacity)
+        self._recordings = None
+        if cache and num_kept:
+            cache.grow(num_slots, capacity)
+        else:
+            self._cache = cache = None  # let go of the old one first
+            self._cache = SlotCache(self._num_layers, num_slots, capacity)
+        self._prompt_lengths += [0] * (num_slots - len(self._prompt_lengths))
         self._all_positions = torch.arange(capacity, device=self.device)
         if self.capture is not None:
             self._recordings = Recordings(
@@ -82,53 +109,45 @@ class LanguageModel:
                 self.capture,
             )
 
-    def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
-        """Read prompts into slots: (B, V) logits of what follows each; then comes `commit`.
+    def clear(self) -> None:
+        """Let go of the cache, whatever stands in it."""
+        self._cache = self._recordings = None
+
+    def fill(self, prompts: Sequence[Ids], slots: Sequence[int]) -> Tensor:
+        """Read prompts into slots: (B, V) logits of what follows each.
 
         Prompts of about one length go together, and at most PREFILL_TOKENS tokens in one forward.
         """
-        assert self._cache is not None, "open() comes first"
+        assert self._cache is not None, "make_room() comes first"
+        # The last position is never read: the last token of a completion is not. Padding and
+        # drafts that run past the end of a row land there.
+        unused = self._cache.capacity - 1
         for slot, prompt in zip(slots, prompts, strict=True):
-            self.lengths[slot] = len(prompt) - 1  # and the last token read as a newest one is
+            self._prompt_lengths[slot] = len(prompt)
         found: dict[int, Tensor] = {}
         for chunk in prefill_chunks(prompts):
-            positions = [[self._unused if p is None else p for p in row] for row in chunk.positions]
+            positions = [[unused if p is None else p for p in row] for row in chunk.positions]
             end = max(p for row in chunk.positions for p in row if p is not None) + 1
-            ids = torch.tensor(chunk.ids, device=self.device)
+            columns = torch.tensor(chunk.ids, device=self.device)
             to = [slots[row] for row in chunk.rows]
             if not chunk.is_last:
-                self.run(self.model.base_model, ids, to, positions, end)  # the head is not asked
+                self.run(
+                    self.model.base_model, columns, to, positions, end
+                )  # the head is not asked
                 continue
             # An index, not a slice: the head gets its rows side by side (in bf16 on a CPU a
             # strided slice was seen to take 200 times as long).
-            last = torch.tensor([ids.shape[1] - 1], device=self.device)
-            logits = self.run(self.model, ids, to, positions, end, logits_to_keep=last).logits
+            last = torch.tensor([columns.shape[1] - 1], device=self.device)
+            logits = self.run(self.model, columns, to, positions, end, logits_to_keep=last).logits
             found.update(zip(chunk.rows, logits[:, -1, : self._num_tokens], strict=True))
         return torch.stack([found[row] for row in range(len(prompts))])
 
-    def draft(self, num_rows: int, num_tokens: int, pick: Pick) -> Tensor:
-        """No drafts: (B, 0) int64."""
-        assert num_tokens == 0, "a model alone cannot draft"
-        return torch.empty(num_rows, 0, dtype=torch.long, device=self.device)
+    def newest(self, rows: Sequence[Row]) -> Tensor:
+        """The newest token of rows: (B, 1) int64."""
+        return torch.tensor([[row.token_ids[-1]] for row in rows], device=self.device)
 
-    def read(self, drafts: Tensor) -> Tensor:
-        """Read the newest token and the drafts of the rows in the first slots.
-
-        Args:
-            drafts: (B, k) int64.
-
-        Returns:
-            (B, k + 1, V): logits of what follows each of the tokens read.
-        """
-        slots = range(len(drafts))
-        return self.step(torch.cat((self.newest(slots), drafts.to(self.device)), 1), slots)
-
-    def newest(self, slots: range) -> Tensor:
-        """The newest token of the rows in `slots`: (B, 1) int64."""
-        return torch.tensor([[self._newest[slot]] for slot in slots], device=self.device)
-
-    def step(self, tokens: Tensor, slots: range, ahead: int = 0) -> Tensor:
-        """Read tokens that stand `ahead` tokens beyond the rows' lengths.
+    def step(self, tokens: Tensor, slots: range, rows: Sequence[Row], ahead: int = 0) -> Tensor:
+        """Read tokens from the newest of each row on, or from `ahead` tokens beyond it.
 
         Args:
             tokens: (B, T) int64.
@@ -137,11 +156,12 @@ class LanguageModel:
         Returns:
             (B, T, V) logits.
         """
-        assert self._cache is not None, "open() comes first"
-        positions = [
-            [min(self.lengths[slot] + ahead + i, self._unused) for i in range(tokens.shape[1])]
-            for slot in slots
-        ]
+        assert self._cache is not None, "make_room() comes first"
+        unused = self._cache.capacity - 1
+        positions = []
+        for slot, row in zip(slots, rows, strict=True):
+            first = self._prompt_lengths[slot] + len(row.token_ids) - 1 + ahead
+            positions.append([min(first + i, unused) for i in range(tokens.shape[1])])
         end = max(row[-1] for row in positions) + 1
         if self._recordings is not None:
             return self._recordings(tokens, slots, positions, end)
@@ -149,22 +169,6 @@ class LanguageModel:
 
     def _static_forward(self, ids: Tensor, slots: range, positions: Tensor, span: int) -> Tensor:
         return self.run(self.model, ids, slots, positions, span).logits[..., : self._num_tokens]
-
-    def commit(self, emitted: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
-        """Continue the rows in `slots` by at least one token each.
-
-        All but the last of a row's tokens have been read as drafts; the next step reads the last.
-        """
-        for slot, tokens in zip(slots, emitted, strict=True):
-            self.lengths[slot] += len(tokens)
-            self._newest[slot] = tokens[-1]
-
-    def move(self, source: int, target: int) -> None:
-        """Move the row in slot `source` to slot `target`, whose row is gone."""
-        assert self._cache is not None, "open() comes first"
-        self._cache.move(source, target)
-        self.lengths[target] = self.lengths[source]
-        self._newest[target] = self._newest[source]
 
     @torch.inference_mode()
     def run(
@@ -183,7 +187,7 @@ class LanguageModel:
             slots: those of the B rows.
             end: positions from here on are not seen.
         """
-        assert self._cache is not None, "open() comes first"
+        assert self._cache is not None, "make_room() comes first"
         if isinstance(positions, Tensor):
             assert isinstance(slots, range), "what is replayed reads slots in a range"
             self._cache.aim_static(slots, positions, end)
@@ -216,6 +220,11 @@ class LanguageModel:
             }
         wanted = {name: masks[name] for name in self._layer_types}
         return next(iter(wanted.values())) if len(wanted) == 1 else wanted
+
+
+def ids(row: Row, role: Literal["base", "expert", "antiexpert"] = "base") -> Ids:
+    """The prompt as the role reads it."""
+    return cast(Ids, getattr(row.prompt, role))
 
 
 def _devices(model: PreTrainedModel) -> set[torch.device]:

@@ -9,25 +9,31 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import PeftConfig, PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..engine.engine import Pick
+from ..engine.row import Row
 from .adapted import AdaptedModel, AdaptedRows, share_weights
-from .language_model import LanguageModel, Pick
+from .language_model import LanguageModel, ids
 from .recurrent import as_language_model
 from .sources import ModelSource, is_positional, load_config, load_tokenizer, load_weights
 
 logger = logging.getLogger(__name__)
 
-Prompts = Sequence[Sequence[int]]
 Logits = tuple[Tensor, Tensor]  # of expert and anti-expert
 
 
 class SharedPair:
-    """Expert and anti-expert over one copy of the weights; even slots are the expert's."""
+    """Expert and anti-expert over one copy of the weights; even slots are the expert's.
+
+    Attributes:
+        expert, antiexpert: each role alone.
+    """
 
     def __init__(
         self, model: PreTrainedModel, adapted: AdaptedRows, tokenizer: PreTrainedTokenizerBase
@@ -41,32 +47,31 @@ class SharedPair:
         """All that are stepped."""
         return [self._both, self.expert, self.antiexpert]
 
-    def open(self, expert: Prompts, antiexpert: Prompts, num_slots: int, num_new: int) -> None:
-        """As LanguageModel.open, for the two roles' prompts."""
-        self._both.open([*expert, *antiexpert], 2 * num_slots, num_new)
+    def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
+        """Make room as `engine.Steppable` has it, for both roles' prompts."""
+        longest = max(_longest(rows, "expert"), _longest(rows, "antiexpert"))
+        self._both.make_room(longest, 2 * num_slots, 2 * num_kept)
 
-    def prefill(self, expert: Prompts, antiexpert: Prompts, slots: Sequence[int]) -> Logits:
-        """As LanguageModel.prefill: expert's and anti-expert's."""
-        prompts = [prompt for pair in zip(expert, antiexpert, strict=True) for prompt in pair]
-        logits = self._both.prefill(prompts, _both_slots(slots))
+    def prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> Logits:
+        """(B, V) logits of what follows the expert's prompts, and the anti-expert's."""
+        prompts = [ids(row, role) for row in rows for role in ("expert", "antiexpert")]
+        logits = self._both.fill(prompts, [2 * slot + i for slot in slots for i in (0, 1)])
         return logits[0::2], logits[1::2]
 
-    def draft(self, num_rows: int, num_tokens: int, pick: Pick) -> Tensor:
+    def draft(self, rows: Sequence[Row], num_tokens: int, pick: Pick) -> Tensor:
         """What the expert alone would say next: (B, k) int64."""
-        drafts, _ = _continue(self._both, range(0, 2 * num_rows, 2), num_tokens, pick)
+        drafts, _ = _continue(self._both, range(0, 2 * len(rows), 2), rows, num_tokens, pick)
         return drafts
 
-    def read(self, drafts: Tensor) -> Logits:
-        """As LanguageModel.read, of expert and anti-expert: (B, k + 1, V) each."""
-        logits = self._both.read(drafts.repeat_interleave(2, 0))
+    def read(self, rows: Sequence[Row], drafts: Tensor) -> Logits:
+        """(B, k + 1, V) logits after the newest token and each draft, of expert and anti-expert."""
+        tokens = torch.cat((self._both.newest(rows), drafts.to(self._both.device)), 1)
+        twice = [row for row in rows for _ in (0, 1)]
+        logits = self._both.step(tokens.repeat_interleave(2, 0), range(len(twice)), twice)
         return logits[0::2], logits[1::2]
 
-    def commit(self, emitted: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
-        """As LanguageModel.commit."""
-        self._both.commit([tokens for tokens in emitted for _ in (0, 1)], _both_slots(slots))
-
     def move(self, source: int, target: int) -> None:
-        """As LanguageModel.move."""
+        """Move a row as `engine.Steppable` has it."""
         for role in (0, 1):
             self._both.move(2 * source + role, 2 * target + role)
 
@@ -83,41 +88,37 @@ class TwoModels:
         """All that are stepped."""
         return [self.expert, self.antiexpert]
 
-    def open(self, expert: Prompts, antiexpert: Prompts, num_slots: int, num_new: int) -> None:
-        """As LanguageModel.open, for the two roles' prompts."""
-        self.expert.open(expert, num_slots, num_new)
-        self.antiexpert.open(antiexpert, num_slots, num_new)
+    def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
+        """Make room as `engine.Steppable` has it, for both roles' prompts."""
+        self.expert.make_room(_longest(rows, "expert"), num_slots, num_kept)
+        self.antiexpert.make_room(_longest(rows, "antiexpert"), num_slots, num_kept)
 
-    def prefill(self, expert: Prompts, antiexpert: Prompts, slots: Sequence[int]) -> Logits:
-        """As LanguageModel.prefill: expert's and anti-expert's."""
-        return self.expert.prefill(expert, slots), self.antiexpert.prefill(antiexpert, slots)
+    def prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> Logits:
+        """(B, V) logits of what follows the expert's prompts, and the anti-expert's."""
+        expert = self.expert.fill([ids(row, "expert") for row in rows], slots)
+        return expert, self.antiexpert.fill([ids(row, "antiexpert") for row in rows], slots)
 
-    def draft(self, num_rows: int, num_tokens: int, pick: Pick) -> Tensor:
+    def draft(self, rows: Sequence[Row], num_tokens: int, pick: Pick) -> Tensor:
         """What the expert alone would say next: (B, k) int64."""
-        drafts, self._drafting_logits = _continue(self.expert, range(num_rows), num_tokens, pick)
+        slots = range(len(rows))
+        drafts, self._drafting_logits = _continue(self.expert, slots, rows, num_tokens, pick)
         return drafts
 
-    def read(self, drafts: Tensor) -> Logits:
-        """As LanguageModel.read, of expert and anti-expert: (B, k + 1, V) each.
+    def read(self, rows: Sequence[Row], drafts: Tensor) -> Logits:
+        """(B, k + 1, V) logits after the newest token and each draft, of expert and anti-expert.
 
         An expert that drafted has read all but its last draft already.
         """
         if self._drafting_logits:
-            num_rows, num_drafts = drafts.shape
-            last = self.expert.step(drafts[:, -1:], range(num_rows), ahead=num_drafts)
+            last = self.expert.step(drafts[:, -1:], range(len(rows)), rows, drafts.shape[1])
             expert = torch.cat((*self._drafting_logits, last), 1)
             self._drafting_logits = []
         else:
-            expert = self.expert.read(drafts)
-        return expert, self.antiexpert.read(drafts)
-
-    def commit(self, emitted: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
-        """As LanguageModel.commit."""
-        self.expert.commit(emitted, slots)
-        self.antiexpert.commit(emitted, slots)
+            expert = self.expert.read(rows, drafts)
+        return expert, self.antiexpert.read(rows, drafts)
 
     def move(self, source: int, target: int) -> None:
-        """As LanguageModel.move."""
+        """Move a row as `engine.Steppable` has it."""
         self.expert.move(source, target)
         self.antiexpert.move(source, target)
 
@@ -126,20 +127,21 @@ Pair = SharedPair | TwoModels
 
 
 def _continue(
-    expert: LanguageModel, slots: range, num_tokens: int, pick: Pick
+    expert: LanguageModel, slots: range, rows: Sequence[Row], num_tokens: int, pick: Pick
 ) -> tuple[Tensor, list[Tensor]]:
     """Tokens the rows in `slots` would go on with, (B, k), and the k logits (B, 1, V) of each."""
-    token = expert.newest(slots)
-    tokens, logits = [token[:, :0]], []
+    token = expert.newest(rows)
+    tokens, logits = token[:, :0], []
     for number in range(num_tokens):
-        logits.append(expert.step(token, slots, ahead=number))
-        token = pick(logits[-1][:, 0].float(), number)[:, None]
-        tokens.append(token)
-    return torch.cat(tokens, 1), logits
+        logits.append(expert.step(token, slots, rows, ahead=number))
+        token = pick(logits[-1][:, 0].float(), tokens)[:, None].to(tokens.device)
+        tokens = torch.cat((tokens, token), 1)
+    return tokens, logits
 
 
-def _both_slots(slots: Sequence[int]) -> list[int]:
-    return [2 * slot + role for slot in slots for role in (0, 1)]
+def _longest(rows: Sequence[Row], role: Literal["expert", "antiexpert"]) -> int:
+    """Tokens of the longest prompt and completion."""
+    return max(len(ids(row, role)) + row.request.max_new_tokens for row in rows)
 
 
 def _even(slots: Sequence[int]) -> slice | list[int]:

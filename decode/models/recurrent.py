@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .language_model import LanguageModel
+from ..engine.row import Row
+from .language_model import Ids, LanguageModel
 from .sources import is_positional
 
 logger = logging.getLogger(__name__)
@@ -42,33 +43,31 @@ class RecurrentModel(LanguageModel):
         self._state_name = "past_key_values" if "past_key_values" in names else "cache_params"
         self._states: list[Any] = []  # by slot
 
-    def open(self, prompts: Sequence[Sequence[int]], num_slots: int, num_new_tokens: int) -> None:
-        """As LanguageModel.open."""
-        self._newest, self.lengths = [0] * num_slots, [0] * num_slots
-        self._states = [None] * num_slots
+    def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
+        del self._states[num_kept:]
+        self._states += [None] * (num_slots - len(self._states))
 
-    def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
-        """As LanguageModel.prefill."""
-        for slot, prompt in zip(slots, prompts, strict=True):
-            self._states[slot], self.lengths[slot] = None, len(prompt) - 1
+    def clear(self) -> None:
+        self._states = []
+
+    def fill(self, prompts: Sequence[Ids], slots: Sequence[int]) -> Tensor:
+        for slot in slots:
+            self._states[slot] = None
         rows = zip(prompts, slots, strict=True)
         return torch.stack([self._advance(prompt, slot) for prompt, slot in rows])
 
-    def read(self, drafts: Tensor) -> Tensor:
-        """As LanguageModel.read, where there are no drafts: (B, 1, V)."""
+    def read(self, rows: Sequence[Row], drafts: Tensor) -> Tensor:
         assert drafts.shape[1] == 0, "a state that only goes forward cannot take drafts back"
-        rows = [self._advance([self._newest[slot]], slot) for slot in range(len(drafts))]
-        return torch.stack(rows)[:, None]
+        read = [self._advance(row.token_ids[-1:], slot) for slot, row in enumerate(rows)]
+        return torch.stack(read)[:, None]
 
     def move(self, source: int, target: int) -> None:
-        """As LanguageModel.move."""
         self._states[target] = self._states[source]
-        self.lengths[target], self._newest[target] = self.lengths[source], self._newest[source]
 
     @torch.inference_mode()
-    def _advance(self, tokens: Sequence[int], slot: int) -> Tensor:
+    def _advance(self, tokens: Ids, slot: int) -> Tensor:
         """Read tokens into a slot: (V,) logits of what follows."""
-        ids = torch.tensor([tokens], device=self.device)
+        ids = torch.tensor([list(tokens)], device=self.device)
         state = {self._state_name: self._states[slot]}
         output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **state)
         self._states[slot] = getattr(output, self._state_name)

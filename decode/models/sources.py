@@ -1,7 +1,9 @@
 """How models come from a folder or a hub id to memory."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -16,6 +18,7 @@ from transformers import (
 )
 
 _frozen: "WeakValueDictionary[tuple[ModelSource, str], PreTrainedModel]" = WeakValueDictionary()
+TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".jinja"}
 ATTENTION_TYPES = {"full_attention", "sliding_attention"}
 
 
@@ -41,7 +44,25 @@ class ModelSource:
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """The model's tokenizer. Raises ValueError, in one line, when there is none to be had."""
+    """The model's tokenizer, read once as long as its files stay as they are.
+
+    It is the same object for all: whoever changes one changes a copy.
+
+    Raises:
+        ValueError: in one line, there is none to be had.
+    """
+    path, name, stamp = Path(source.name), source.name, []
+    if path.is_dir():
+        name = str(path.resolve())
+        for file in sorted(path.iterdir()):
+            if file.suffix in TOKENIZER_SUFFIXES:
+                stat = file.stat()
+                stamp.append((file.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return _read_tokenizer(replace(source, name=name, dtype="auto"), tuple(stamp))
+
+
+@functools.lru_cache(maxsize=64)
+def _read_tokenizer(source: ModelSource, stamp: tuple[Any, ...]) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(source.name, **source.hub_options)
     except (OSError, ValueError) as error:

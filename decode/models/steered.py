@@ -1,4 +1,4 @@
-"""A base and the small models that steer it, stepped as one; see engine.Steppable."""
+"""A base and the small models that steer it, stepped as one `engine.Steppable`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,26 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..engine.alpha import Alpha
-from ..engine.logits import proxy_logits
-from .language_model import LanguageModel, Pick
+from ..engine.engine import Pick
+from ..engine.logits import Alpha, proxy_logits
+from ..engine.row import Row
+from .gpu import side_by_side
+from .language_model import LanguageModel
 from .pair import Logits, Pair
-from .streams import side_by_side
 from .vocab import Vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class RolePrompt:
-    """The same prompt as each role reads it; all models then see the same continuation.
-
-    Attributes:
-        alpha: for this completion; None is the model's own.
-    """
-
-    base: Sequence[int]
-    expert: Sequence[int]
-    antiexpert: Sequence[int]
-    alpha: Alpha | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +32,7 @@ class Steered:
         base: the large model.
         steering: one expert and anti-expert, or several; all experts read the expert's prompt.
         vocabulary: what tokens the models share.
-        alpha: unless a prompt brings its own.
+        alpha: unless a request brings its own.
     """
 
     def __init__(
@@ -60,8 +47,6 @@ class Steered:
         self.alpha = alpha if isinstance(alpha, Alpha) else Alpha(alpha)
         models = [base, *(m for s in self.steering for m in (s.pair.expert, s.pair.antiexpert))]
         self.can_draft = all(model.can_roll_back for model in models)
-        self._alphas: list[Alpha] = []  # by slot
-        self._num_emitted: list[int] = []  # by slot
 
     @property
     def pair(self) -> Pair:
@@ -79,52 +64,47 @@ class Steered:
         ids = frozenset().union(*(model.eos_ids for model in (self.base, *small)))
         return frozenset(id_ for id_ in ids if id_ < self.vocabulary.size)
 
-    def open(self, prompts: Sequence[RolePrompt], num_slots: int, num_new_tokens: int) -> None:
-        """As LanguageModel.open."""
-        self._alphas, self._num_emitted = [self.alpha] * num_slots, [0] * num_slots
-        expert, antiexpert = [p.expert for p in prompts], [p.antiexpert for p in prompts]
-        self.base.open([p.base for p in prompts], num_slots, num_new_tokens)
-        for steering in self.steering:
-            steering.pair.open(expert, antiexpert, num_slots, num_new_tokens)
+    def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
+        for model in (self.base, *self._pairs):
+            model.reserve(rows, num_slots, num_kept)
 
-    def prefill(self, prompts: Sequence[RolePrompt], slots: Sequence[int]) -> Tensor:
-        """As LanguageModel.prefill: (B, V) float32, combined."""
-        for slot, prompt in zip(slots, prompts, strict=True):
-            self._alphas[slot] = prompt.alpha or self.alpha
-            self._num_emitted[slot] = 0
-        expert, antiexpert = [p.expert for p in prompts], [p.antiexpert for p in prompts]
-        base = self.base.prefill([p.base for p in prompts], slots)
-        small = [one.pair.prefill(expert, antiexpert, slots) for one in self.steering]
-        return self._combine(base[:, None], [(e[:, None], a[:, None]) for e, a in small], slots)[
-            :, 0
-        ]
+    def prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> Tensor:
+        base = self.base.prefill(rows, slots)[:, None]
+        small = [pair.prefill(rows, slots) for pair in self._pairs]
+        return self._combine(base, [(e[:, None], a[:, None]) for e, a in small], rows)[:, 0]
 
-    def draft(self, num_rows: int, num_tokens: int, pick: Pick) -> Tensor:
-        """What the first expert alone would say next: (B, k) int64."""
-
-        def pick_common(logits: Tensor, number: int) -> Tensor:
+    def draft(self, rows: Sequence[Row], num_tokens: int, pick: Pick) -> Tensor:
+        def pick_common(logits: Tensor, earlier: Tensor) -> Tensor:
             fitted = self.vocabulary.fit(logits, -torch.inf).to(self.device)
-            shared = self._shared
-            return pick(fitted if shared is None else fitted.where(shared, -torch.inf), number)
+            if self._shared is not None:
+                fitted = fitted.where(self._shared, -torch.inf)
+            return pick(fitted, earlier.to(self.device))
 
-        return self.pair.draft(num_rows, num_tokens, pick_common).to(self.device)
+        return self.pair.draft(rows, num_tokens, pick_common).to(self.device)
 
-    def read(self, drafts: Tensor) -> Tensor:
-        """Combined logits of what follows the newest token and each draft.
+    def read(self, rows: Sequence[Row], drafts: Tensor) -> Tensor:
+        readers = [self.base, *self._pairs]
+        base, *small = side_by_side(
+            [lambda m=m: m.read(rows, drafts) for m in readers], self.device
+        )
+        return self._combine(base, small, rows)
 
-        Args:
-            drafts: (B, k) int64.
+    def move(self, source: int, target: int) -> None:
+        for model in (self.base, *self._pairs):
+            model.move(source, target)
 
-        Returns:
-            (B, k + 1, V) float32.
-        """
-        readers = [self.base, *(steering.pair for steering in self.steering)]
-        base, *small = side_by_side([lambda m=m: m.read(drafts) for m in readers], self.device)
-        return self._combine(base, small, range(len(drafts)))
+    def clear(self) -> None:
+        """Let go of all caches."""
+        for model in (self.base, *(model for pair in self._pairs for model in pair.models)):
+            model.clear()
 
-    def _combine(self, base: Tensor, small: Sequence[Logits], slots: Sequence[int]) -> Tensor:
+    @property
+    def _pairs(self) -> list[Pair]:
+        return [steering.pair for steering in self.steering]
+
+    def _combine(self, base: Tensor, small: Sequence[Logits], rows: Sequence[Row]) -> Tensor:
         """(B, T, V) float32 from logits at the rows' next T places."""
-        alpha = self._alpha(slots, base.shape[1])
+        alpha = self._alpha(rows, base.shape[1])
         fit, shared = self.vocabulary.fit, self._shared
         combined = fit(base, -torch.inf)
         for steering, (expert, antiexpert) in zip(self.steering, small, strict=True):
@@ -137,32 +117,19 @@ class Steered:
             )
         return combined
 
-    def commit(self, emitted: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
-        """As LanguageModel.commit."""
-        for slot, tokens in zip(slots, emitted, strict=True):
-            self._num_emitted[slot] += len(tokens)
-        self.base.commit(emitted, slots)
-        for steering in self.steering:
-            steering.pair.commit(emitted, slots)
-
-    def move(self, source: int, target: int) -> None:
-        """As LanguageModel.move."""
-        self._alphas[target] = self._alphas[source]
-        self._num_emitted[target] = self._num_emitted[source]
-        self.base.move(source, target)
-        for steering in self.steering:
-            steering.pair.move(source, target)
-
     @property
     def _shared(self) -> Tensor | None:
         shared = self.vocabulary.shared
         return None if shared is None else shared.to(self.device)
 
-    def _alpha(self, slots: Sequence[int], num_places: int) -> float | Tensor:
+    def _alpha(self, rows: Sequence[Row], num_places: int) -> float | Tensor:
         """Alpha at the rows' next places: one number where all are alike, else (B, T, 1)."""
         table = [
-            [self._alphas[slot].at(self._num_emitted[slot] + ahead) for ahead in range(num_places)]
-            for slot in slots
+            [
+                (row.request.alpha or self.alpha).at(len(row.token_ids) + ahead)
+                for ahead in range(num_places)
+            ]
+            for row in rows
         ]
         if len({value for row in table for value in row}) == 1:
             return table[0][0]

@@ -4,7 +4,9 @@ A model's logits are often wider than its tokenizer (rows padded to a multiple o
 what lies beyond the base's tokenizer is cut off and can never be sampled.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -83,6 +85,16 @@ def align(
     if not shared.any():
         raise ValueError("the models share no token at any id: they cannot be combined")
     return Vocabulary(len(base_tokens), None if shared.all() else shared)
+
+
+def align_all(
+    base: PreTrainedTokenizerBase,
+    small: Sequence[tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]],
+    mode: str = "identical",
+) -> Vocabulary:
+    """The common vocabulary of a base and every expert and anti-expert; raises as `align` does."""
+    aligned = [align(base, expert, antiexpert, mode) for expert, antiexpert in small]
+    return reduce(Vocabulary.both, aligned, Vocabulary(len(tokens_by_id(base))))
 
 
 def _differences(base: list[str | None], other: list[str | None], role: str) -> str:

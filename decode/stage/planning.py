@@ -18,8 +18,9 @@ from data.task import Scorer
 from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice, Recipe
 
 from ..engine.sampling import Sampling
-from ..evaluation.experiment import Contender, Experiment, Grader, MoreExpert, Question
+from ..evaluation.experiment import Contender, Experiment, Grader, Question
 from ..jobs.folder import RunFolder, weights_digest
+from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
 
 Plan = list[tuple[Experiment, RunFolder]]
@@ -89,7 +90,7 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
         alphas=decode.alphas,
         alpha_warmup_tokens=decode.alpha_warmup_tokens,
         more_experts=tuple(
-            MoreExpert(
+            ExpertSource(
                 ModelSource(more.expert, dtype=more.dtype),
                 ModelSource(more.antiexpert, dtype=more.dtype),
                 more.weight,

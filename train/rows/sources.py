@@ -1,5 +1,6 @@
 """Where a recipe's training rows come from: its task, then each source of its mixture."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -75,6 +76,7 @@ def _renderer(recipe: Recipe) -> Render:
     tokenizer = load_tokenizer(untuned_model(small))
     template = (recipe.sft or {}).get("chat_template_path")
     if template is not None and Path(template).is_file():
+        tokenizer = copy.deepcopy(tokenizer)
         tokenizer.chat_template = Path(template).read_text("utf-8")
     if tokenizer.chat_template is None:
         raise ValueError(

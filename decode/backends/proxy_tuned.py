@@ -12,46 +12,19 @@ print(completions[0].text)
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Literal
 
-from transformers import PreTrainedTokenizerBase
-
-from ..engine.alpha import Alpha
-from ..engine.engine import Completion, generate
+from ..engine.completer import Chat, Completion, Request, RolePrompt
+from ..engine.logits import Alpha
 from ..engine.sampling import Sampling
 from ..engine.stats import DecodingStats
-from ..engine.stops import Stops
-from .pair import adapter_base, is_adapter, load_pair
-from .recurrent import as_language_model
-from .sources import (
-    ModelSource,
-    load_tokenizer,
-    load_weights,
-    resolve_device,
-)
-from .steered import RolePrompt, Steered, Steering
-from .vocab import Vocabulary, align, tokens_by_id
-
-
-@dataclass(frozen=True, slots=True)
-class RoleTokenizers:
-    """Each role's tokenizer; prompts may differ by role, continuations are the base's tokens."""
-
-    base: PreTrainedTokenizerBase
-    expert: PreTrainedTokenizerBase
-    antiexpert: PreTrainedTokenizerBase
-
-    def encode(
-        self, prompt: str, expert_prompt: str | None = None, chat: bool = False
-    ) -> RolePrompt:
-        """The prompt as each role reads it; `chat` puts the expert's in its chat template."""
-        return RolePrompt(
-            encode(self.base, prompt),
-            encode(self.expert, prompt if expert_prompt is None else expert_prompt, chat),
-            encode(self.antiexpert, prompt),
-        )
+from ..models.loaded import ExpertSource, LoadedModels
+from ..models.pair import adapter_base, is_adapter
+from ..models.prompts import RoleTokenizers
+from ..models.sources import ModelSource
+from ..models.steered import Steered
+from .local import LocalCompleter
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +72,9 @@ class ProxyTuned:
         Raises:
             ValueError: a model is missing, or speaks another vocabulary.
         """
-        base = _source(base)
         weighted = [WeightedExpert(expert, 1.0, antiexpert), *more_experts]
-        small = [_small_sources(one) for one in weighted]
-        tokenizers = RoleTokenizers(*map(load_tokenizer, (base, *small[0])))
-        aligned = align_all(tokenizers.base, small, vocabulary)
-        device = resolve_device(device)
-        steering = [
-            Steering(load_pair(*sources, device), one.weight)
-            for one, sources in zip(weighted, small, strict=True)
-        ]
-        large = as_language_model(load_weights(base, device), tokenizers.base)
-        return cls(Steered(large, steering, aligned, alpha), tokenizers)
+        experts = [_expert_source(one) for one in weighted]
+        return cls(*LoadedModels(device).steered(_source(base), experts, vocabulary, alpha))
 
     def generate(
         self,
@@ -124,13 +88,15 @@ class ProxyTuned:
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
         seed: int = 0,
         batch_size: int = 8,
         banned_ids: Collection[int] = (),
         num_draft_tokens: int | Literal["auto"] = "auto",
         stats: DecodingStats | None = None,
     ) -> list[Completion]:
-        """Completions of `prompts`, in their order.
+        """Completions of `prompts`, in their order; each is named by its place.
 
         Args:
             max_new_tokens: of every completion, or one number a prompt.
@@ -138,81 +104,56 @@ class ProxyTuned:
             expert_prompts: what the expert reads instead, one a prompt.
             chat_expert: the expert reads each prompt as a user's turn in its chat template.
             stop: strings that end a completion and are cut from its text.
+            temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`. For settings that
+                differ from prompt to prompt, give `complete` requests of their own.
             seed: fixes the draws; row i of a call gets the same tokens at any batch size.
+            banned_ids: tokens that are never chosen.
             num_draft_tokens: tokens the expert drafts a round; "auto" is whatever is fastest. The
                 completions do not depend on it.
             stats: counts and timings are added to it.
         """
-        if expert_prompts is None:
-            expert_prompts = prompts
+        if isinstance(max_new_tokens, int):
+            max_new_tokens = [max_new_tokens] * len(prompts)
         if alpha is None or isinstance(alpha, float | int | Alpha):
             alpha = [self.steered.alpha if alpha is None else alpha] * len(prompts)
-        role_prompts = [
-            replace(
-                self.tokenizers.encode(prompt, expert_prompt, chat_expert),
-                alpha=own if isinstance(own, Alpha) else Alpha(own),
+        each = zip(prompts, expert_prompts or prompts, max_new_tokens, alpha, strict=True)
+        sampling = Sampling(temperature, top_k, top_p, seed, min_p, repetition_penalty)
+        requests = [
+            Request(
+                number,
+                RolePrompt(prompt, Chat(theirs) if chat_expert else theirs, prompt),
+                limit,
+                tuple(stop),
+                sampling,
+                own if isinstance(own, Alpha) else Alpha(own),
+                tuple(sorted(banned_ids)),
             )
-            for prompt, expert_prompt, own in zip(prompts, expert_prompts, alpha, strict=True)
+            for number, (prompt, theirs, limit, own) in enumerate(each)
         ]
-        completions = generate(
-            self.steered,
-            role_prompts,
-            Stops(self.steered.eos_ids, tuple(stop), self.tokenizers.base),
-            max_new_tokens,
-            Sampling(temperature, top_k, top_p, seed),
-            batch_size,
-            banned_ids,
-            num_draft_tokens=num_draft_tokens,
-            stats=stats,
-        )
-        return sorted(completions, key=lambda completion: completion.index)
+        completer = self.completer(batch_size, num_draft_tokens, stats)
+        found = {completion.name: completion for completion in completer.complete(requests)}
+        return [found[number] for number in range(len(requests))]
+
+    def completer(
+        self,
+        batch_size: int = 8,
+        num_draft_tokens: int | Literal["auto"] = "auto",
+        stats: DecodingStats | None = None,
+    ) -> LocalCompleter:
+        """What takes requests, each with a prompt, alpha, stops and sampling of its own."""
+        return LocalCompleter(self.steered, self.tokenizers, batch_size, num_draft_tokens, stats)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: bool = False) -> list[int]:
-    """A prompt as ids, raw (with the tokenizer's own special tokens) or as a user's chat turn.
-
-    Raises:
-        ValueError: the prompt has no tokens, or `chat` is asked of a tokenizer without a template.
-    """
-    if not chat:
-        ids = tokenizer(prompt)["input_ids"]
-    elif tokenizer.chat_template is None:
-        raise ValueError(
-            f"'{tokenizer.name_or_path}' has no chat template; its prompts can only be raw"
-        )
-    else:
-        turn = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(
-            turn, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-    if not ids:
-        raise ValueError("an empty prompt has no token to continue; give it at least one")
-    return cast(list[int], ids)
-
-
-def align_all(
-    base: PreTrainedTokenizerBase,
-    small: Sequence[tuple[ModelSource, ModelSource]],
-    mode: str,
-) -> Vocabulary:
-    """What the base and every expert and anti-expert share; raises as `vocab.align` does."""
-    aligned = [
-        align(base, load_tokenizer(expert), load_tokenizer(antiexpert), mode)
-        for expert, antiexpert in small
-    ]
-    return reduce(Vocabulary.both, aligned, Vocabulary(len(tokens_by_id(base))))
-
-
-def _small_sources(one: WeightedExpert) -> tuple[ModelSource, ModelSource]:
+def _expert_source(one: WeightedExpert) -> ExpertSource:
     expert = _source(one.expert)
     if one.antiexpert is not None:
-        return expert, _source(one.antiexpert)
+        return ExpertSource(expert, _source(one.antiexpert), one.weight)
     if not is_adapter(expert.name):
         raise ValueError(
             f"expert '{expert.name}' is no adapter, so it does not say what it was tuned "
             "from: give antiexpert, the small untuned model"
         )
-    return expert, adapter_base(expert)
+    return ExpertSource(expert, adapter_base(expert), one.weight)
 
 
 def _source(model: str | ModelSource) -> ModelSource:

@@ -1,0 +1,145 @@
+"""The completer of models in this process's memory."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..engine.completer import Completion, Continuation, Prompt, Request, RolePrompt, Scored
+from ..engine.engine import Engine, generate
+from ..engine.stats import DecodingStats
+from ..models.forced import forced_logits, forced_role_logits
+from ..models.language_model import LanguageModel
+from ..models.prompts import RoleTokenizers
+from ..models.steered import Steered
+
+logger = logging.getLogger(__name__)
+
+
+class LocalCompleter:
+    """An `engine.Completer` of one model, alone or steered.
+
+    Where memory runs out, half as many rows go together from then on, and a line says so.
+
+    Attributes:
+        batch_size: rows stepped together at most.
+        stats: what completing has taken.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel | Steered,
+        tokenizers: RoleTokenizers,
+        batch_size: int = 8,
+        num_draft_tokens: int | Literal["auto"] = "auto",
+        stats: DecodingStats | None = None,
+    ) -> None:
+        self.model, self.tokenizers, self.batch_size = model, tokenizers, batch_size
+        self.stats = DecodingStats() if stats is None else stats
+        self._num_draft_tokens: int | Literal["auto"] = num_draft_tokens
+        self._num_completed = 0
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        waiting: dict[Any, Request] = {}
+        encoded: dict[Prompt | RolePrompt, RolePrompt] = {}  # samples share a prompt
+        for request in requests:
+            if request.name in waiting:
+                raise ValueError(f"two requests have the name '{request.name}'")
+            waiting[request.name] = replace(request, prompt=self._encode(request.prompt, encoded))
+        while waiting:
+            engine = Engine(
+                self.model,
+                self.tokenizers.base,
+                self.batch_size,
+                self._num_draft_tokens,
+                stats=self.stats,
+            )
+            try:
+                for completion in generate(engine, waiting.values()):
+                    del waiting[completion.name]
+                    self._num_completed += 1
+                    yield completion
+            except torch.OutOfMemoryError as error:
+                self._shrink(error)
+
+    def score(self, continuations: Iterable[Continuation]) -> Iterator[Scored]:
+        encoded: dict[Prompt | RolePrompt, RolePrompt] = {}
+        waiting = [replace(c, prompt=self._encode(c.prompt, encoded)) for c in continuations]
+        while waiting:
+            batch = waiting[: self.batch_size]
+            try:
+                scored = self._score(batch)
+            except torch.OutOfMemoryError as error:
+                self._shrink(error)
+                continue
+            yield from scored
+            waiting = waiting[len(batch) :]
+
+    def taken(self) -> dict[str, Any]:
+        counts = {"num_rows": self._num_completed, "batch_size": self.batch_size}
+        return {**counts, **self.stats.summary()}
+
+    def _encode(
+        self, prompt: Prompt | RolePrompt, known: dict[Prompt | RolePrompt, RolePrompt]
+    ) -> RolePrompt:
+        try:
+            if prompt not in known:
+                known[prompt] = self.tokenizers.encode(prompt)
+            return known[prompt]
+        except TypeError:  # ids in a list
+            return self.tokenizers.encode(prompt)
+
+    def _shrink(self, error: torch.OutOfMemoryError) -> None:
+        self.model.clear()
+        self.batch_size = fewer_rows(self.batch_size, error)
+
+    @torch.inference_mode()
+    def _score(self, batch: Sequence[Continuation]) -> list[Scored]:
+        logprobs: list[dict[str, list[float]]] = [{} for _ in batch]
+        is_greedy: list[list[bool]] = [[] for _ in batch]
+        for first, said in self._said(batch):
+            for role, logits in said.items():
+                logprob = logits.float().log_softmax(-1)  # (B, T, V)
+                likeliest = logits.argmax(-1).tolist() if role == "own" else []
+                for row, given in enumerate(batch):
+                    ids = list(given.token_ids[first : first + logits.shape[1]])
+                    if not ids:
+                        continue
+                    where = torch.tensor(ids, device=logits.device)[:, None]
+                    found = logprob[row, : len(ids)].gather(-1, where)[:, 0].tolist()
+                    logprobs[row].setdefault(role, []).extend(found)
+                    if role == "own":
+                        is_greedy[row] += [
+                            a == b for a, b in zip(likeliest[row], ids, strict=False)
+                        ]
+        return [
+            Scored(
+                given.name,
+                tuple(own.pop("own", ())),
+                tuple(greedy),
+                {role: tuple(values) for role, values in own.items()},
+            )
+            for given, own, greedy in zip(batch, logprobs, is_greedy, strict=True)
+        ]
+
+    def _said(self, batch: Sequence[Continuation]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Steps and logits, (B, T, V) each: the completer's "own", and each role's."""
+        if isinstance(self.model, Steered):
+            for first, said in forced_role_logits(self.model, batch):
+                roles = {"base": said.base, "expert": said.expert, "antiexpert": said.antiexpert}
+                yield first, {"own": said.proxy, **roles}
+        else:
+            size = len(self.tokenizers.base)
+            for first, logits in forced_logits(self.model, batch, size):
+                yield first, {"own": logits}
+
+
+def fewer_rows(num_rows: int, error: torch.OutOfMemoryError) -> int:
+    """Half the rows, said in a line. Raises the error again where there was one row only."""
+    if num_rows == 1:
+        raise error
+    logger.warning("out of memory, going on with batches of %d", num_rows // 2)
+    return num_rows // 2

@@ -1,0 +1,105 @@
+"""Models and tokenizers put together: the one place where a steered model is assembled.
+
+The Python entry, evaluation and the checks of a training all come here, so that what is evaluated
+is what the public API decodes with.
+"""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..engine.logits import Alpha
+from .language_model import LanguageModel
+from .pair import Pair, load_pair, load_tuned
+from .prompts import RoleTokenizers
+from .recurrent import as_language_model
+from .sources import ModelSource, load_tokenizer, load_weights, resolve_device
+from .steered import Steered, Steering
+from .vocab import Vocabulary, align_all
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertSource:
+    """A small tuned model, what it was tuned from, and the weight of their difference."""
+
+    expert: ModelSource
+    antiexpert: ModelSource
+    weight: float = 1.0
+
+
+def align_models(
+    base: ModelSource, experts: Sequence[ExpertSource], vocabulary: str
+) -> tuple[RoleTokenizers, Vocabulary]:
+    """The tokenizers of base, first expert and its anti-expert, and what all models share.
+
+    Args:
+        vocabulary: "identical" or "shared"; see `vocab.align`.
+
+    Raises:
+        ValueError: a tokenizer is missing, or vocabularies differ.
+    """
+    tokenizer = load_tokenizer(base)
+    small = [(load_tokenizer(one.expert), load_tokenizer(one.antiexpert)) for one in experts]
+    return RoleTokenizers(tokenizer, *small[0]), align_all(tokenizer, small, vocabulary)
+
+
+class LoadedModels:
+    """Models in memory, each loaded when it is first asked for.
+
+    All small models stay; of large ones the last stays. Whoever is asked for twice is loaded once.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = resolve_device(device)
+        self._pairs: dict[tuple[ModelSource, ModelSource], Pair] = {}
+        self._large: tuple[ModelSource, LanguageModel] | None = None
+
+    def steered(
+        self,
+        base: ModelSource,
+        experts: Sequence[ExpertSource],
+        vocabulary: str,
+        alpha: float | Alpha,
+    ) -> tuple[Steered, RoleTokenizers]:
+        """The base steered by experts; vocabularies are compared before any weights load.
+
+        Raises:
+            ValueError: a model is missing, or speaks another vocabulary.
+        """
+        tokenizers, aligned = align_models(base, experts, vocabulary)
+        steering = [Steering(self.pair(one.expert, one.antiexpert), one.weight) for one in experts]
+        return Steered(self.base(base), steering, aligned, alpha), tokenizers
+
+    def pair(self, expert: ModelSource, antiexpert: ModelSource) -> Pair:
+        """An expert and its anti-expert."""
+        if (expert, antiexpert) not in self._pairs:
+            self._pairs[expert, antiexpert] = load_pair(expert, antiexpert, self.device)
+        return self._pairs[expert, antiexpert]
+
+    def base(self, source: ModelSource) -> LanguageModel:
+        """A large untuned model; the large model before it is let go of."""
+        if self._large is None or self._large[0] != source:
+            self._drop_large()
+            model = as_language_model(load_weights(source, self.device), load_tokenizer(source))
+            self._large = source, model
+        return self._large[1]
+
+    def tuned(self, source: ModelSource) -> LanguageModel:
+        """A large tuned model; every other model is let go of."""
+        if self._large is None or self._large[0] != source:
+            self.leave()
+            self._large = source, load_tuned(source, self.device)
+        return self._large[1]
+
+    def leave(self) -> None:
+        """Let go of all models."""
+        self._pairs.clear()
+        self._drop_large()
+
+    def _drop_large(self) -> None:
+        self._large = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

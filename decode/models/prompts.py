@@ -1,0 +1,56 @@
+"""Prompts as ids: each role's own tokenizer, raw or through its chat template."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from transformers import PreTrainedTokenizerBase
+
+from ..engine.completer import Chat, Prompt, RolePrompt
+
+
+@dataclass(frozen=True, slots=True)
+class RoleTokenizers:
+    """Each role's tokenizer; prompts may differ by role, continuations are the base's tokens."""
+
+    base: PreTrainedTokenizerBase
+    expert: PreTrainedTokenizerBase
+    antiexpert: PreTrainedTokenizerBase
+
+    @classmethod
+    def alone(cls, tokenizer: PreTrainedTokenizerBase) -> "RoleTokenizers":
+        """Those of a model that nothing steers."""
+        return cls(tokenizer, tokenizer, tokenizer)
+
+    def encode(self, prompt: RolePrompt | Prompt) -> RolePrompt:
+        """The prompt as ids for each role. Raises ValueError as `encode` does."""
+        if not isinstance(prompt, RolePrompt):
+            prompt = RolePrompt.same(prompt)
+        base = encode(self.base, prompt.base)
+        if self.expert is self.base is self.antiexpert and prompt == RolePrompt.same(prompt.base):
+            return RolePrompt.same(base)
+        expert = encode(self.expert, prompt.expert)
+        return RolePrompt(base, expert, encode(self.antiexpert, prompt.antiexpert))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """A prompt as ids: text with the tokenizer's own special tokens, a turn by its chat template.
+
+    Raises:
+        ValueError: the prompt has no tokens, or the tokenizer has no template for a turn.
+    """
+    if isinstance(prompt, str):
+        ids = tokenizer(prompt)["input_ids"]
+    elif not isinstance(prompt, Chat):
+        ids = list(prompt)
+    elif tokenizer.chat_template is None:
+        raise ValueError(
+            f"'{tokenizer.name_or_path}' has no chat template; its prompts can only be raw"
+        )
+    else:
+        turn = [{"role": "user", "content": prompt.text}]
+        ids = tokenizer.apply_chat_template(
+            turn, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+    if not ids:
+        raise ValueError("an empty prompt has no token to continue; give it at least one")
+    return cast(list[int], ids)
