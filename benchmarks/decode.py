@@ -28,8 +28,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from benchmarks.record import record, where
 from benchmarks.sequential import sequential
 from data import TASKS
-from decode.engine.engine import generate
-from decode.engine.sampling import Sampling
+from decode.engine.completer import Request
+from decode.engine.engine import Engine, generate
 from decode.engine.stats import DecodingStats
 from decode.engine.stops import Stops
 from decode.models.language_model import LanguageModel
@@ -63,30 +63,28 @@ def main() -> None:
     rows = task.eval_rows(arguments.rows, arguments.num_prompts)
     prompts = [tokenizers.encode(row.prompt) for row in rows]
     if arguments.lengths is None:
-        stops = Stops(steered.eos_ids, task.stop, tokenizers.base)
+        stops, strings = Stops(steered.eos_ids, task.stop, tokenizers.base), task.stop
         limits = [arguments.max_new_tokens] * len(prompts)
     else:
-        stops = Stops(frozenset(), (), tokenizers.base)
+        stops, strings = Stops(frozenset(), (), tokenizers.base), ()
         shortest, longest = map(int, arguments.lengths.split(":"))
         draw = random.Random(0)
         limits = [draw.randint(shortest, longest) for _ in prompts]
+    requests = [
+        Request(number, prompt, limit, strings)
+        for number, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
+    ]
     batch_size = arguments.batch_size
     stats: dict[str, DecodingStats] = {}
 
     def ours(num_draft_tokens) -> Callable[[], Rows]:
         def run() -> Rows:
             counts = stats[f"ours, drafts {num_draft_tokens}"] = DecodingStats()
-            done = generate(
-                steered,
-                prompts,
-                stops,
-                limits,
-                Sampling(),
-                batch_size,
-                num_draft_tokens=num_draft_tokens,
-                stats=counts,
+            engine = Engine(
+                steered, tokenizers.base, batch_size, num_draft_tokens, stops.ids, counts
             )
-            return [list(c.token_ids) for c in sorted(done, key=lambda c: c.index)]
+            done = {completion.name: completion for completion in generate(engine, requests)}
+            return [list(done[request.name].token_ids) for request in requests]
 
         return run
 

@@ -35,13 +35,13 @@ from transformers import (
 
 from benchmarks.record import record, where
 from benchmarks.sequential import sequential
-from decode.engine.engine import generate
-from decode.engine.sampling import Sampling
+from decode.engine.completer import Request, RolePrompt
+from decode.engine.engine import Engine, generate
 from decode.engine.stats import DecodingStats
 from decode.engine.stops import Stops
 from decode.models.language_model import LanguageModel
 from decode.models.pair import TwoModels
-from decode.models.steered import, Steered
+from decode.models.steered import Steered
 from decode.models.vocab import Vocabulary
 
 # hidden, MLP, layers, heads, key-value heads: those of Llama-2/3 and Qwen2.5 of about that size
@@ -62,8 +62,8 @@ class CoinSteered(Steered):
 
     acceptance = 0.0
 
-    def read(self, drafts: Tensor) -> Tensor:
-        logits = super().read(drafts)
+    def read(self, rows, drafts: Tensor) -> Tensor:
+        logits = super().read(rows, drafts)
         coins = torch.rand(drafts.shape, device=logits.device, generator=self.generator)
         sides = torch.where(coins < self.acceptance, torch.inf, -torch.inf)
         logits[:, : drafts.shape[1]].scatter_(-1, drafts[..., None], sides[..., None])
@@ -89,8 +89,8 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (arguments.batch_size, arguments.prompt_tokens)
     ids = torch.randint(arguments.vocab, shape, generator=generator).tolist()
-    prompts = [RolePrompt(row, row, row) for row in ids]
     limits = [arguments.new_tokens] * len(ids)
+    requests = [Request(n, RolePrompt.same(row), arguments.new_tokens) for n, row in enumerate(ids)]
     no_stops = Stops(frozenset(), (), tokenizer)
     stats: dict[str, DecodingStats] = {}
 
@@ -99,9 +99,10 @@ def main() -> None:
 
         def run() -> int:
             stats[name] = DecodingStats()
-            options = {"num_draft_tokens": num_draft_tokens, "stats": stats[name]}
-            done = generate(steered, prompts, no_stops, limits, Sampling(), len(ids), **options)
-            return sum(len(completion.token_ids) for completion in done)
+            engine = Engine(
+                steered, tokenizer, len(ids), num_draft_tokens, no_stops.ids, stats[name]
+            )
+            return sum(len(completion.token_ids) for completion in generate(engine, requests))
 
         return run
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import byte_tokenizer, tiny_model
-from decode.models.proxy_tuned import encode
 from peft import LoraConfig, get_peft_model
 from support.runs import run
 from test_experiment import QUESTIONS, score
@@ -28,6 +27,7 @@ from decode.evaluation.loaded import Completers
 from decode.jobs.folder import RunFolder, SettingsChanged, read_rows
 from decode.models.language_model import LanguageModel
 from decode.models.loaded import ExpertSource
+from decode.models.prompts import encode
 from decode.models.sources import ModelSource
 
 ROOT = Path(__file__).resolve().parents[1]
