@@ -101,6 +101,13 @@ def test_triviaqa_rows_of_both_shapes(tmp_path):
     assert rows[1].answers == ("Abba", "ABBA", "abba")
 
 
+def test_triviaqa_takes_one_answer_as_text(tmp_path):
+    path = jsonl(tmp_path / "own.jsonl", {"question": "Who?", "answer": "Ringo"})
+    ((row, completion),) = TASKS["triviaqa"].validation_rows(path, 1)
+    assert (row.id, row.answers) == (f"{path}, line 1", ("Ringo",))
+    assert completion == " Ringo\n"
+
+
 def test_triviaqa_score():
     task, answers = TASKS["triviaqa"], ("The Beatles", "Fab Four")
     assert task.score(" beatles.\nQuestion:", answers).value == 1.0
@@ -191,7 +198,8 @@ def test_word_problem_score_needs_the_mark():
 BAD_ROWS = [
     ("gsm8k", {"question": "How much?", "answer": "no mark"}, "must end in '#### <number>'"),
     ("word_problems", {"id": "w", "question": "?", "answer": "5"}, "must end in '#### <number>'"),
-    ("triviaqa", {"question": "Who?", "answer": "Abba"}, "or give a list of text in 'answers'"),
+    ("triviaqa", {"question": "Who?", "answer": " "}, "or give a list of text in 'answers'"),
+    ("triviaqa", {"question": "Who?", "answer": ["Abba"]}, "'answer' must be text, or an object"),
     ("triviaqa", {"question": "Who?", "answer": {"aliases": []}}, "field 'value' is missing"),
     ("triviaqa", {"question": "Who?"}, "field 'answers' is missing"),
     ("facts", {"id": "f", "question": "Where?", "answers": []}, "must be a list of text"),

@@ -4,9 +4,9 @@
     Answer: Meteorology
 
 The prompt ends at `Answer:`; a training completion is the first answer and a newline, which is also
-where decoding stops. Local rows hold `question` and a list `answers`; rows from the hub hold
-`answer: {value, aliases, normalized_aliases}`. A prediction is right if it is any alias after
-`answers.normalize` (lower case, no articles or punctuation). The paper only lower-cases it
+where decoding stops. Local rows hold `question` and one `answer` or a list `answers`; rows from the
+hub hold `answer: {value, aliases, normalized_aliases}`. A prediction is right if it is any alias
+after `answers.normalize` (lower case, no articles or punctuation). The paper only lower-cases it
 (`score_as_paper`), so it also counts "The Beatles." wrong where the aliases say "beatles".
 """
 
@@ -51,13 +51,15 @@ def _first_line(completion: str) -> str:
 
 
 def _answers(row: Row) -> tuple[str, ...]:
-    """All aliases, the preferred one first, from either shape of row."""
+    """All aliases, the preferred one first, from any shape of row."""
     if "answers" in row.fields or "answer" not in row.fields:
         return row.texts("answers")
     answer = row.fields["answer"]
+    if isinstance(answer, str) and answer.strip():
+        return (answer,)
     if not isinstance(answer, dict):
         raise ValueError(
-            f"{row.where}: field 'answer' must be an object with 'value' and 'aliases', "
+            f"{row.where}: field 'answer' must be text, or an object with 'value' and 'aliases', "
             f"found {answer!r:.80}; or give a list of text in 'answers'"
         )
     inner = Row(answer, f"{row.where}, field 'answer'")
