@@ -134,7 +134,8 @@ def _say_what_is_left_out(source: Source, num_rows: int, kinds: Counter[str]) ->
     if kinds.total() == num_rows:
         raise ValueError(
             f"{source.name}: every training row of {source.place} is an evaluation row as well "
-            f"({counts}); train on others, or set task.keep_eval_rows=true"
+            f"({counts}); train on others, lower task.eval_limit, or "
+            "set task.keep_eval_rows=true"
         )
     logger.warning(
         "%s: %d of %d training rows are evaluation rows and left out (%s)",
