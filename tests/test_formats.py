@@ -7,6 +7,7 @@ from tokenizers import processors
 from data.rows import Row
 from data.task import TrainRow
 from data.training.formats import formatted
+from decode.engine.completer import Chat
 from decode.models.prompts import encode
 from train.rows.sources import chat_renderer
 from train.rows.tokens import IGNORED, token_rows
@@ -55,7 +56,7 @@ def test_every_assistant_turn_is_learnt_once_after_what_decoding_will_show(adds_
         whole = tokenizer.apply_chat_template(CHAT[: end + 1], tokenize=True, return_dict=False)
         assert ids == whole[:-1]  # which has the template's newline after the end of the turn
     (row,) = formatted(messages(*CHAT[1:3]), "messages", chat_renderer(tokenizer))
-    asked = encode(tokenizer, "2+2?", chat=True)
+    asked = encode(tokenizer, Chat("2+2?"))
     assert next(token_rows([row], tokenizer, "<eos>"))["input_ids"][: len(asked)] == asked
 
 
