@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from transformers import TrainerCallback
 
 from decode.evaluation.check_record import Checks, cost
-from decode.evaluation.metrics import difference_with_interval, mean_with_interval
+from decode.evaluation.intervals import difference_with_interval, mean_with_interval
 from decode.jobs.folder import RunFolder
 from decode.stage.planning import plan
 from recipes.schema.recipe import Recipe, load_recipe
@@ -71,8 +71,8 @@ class Choices(TrainerCallback):
             best = found[chosen["proxy"]]
             self.report[way] = {
                 "step": step,
-                "test": mean_with_interval(found[step]),
-                "proxy_minus_this": difference_with_interval(best, found[step]),
+                "test": asdict(mean_with_interval(found[step])),
+                "proxy_minus_this": asdict(difference_with_interval(best, found[step])),
             }
         self.report["cost"] = cost(checks.rows)
         numbers = ("step", "proxy", "expert", "proxy_loss", "expert_loss", "check_s", "training_s")

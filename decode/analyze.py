@@ -21,6 +21,7 @@ from decode.analysis.token_rows import check_models, token_rows
 from decode.analysis.trade_off import TradeOff, read_sweeps, trade_offs
 from decode.evaluation.experiment import Experiment, System, check
 from decode.evaluation.loaded import Completers
+from decode.evaluation.systems import headline_alpha
 from decode.jobs.folder import RunFolder, read_rows, write_json, write_text
 from decode.jobs.interruption import interruptible
 from decode.stage.planning import plan
@@ -84,7 +85,7 @@ def chosen_alpha(recipe: Recipe) -> float:
     if wanted is not None and wanted not in alphas:
         known = ", ".join(f"{alpha:g}" for alpha in alphas)
         raise ValueError(f"analyze.alpha: found {wanted:g}, and the run's decode.alpha is {known}")
-    return min(alphas, key=lambda alpha: abs(alpha - 1)) if wanted is None else wanted
+    return headline_alpha(alphas) if wanted is None else wanted
 
 
 def read_predictions(experiment: Experiment, system: System, folder: RunFolder) -> Rows:

@@ -9,13 +9,15 @@ an improvement on the first run, whatever the metric.
 
 import argparse
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from data.scoring.pass_at_k import pass_at_k
-from decode.evaluation.mcnemar import count_pair, mcnemar_p_value
-from decode.evaluation.metrics import difference_with_interval
-from decode.evaluation.systems import MeasuredSystem, measured_systems, slug
+from decode.evaluation.intervals import Estimate, difference_with_interval
+from decode.evaluation.mcnemar import McNemar, mcnemar
+from decode.evaluation.metric import Metric
+from decode.evaluation.metrics_file import MeasuredSystem, Metrics, as_json
 from decode.jobs.folder import write_json
 from decode.reports.compare_plot import plot_runs
 from decode.reports.findings import percent, points, span
@@ -26,6 +28,26 @@ from decode.reports.tables import share, system_label
 Lines = list[tuple[str, list[str]]]  # what a row is called, and a cell a run
 DASH = "-"
 ORDER = ("antiexpert", "expert", "base", "proxy", "tuned")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSystem:
+    """One system of one run, by the run's label and the system's name."""
+
+    run: str
+    system: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPair:
+    """`a`, of a later run, against `b`, of the first one, on the rows both have."""
+
+    task: str
+    a: RunSystem
+    b: RunSystem
+    num_rows: int
+    difference: Estimate
+    mcnemar: McNemar | None
 
 
 def main() -> None:
@@ -57,22 +79,22 @@ def main() -> None:
                 "label": r.label,
                 "folder": str(r.folder.path),
                 "training": r.training,
-                "tasks": r.tasks,
+                "tasks": {task: as_json(metrics) for task, metrics in r.tasks.items()},
             }
             for r in runs
         ]
-        output = {"runs": described, "recipe_differences": differences, "pairs": pairs}
-        write_json(arguments.json, output)
+        output = {"runs": described, "recipe_differences": differences}
+        write_json(arguments.json, {**output, "pairs": list(map(asdict, pairs))})
 
 
-def paired_differences(runs: list[FinishedRun]) -> list[dict[str, Any]]:
+def paired_differences(runs: list[FinishedRun]) -> list[RunPair]:
     """Expert and proxies of each run against the first run's, row by row on the rows both have.
 
     Bases are matched by name; where both runs have one base each, these two are, whatever they are
     called. The rows are those with the same id and the same prompt.
     """
     first, *others = runs
-    found: list[dict[str, Any]] = []
+    found: list[RunPair] = []
     for other in others:
         for task in (task for task in first.tasks if task in other.tasks):
             for own, theirs in _matched(first.tasks[task], other.tasks[task]):
@@ -80,66 +102,51 @@ def paired_differences(runs: list[FinishedRun]) -> list[dict[str, Any]]:
     return found
 
 
-def _matched(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str]]:
+def _matched(one: Metrics, other: Metrics) -> list[tuple[str, str]]:
     """Names of the systems to pair: the experts, then the proxies at alphas that both have."""
-    own, theirs = measured_systems(one), measured_systems(other)
-    has_one_base = len(one["bases"]) == len(other["bases"]) == 1
+    has_one_base = len(one.bases) == len(other.bases) == 1
     proxies = [
         (s.name, t.name)
-        for s in own
-        for t in theirs
+        for s in one.systems
+        for t in other.systems
         if s.role == t.role == "proxy" and s.alpha == t.alpha
-        if has_one_base or slug(s.base_model or "") == slug(t.base_model or "")
+        if has_one_base or s.slug == t.slug
     ]
     return [("expert", "expert"), *proxies]
 
 
 def _difference(
     first: FinishedRun, other: FinishedRun, task: str, own: str, theirs: str
-) -> list[dict[str, Any]]:
-    metrics, new_metrics = first.tasks[task], other.tasks[task]
+) -> list[RunPair]:
+    metric = first.tasks[task].metric
     before, after = first.scores(task, own), other.scores(task, theirs)
     rows = [question for question in before if question in after]
-    if not rows or metrics["metric"] != new_metrics["metric"]:
+    if not rows or metric.name != other.tasks[task].metric.name:
         return []
     new, old = (
-        [_worth(metrics, scores[question]) for question in rows] for scores in (after, before)
+        [_worth(metric, scores[question]) for question in rows] for scores in (after, before)
     )
-    counted: dict[str, Any] | None = None
-    if {*new, *old} <= {0.0, 1.0}:
-        counts = count_pair(new, old)
-        p = mcnemar_p_value(counts["only_a"], counts["only_b"])
-        counted = {**counts, "p_value": p}
-    return [
-        {
-            "task": task,
-            "a": {"run": other.label, "system": theirs},
-            "b": {"run": first.label, "system": own},
-            "num_rows": len(rows),
-            "difference": difference_with_interval(new, old),
-            "mcnemar": counted,
-        }
-    ]
+    a, b = RunSystem(other.label, theirs), RunSystem(first.label, own)
+    difference = difference_with_interval(new, old)
+    return [RunPair(task, a, b, len(rows), difference, mcnemar(new, old))]
 
 
-def _worth(metrics: dict[str, Any], scores: list[float]) -> float:
+def _worth(metric: Metric, scores: list[float]) -> float:
     """What a question is worth, as the run found it from its samples; high is always good."""
-    metric = metrics["metric"]
-    if metric.startswith("pass@"):
+    if metric.pass_at is not None:
         num_right = sum(score == 1 for score in scores)
-        return pass_at_k(len(scores), num_right, int(metric.removeprefix("pass@")))
-    value = sum(scores) / len(scores)
-    return value if metrics["higher_is_better"] else 1.0 - value
+        return pass_at_k(len(scores), num_right, metric.pass_at)
+    return metric.worth(sum(scores) / len(scores))
 
 
 def task_table(runs: list[FinishedRun], task: str) -> str:
     """One task's systems, a column a run."""
     having = [run.tasks.get(task) for run in runs]
-    first = next(filter(None, having))
-    better = "" if first["higher_is_better"] else " (lower is better)"
-    title = f"{task}, {first['metric'].replace('_', ' ')}{better}, percent [95% intervals]"
-    systems = [{_key(s): s for s in measured_systems(own)} if own else {} for own in having]
-    lines: Lines = [("rows", [f"{own['num_examples']:,}" if own else DASH for own in having])]
+    metric = next(filter(None, having)).metric
+    better = "" if metric.higher_is_better else " (lower is better)"
+    title = f"{task}, {metric.words}{better}, percent [95% intervals]"
+    systems = [{_key(s): s for s in own.systems} if own else {} for own in having]
+    lines: Lines = [("rows", [f"{own.num_examples:,}" if own else DASH for own in having])]
     keys = dict.fromkeys(key for own in systems for key in own)
     for base in dict.fromkeys(base for base, _, _ in keys):
         lines += [(base, [])] if base else []
@@ -173,18 +180,18 @@ def recipe_table(runs: list[FinishedRun], differences: dict[str, list[Any]]) -> 
     return f"what differs in the recipes\n\n{_columns(runs, lines)}"
 
 
-def pairs_table(pairs: list[dict[str, Any]]) -> str:
+def pairs_table(pairs: list[RunPair]) -> str:
     """Each difference to the first run, in points, and whether it may be chance."""
     if not pairs:
         return "no system of another run answered the same rows as the first run's"
     heads = ["", "rows", "difference, points", "p"]
     cells = [heads]
     for pair in pairs:
-        difference, counts = pair["difference"], pair["mcnemar"]
-        words = f"{points(difference['value'])} {span(*difference['ci95'], signed=True)}"
-        name = f"{pair['task']}, {pair['a']['system']}: {pair['a']['run']} - {pair['b']['run']}"
-        p = p_value(counts["p_value"]) if counts else ""
-        cells.append([name, f"{pair['num_rows']:,}", words, p])
+        difference = pair.difference
+        words = f"{points(difference.value)} {span(*difference.ci95, signed=True)}"
+        name = f"{pair.task}, {pair.a.system}: {pair.a.run} - {pair.b.run}"
+        p = p_value(pair.mcnemar.p_value) if pair.mcnemar else ""
+        cells.append([name, f"{pair.num_rows:,}", words, p])
     note = (
         "Positive is better than the first run. Intervals: the bootstrap over rows, paired; "
         "p: McNemar's exact test.\nNeither knows of the variation from one training to the next."
@@ -194,7 +201,7 @@ def pairs_table(pairs: list[dict[str, Any]]) -> str:
 
 def _key(system: MeasuredSystem) -> tuple[str, int, float]:
     """Base, place in the order of reading, alpha: sorts as tables are read."""
-    return slug(system.base_model or ""), ORDER.index(system.role), system.alpha or 0.0
+    return system.slug or "", ORDER.index(system.role), system.alpha or 0.0
 
 
 def _value(system: MeasuredSystem | None) -> str:
@@ -202,10 +209,10 @@ def _value(system: MeasuredSystem | None) -> str:
 
 
 def _gap(system: MeasuredSystem | None) -> str:
-    closed = system.proxy["gap_closed"] if system and system.proxy else None
+    closed = system.proxy.gap_closed if system and system.proxy else None
     if closed is None:
         return DASH
-    return share(closed) + (f" {span(*closed['ci95'], digits=0)}" if closed["ci95"] else "")
+    return share(closed.value) + (f" {span(*closed.ci95, digits=0)}" if closed.ci95 else "")
 
 
 def _plain(value: Any) -> str:

@@ -16,12 +16,15 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data import Mode
 from data.scoring.scored_file import SCORABLE, ScoredFile, score_file
-from decode.evaluation.comparison import ScoredSystem, closed_gap, counted_mean, mean_gap_closed
+from decode.evaluation.gap_closed import ScoredSystem, closed_gap, mean_gap_closed
+from decode.evaluation.intervals import counted_mean
+from decode.evaluation.metric import Metric
 from decode.reports.findings import percent, span
 
 ROLES = ("antiexpert", "expert", "base", "proxy", "tuned")
@@ -48,7 +51,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     output = results[0]
     if len(results) > 1:
-        output = {"tasks": results, "mean_gap_closed": mean_gap_closed(_gaps(results))}
+        output = {"tasks": results, "mean_gap_closed": asdict(mean_gap_closed(_gaps(results)))}
     for result in results:
         if "systems" in result:
             print(table(result), file=sys.stderr)
@@ -119,7 +122,10 @@ def score_task(
             continue
         if {"base", "tuned"} <= set(by_role):
             proxy = ScoredSystem(system["file"], file.values, file.keys)
-            system |= closed_gap(by_role["base"], proxy, by_role["tuned"], first.higher_is_better)
+            metric = Metric(first.metric, first.higher_is_better)
+            closed, reason = closed_gap(by_role["base"], proxy, by_role["tuned"], metric)
+            system["gap_closed"] = closed and asdict(closed)
+            system["gap_closed_reason"] = reason
         else:
             system |= {"gap_closed": None, "gap_closed_reason": "needs base=FILE and tuned=FILE"}
     return {**head, "systems": systems}
@@ -162,10 +168,17 @@ def _role_and_path(word: str) -> tuple[str | None, str]:
 
 def _entry(path: str, file: ScoredFile) -> dict[str, Any]:
     try:
-        mean = counted_mean(file.values)
+        found = counted_mean(file.values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    entry = {"file": path, **mean, "num_rows": file.num_rows, "num_invalid": file.num_invalid}
+    entry = {
+        "file": path,
+        **asdict(found.mean),
+        "num_counted": found.num_counted,
+        "num_dropped": found.num_dropped,
+        "num_rows": file.num_rows,
+        "num_invalid": file.num_invalid,
+    }
     if len(file.values) != file.num_rows:  # several samples of one problem
         entry["num_problems"] = len(file.values)
     if file.groups:

@@ -35,10 +35,7 @@ def layout(recipe: Recipe) -> list[Section]:
         ShownBase(base.slug, base.tune_reference or base.tuned is not None, base.tune_reference)
         for base in recipe.decode.bases
     ]
-    tasks = [
-        own.name if own.scoring == "default" else f"{own.name}-{own.scoring}"
-        for own in recipe.evaluations
-    ]
+    tasks = [evaluation.label for evaluation in recipe.evaluations]
     return sections(tasks, bases, recipe.decode.alphas, recipe.expert.trained is None)
 
 

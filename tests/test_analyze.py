@@ -24,6 +24,7 @@ from decode.engine.row import Row
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Contender, Experiment, System
 from decode.evaluation.loaded import Completers
+from decode.evaluation.metric import Metric
 from decode.jobs.folder import RunFolder, SettingsChanged, read_rows
 from decode.models.language_model import LanguageModel
 from decode.models.loaded import ExpertSource
@@ -60,7 +61,7 @@ def save(tmp_path):
 def experiment(save) -> Experiment:
     return Experiment(
         task="letters",
-        metric="exact_match",
+        metric=Metric("exact_match"),
         questions=QUESTIONS,
         score=score,
         stop=("@N", "pq\t", "\x05:-:"),
@@ -68,7 +69,7 @@ def experiment(save) -> Experiment:
         sampling=Sampling(),
         antiexpert=save("small", ascii_model(1)),
         expert=save("expert", ascii_model(2)),
-        contenders=(Contender(save("large", ascii_model(0)), None),),
+        contenders=(Contender("large", save("large", ascii_model(0)), None),),
         alphas=(1.0,),
         batch_size=3,
         device="cpu",

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from decode.compare import paired_differences, pairs_table, task_table
-from decode.evaluation.metrics import BaseScores, summarize
-from decode.evaluation.systems import measured_systems
+from decode.compare import RunSystem, paired_differences, pairs_table, task_table
+from decode.evaluation.intervals import Estimate
+from decode.evaluation.mcnemar import McNemar
+from decode.evaluation.metric import Metric
+from decode.evaluation.metrics_file import write_metrics
+from decode.evaluation.summary import BaseScores, summarize, with_further_tasks
 from decode.jobs.folder import RunFolder, write_json, write_rows
 from decode.reports.finished_run import read_runs, recipe_differences
 
 ROOT = Path(__file__).resolve().parents[1]
+EXACT_MATCH = Metric("exact_match")
 RECIPE = {"name": "a", "output_dir": "runs/a", "seed": 0, "sft": {"learning_rate": 0.001}}
 
 
@@ -22,12 +26,12 @@ def right(num_right, num_rows=20):
     return [1.0] * num_right + [0.0] * (num_rows - num_right)
 
 
-def write_task(folder, task, scores, base="x/large", metric="exact_match", is_graded=False):
+def write_task(folder, task, scores, base="x/large", metric=EXACT_MATCH, is_graded=False):
     """One task of a run: its metrics, and the rows of every system."""
-    contender = BaseScores(base, scores["base"], scores.get("tuned"), scores["proxy"])
+    contender = BaseScores(base, "large", scores["base"], scores.get("tuned"), scores["proxy"])
     metrics = summarize(task, metric, scores["base"], scores["expert"], [contender])
     found = {"antiexpert": scores["base"], "expert": scores["expert"], "base": scores["base"]}
-    for system in measured_systems(metrics):
+    for system in metrics.systems:
         own = scores["proxy"][system.alpha] if system.alpha else found.get(system.role)
         rows = [
             {"id": f"q{i}", "prompt": f"Question {i}?", "score": score}
@@ -46,8 +50,8 @@ def write_run(path, tasks, recipe=None, **options):
     for task, scores in tasks.items():
         place = folder if not measured else folder.task(task)
         measured.append(write_task(place, task, scores, **options))
-    first, *further = measured
-    write_json(folder.metrics, {**first, "also": further} if further else first)
+    folders = [f"tasks/{task}" for task in [*tasks][1:]]
+    write_metrics(folder.metrics, with_further_tasks(measured, folders))
     folder.recipe.write_text(yaml.safe_dump({**RECIPE, **(recipe or {})}))
     return str(path)
 
@@ -68,16 +72,15 @@ def two(tmp_path):
 def test_differences_are_those_of_the_rows_both_have(two):
     runs = read_runs(two)
     expert, proxy = paired_differences(runs)
-    assert expert["difference"] == {"value": 0.0, "ci95": [0.0, 0.0]}
-    assert proxy["a"] == {"run": "second", "system": "proxy-large-alpha1"}
-    assert (proxy["task"], proxy["num_rows"]) == ("facts", 20)
-    assert proxy["difference"]["value"] == pytest.approx(0.2)
-    low, high = proxy["difference"]["ci95"]
+    assert expert.difference == Estimate(0.0, (0.0, 0.0))
+    assert proxy.a == RunSystem("second", "proxy-large-alpha1")
+    assert (proxy.task, proxy.num_rows) == ("facts", 20)
+    assert proxy.difference.value == pytest.approx(0.2)
+    low, high = proxy.difference.ci95
     assert 0 < low < 0.2 < high
-    counts = {"both_right": 10, "only_a": 4, "only_b": 0, "both_wrong": 6, "p_value": 0.125}
-    assert proxy["mcnemar"] == counts
+    assert proxy.mcnemar == McNemar(10, only_a=4, only_b=0, both_wrong=6, p_value=0.125)
     back = paired_differences(read_runs(two[::-1]))[1]
-    assert back["difference"]["value"] == pytest.approx(-0.2)
+    assert back.difference.value == pytest.approx(-0.2)
     assert "0.125" in pairs_table([proxy])
 
 
@@ -102,7 +105,12 @@ def test_recipes_differ_in_their_values_not_in_names_and_places(two):
 def test_graded_samples_are_folded_as_the_run_folds_them(tmp_path):
     scores = {"base": right(0, 2), "expert": right(1, 2), "proxy": {1.0: right(1, 2)}}
     runs = [
-        write_run(tmp_path / name, {"humaneval": scores}, metric="pass@2", is_graded=True)
+        write_run(
+            tmp_path / name,
+            {"humaneval": scores},
+            metric=Metric("pass@2", pass_at=2),
+            is_graded=True,
+        )
         for name in ("one", "two")
     ]
     ids = [{"id": f"q0/{i}", "task_id": "q0", "sample": i} for i in range(3)]
@@ -112,8 +120,8 @@ def test_graded_samples_are_folded_as_the_run_folds_them(tmp_path):
             write_rows(folder.predictions(system), [{**own, "prompt": "Q?"} for own in ids])
             write_rows(folder.grades(system), [{**own, "score": score} for own, score in graded])
     _, proxy = paired_differences(read_runs(runs))
-    assert proxy["num_rows"] == 1 and proxy["mcnemar"] is None
-    assert proxy["difference"]["value"] == pytest.approx(1 - 2 / 3)  # pass@2 of 2 in 3, and of 1
+    assert proxy.num_rows == 1 and proxy.mcnemar is None
+    assert proxy.difference.value == pytest.approx(1 - 2 / 3)  # pass@2 of 2 in 3, and of 1
 
 
 def test_rows_that_are_not_the_same_are_not_compared(two):
@@ -121,7 +129,7 @@ def test_rows_that_are_not_the_same_are_not_compared(two):
     path = other.predictions("proxy-large-alpha1")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     write_rows(path, [{**row, "prompt": "Another?"} for row in rows])
-    assert [pair["a"]["system"] for pair in paired_differences(read_runs(two))] == ["expert"]
+    assert [pair.a.system for pair in paired_differences(read_runs(two))] == ["expert"]
     assert "no system" in pairs_table([])
 
 
@@ -147,6 +155,8 @@ def test_the_entry_prints_draws_and_writes(two, tmp_path):
     assert [run["label"] for run in written["runs"]] == ["first", "second"]
     assert written["runs"][0]["training"] == {"num_steps": 5, "train_loss": 3.0, "last_loss": 2.0}
     assert len(written["pairs"]) == 2
+    assert written["pairs"][0]["difference"] == {"value": 0.0, "ci95": [0.0, 0.0]}
+    assert written["runs"][1]["tasks"]["facts"]["bases"][0]["slug"] == "large"
     bad = subprocess.run(
         [*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )

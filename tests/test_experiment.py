@@ -13,7 +13,8 @@ import decode.evaluation.prediction_file
 import decode.models.loaded
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Contender, Experiment, check, systems
-from decode.evaluation.predict import measure
+from decode.evaluation.metric import Metric
+from decode.evaluation.summary import measure
 from decode.jobs.folder import RunFolder, read_rows
 from decode.models.loaded import ExpertSource
 from decode.models.sources import ModelSource
@@ -41,7 +42,7 @@ def experiment(save_model) -> Experiment:
     )
     return Experiment(
         task="letters",
-        metric="exact_match",
+        metric=Metric("exact_match"),
         questions=QUESTIONS,
         score=score,
         stop=("z",),
@@ -49,7 +50,7 @@ def experiment(save_model) -> Experiment:
         sampling=Sampling(),
         antiexpert=small,
         expert=expert,
-        contenders=(Contender(base, tuned),),
+        contenders=(Contender("large", base, tuned),),
         alphas=(0.5, 1.0),
         batch_size=3,
         device="cpu",
@@ -77,10 +78,10 @@ def test_every_system_is_decoded_and_measured(experiment, tmp_path):
     completions = {name: tuple(r["completion"] for r in rows) for name, rows in predictions.items()}
     assert len(set(completions.values())) == 6  # six models that differ say different things
     metrics = measure(experiment, predictions, folder)
-    assert metrics["num_examples"] == 7
-    assert [proxy["alpha"] for proxy in metrics["bases"][0]["proxy"]] == [0.5, 1.0]
+    assert metrics.num_examples == 7
+    assert [proxy.alpha for proxy in metrics.bases[0].proxy] == [0.5, 1.0]
     mean = sum(row["score"] for row in predictions["expert"]) / 7
-    assert metrics["expert"]["value"] == pytest.approx(mean)
+    assert metrics.expert.value == pytest.approx(mean)
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(experiment, tmp_path, monkeypatch):
@@ -151,7 +152,7 @@ def test_another_expert_in_the_same_place_is_noticed(experiment, save_model, tmp
 def test_an_alpha_or_a_base_can_be_added_to_a_finished_run(experiment, save_model, tmp_path):
     folder = RunFolder(tmp_path / "run")
     before = run(experiment, folder)
-    other = Contender(ModelSource(save_model("other", 8)), None)
+    other = Contender("other", ModelSource(save_model("other", 8)), None)
     more = replace(experiment, alphas=(0.5, 1.0, 2.0), contenders=(*experiment.contenders, other))
     after = run(more, folder)
     assert {name: after[name] for name in before} == before
@@ -186,7 +187,7 @@ def test_out_of_memory_halves_the_batch_and_repeats_nothing(
 
 
 def test_systems_come_in_the_order_that_loads_each_model_once(experiment):
-    other = Contender(ModelSource("other"), ModelSource("other-tuned"))
+    other = Contender("other", ModelSource("other"), ModelSource("other-tuned"))
     two = replace(experiment, contenders=(*experiment.contenders, other))
     roles = [system.role for system in systems(two)]
     assert roles == ["antiexpert", "expert", *["base", "proxy", "proxy"] * 2, "tuned", "tuned"]
@@ -199,7 +200,7 @@ def test_check_finds_mistakes_before_weights_load(experiment, save_model):
         check(repeated)
     stranger = ModelSource(save_model("stranger", 3, extra=("<x>",), vocab_size=259))
     with pytest.raises(ValueError, match="different vocabularies: 1 ids differ"):
-        check(replace(experiment, contenders=(Contender(stranger, None),)))
+        check(replace(experiment, contenders=(Contender("large", stranger, None),)))
     with pytest.raises(ValueError, match="row 'q0' has 15 tokens; with 500 new ones"):
         check(replace(experiment, max_new_tokens=500))
     with pytest.raises(ValueError, match="no chat template"):
@@ -210,18 +211,18 @@ def test_decoding_figures_are_kept_and_reported(experiment, tmp_path):
     folder = RunFolder(tmp_path / "run")
     few = replace(experiment, num_draft_tokens=2, max_new_tokens=20, stop=())
     predictions = run(few, folder)
-    decoding = measure(few, predictions, folder)["decoding"]
+    decoding = measure(few, predictions, folder).decoding
     assert set(decoding) == set(predictions)
     proxy, base = decoding["proxy-large-alpha1"], decoding["base-large"]
-    assert proxy["num_rows"] == base["num_rows"] == len(QUESTIONS)
-    assert proxy["num_tokens"] == sum(r["num_tokens"] for r in predictions["proxy-large-alpha1"])
-    assert sum(proxy["accepted_drafts"]) > 0
-    assert 1 <= proxy["tokens_per_verify"] <= 3
-    assert base["tokens_per_verify"] == 1
-    assert base["acceptance_rate"] is None
-    assert {"prefill", "draft", "verify", "choose"} == set(proxy["seconds"])
-    assert proxy["tokens_per_second"] > 0
-    assert proxy["peak_memory_gib"] > 0
+    assert proxy.num_rows == base.num_rows == len(QUESTIONS)
+    assert proxy.num_tokens == sum(r["num_tokens"] for r in predictions["proxy-large-alpha1"])
+    assert sum(proxy.accepted_drafts) > 0
+    assert proxy.tokens_per_verify is not None and 1 <= proxy.tokens_per_verify <= 3
+    assert base.tokens_per_verify == 1
+    assert base.acceptance_rate is None
+    assert {"prefill", "draft", "verify", "choose"} == set(proxy.seconds)
+    assert proxy.tokens_per_second is not None and proxy.tokens_per_second > 0
+    assert proxy.peak_memory_gib > 0
 
 
 def test_drafts_change_no_prediction_and_may_change_in_a_finished_run(experiment, tmp_path):

@@ -19,12 +19,18 @@ from test_judged_tasks import save_classifier, toxigen_row
 import decode.evaluation.prediction_file as decode_predictions
 import decode.models.loaded as decode_loaded
 from decode.evaluation.experiment import Grader
-from decode.evaluation.grading import NothingCountsError
-from decode.evaluation.metrics import BaseScores, summarize
-from decode.evaluation.predict import measure, run_all
+from decode.evaluation.metric import Metric
+from decode.evaluation.metrics_file import Uncounted
+from decode.evaluation.predict import run_all
+from decode.evaluation.summary import (
+    BaseScores,
+    NothingCountsError,
+    measure,
+    summarize,
+    with_further_tasks,
+)
 from decode.jobs.folder import RunFolder, read_rows
 from decode.reports.findings import findings
-from decode.reports.overview import with_further_tasks
 from decode.tracking.dashboard import result_values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,11 +96,11 @@ def test_graded_rows_and_their_files(graded, tmp_path):
     assert list(grade) == ["id", "score", "parts", "note"]
     assert predictions["expert"][1] == {**raw, **grade}
     metrics = measure(graded, predictions, folder)
-    assert metrics["num_examples"] == 6
-    assert metrics["uncounted"]["num_questions"] == 1
-    assert set(metrics["uncounted"]["by_system"].values()) == {1}
-    assert metrics["parts"]["expert"]["odd"] == pytest.approx(metrics["expert"]["value"])
-    assert metrics["parts"]["expert"]["whole"] == 1.0
+    assert metrics.num_examples == 6
+    assert metrics.uncounted is not None and metrics.uncounted.num_questions == 1
+    assert set(metrics.uncounted.by_system.values()) == {1}
+    assert metrics.parts["expert"]["odd"] == pytest.approx(metrics.expert.value)
+    assert metrics.parts["expert"]["whole"] == 1.0
     assert "1 of 7 rows count in no system" in " ".join(findings(metrics))
 
 
@@ -102,11 +108,12 @@ def test_a_question_open_in_one_system_leaves_all(graded, tmp_path):
     predictions = run(graded, RunFolder(tmp_path / "run"))
     predictions["expert"][0]["score"] = None
     metrics = measure(graded, predictions, RunFolder(tmp_path / "run"))
-    assert metrics["num_examples"] == 5
-    assert metrics["uncounted"]["by_system"]["expert"] == 2
-    assert metrics["uncounted"]["by_system"]["base-large"] == 1
+    assert metrics.num_examples == 5
+    assert metrics.uncounted is not None
+    assert metrics.uncounted.by_system["expert"] == 2
+    assert metrics.uncounted.by_system["base-large"] == 1
     kept = [row["score"] for row in predictions["base-large"] if row["id"] not in ("q0", "q3")]
-    assert metrics["bases"][0]["base"]["value"] == pytest.approx(sum(kept) / 5)
+    assert metrics.bases[0].base.value == pytest.approx(sum(kept) / 5)
     for row in predictions["antiexpert"]:
         row["score"] = None
     with pytest.raises(NothingCountsError, match="nothing to compare"):
@@ -137,8 +144,8 @@ def test_samples_are_drawn_by_row_and_combined_by_question(experiment, tmp_path)
     for number, row in enumerate(rows):
         row["score"] = float(number in (1, 4, 5, 20))
     metrics = measure(three, predictions, folder)
-    assert metrics["num_examples"] == len(QUESTIONS)
-    assert metrics["expert"]["value"] == pytest.approx(3 / 7)
+    assert metrics.num_examples == len(QUESTIONS)
+    assert metrics.expert.value == pytest.approx(3 / 7)
 
 
 def test_tasks_share_models_and_survive_a_kill(experiment, graders, tmp_path, monkeypatch):  # noqa: F811
@@ -184,16 +191,18 @@ def test_tasks_share_models_and_survive_a_kill(experiment, graders, tmp_path, mo
 
 def test_every_task_and_the_mean_go_to_wandb():
     def measured(task, base, proxy, tuned, higher_is_better):
-        bases = [BaseScores("x/large", base, tuned, {1.0: proxy})]
-        return summarize(task, "m", [0.0] * 4, proxy, bases, higher_is_better)
+        bases = [BaseScores("x/large", "large", base, tuned, {1.0: proxy})]
+        return summarize(task, Metric("m", higher_is_better), [0.0] * 4, proxy, bases)
 
     low, middle, high = [0.0] * 4, [1.0, 1.0, 0.0, 0.0], [1.0] * 4
     tasks = [measured("facts", low, middle, high, True), measured("tox", high, low, low, False)]
-    metrics = with_further_tasks(tasks)
-    (mean,) = metrics["mean_gap_closed"]
-    assert mean["gaps"] == {"facts": 0.5, "tox": 1.0} and mean["value"] == 0.75
-    assert with_further_tasks(tasks[:1]) is tasks[0]
-    values = result_values({**metrics, "uncounted": {"num_questions": 2}})
+    metrics = with_further_tasks(tasks, ["tasks/tox"])
+    (mean,) = metrics.mean_gap_closed
+    assert mean.gaps == {"facts": 0.5, "tox": 1.0} and mean.value == 0.75
+    assert [own.folder for own in metrics.tasks] == [None, "tasks/tox"]
+    assert with_further_tasks(tasks[:1], []) is tasks[0]
+    uncounted = Uncounted(num_questions=2, by_system={})
+    values = result_values(metrics.model_copy(update={"uncounted": uncounted}))
     assert values["eval/mean_gap_closed/large/alpha1"] == 0.75
     assert values["eval/facts/gap_closed/large/alpha1"] == 0.5
     assert values["eval/tox/gap_closed/large/alpha1"] == 1.0
@@ -385,7 +394,7 @@ def test_several_tasks_of_one_expert(recipe, serve, tmp_path, capsys):
     assert [own["task"] for own in metrics["also"]] == ["word_problems", "toxigen"]
     for name in ("word_problems", "toxigen"):
         own = json.loads((folder / "tasks" / name / "metrics.json").read_text())
-        assert own in metrics["also"] and own["num_examples"] == 3
+        assert {**own, "folder": f"tasks/{name}"} in metrics["also"] and own["num_examples"] == 3
         assert len(list((folder / "tasks" / name / "predictions").glob("*.jsonl"))) == 5
         assert (folder / "tasks" / name / "report.md").exists()
     toxigen = metrics["also"][1]

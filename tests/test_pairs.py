@@ -4,18 +4,20 @@ import math
 
 import pytest
 
-from decode.evaluation.mcnemar import count_pair, mcnemar_p_value
-from decode.evaluation.metrics import BaseScores, difference_with_interval, summarize
+from decode.evaluation.intervals import difference_with_interval
+from decode.evaluation.mcnemar import McNemar, mcnemar, mcnemar_p_value
+from decode.evaluation.metric import Metric
+from decode.evaluation.summary import BaseScores, summarize
 from decode.reports.pair_table import pairs_section
 
 
 def test_counts_by_hand():
-    counts = count_pair([1, 1, 0, 0, 1, 1], [1, 0, 1, 0, 0, 0])
-    assert counts == {"both_right": 1, "only_a": 3, "only_b": 1, "both_wrong": 1}
-    with pytest.raises(ValueError, match="right \\(1\\) or wrong \\(0\\)"):
-        count_pair([0.5, 1], [0, 1])
+    counts = mcnemar([1, 1, 0, 0, 1, 1], [1, 0, 1, 0, 0, 0])
+    assert counts == McNemar(1, only_a=3, only_b=1, both_wrong=1, p_value=2 * (1 + 4) / 16)
+    assert mcnemar([0.5, 1], [0, 1]) is None
+    assert mcnemar([0, 1], [0, 0.5]) is None
     with pytest.raises(ValueError, match="the same rows"):
-        count_pair([1], [0, 1])
+        mcnemar([1], [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -51,8 +53,8 @@ def test_p_values_are_scipys():
 
 
 def measured(base, proxy, tuned, higher_is_better=True):
-    bases = [BaseScores("x/large", base, tuned, {1.0: proxy})]
-    return summarize("t", "m", [0.0] * len(base), proxy, bases, higher_is_better)
+    bases = [BaseScores("x/large", "large", base, tuned, {1.0: proxy})]
+    return summarize("t", Metric("m", higher_is_better), [0.0] * len(base), proxy, bases)
 
 
 BASE, PROXY, TUNED = [1.0, 0, 0, 0] * 10, [1.0, 1, 1, 0] * 10, [1.0, 1, 1, 1] * 10
@@ -60,33 +62,27 @@ BASE, PROXY, TUNED = [1.0, 0, 0, 0] * 10, [1.0, 1, 1, 0] * 10, [1.0, 1, 1, 1] * 
 
 def test_every_pair_of_a_run_is_there():
     metrics = measured(BASE, PROXY, TUNED)
-    names = {(pair["a"], pair["b"]) for pair in metrics["pairs"]}
-    assert len(names) == len(metrics["pairs"]) == 5 * 4 // 2
-    pair = next(p for p in metrics["pairs"] if p["a"] == "proxy-large-alpha1" and "base" in p["b"])
-    assert pair["difference"] == difference_with_interval(PROXY, BASE)
-    assert pair["mcnemar"] == {
-        "both_right": 10,
-        "only_a": 20,
-        "only_b": 0,
-        "both_wrong": 10,
-        "p_value": 2 / 2**20,
-    }
+    names = {(pair.a, pair.b) for pair in metrics.pairs}
+    assert len(names) == len(metrics.pairs) == 5 * 4 // 2
+    pair = next(p for p in metrics.pairs if p.a == "proxy-large-alpha1" and "base" in p.b)
+    assert pair.difference == difference_with_interval(PROXY, BASE)
+    assert pair.mcnemar == McNemar(10, only_a=20, only_b=0, both_wrong=10, p_value=2 / 2**20)
 
 
 def test_where_lower_is_better_the_same_pairs_are_turned_round():
     upward = measured(BASE, PROXY, TUNED)
     turned = [[1 - value for value in scores] for scores in (BASE, PROXY, TUNED)]
     downward = measured(*turned, higher_is_better=False)
-    for up, down in zip(upward["pairs"][4:], downward["pairs"][4:], strict=True):
-        if "antiexpert" not in (up["a"], up["b"]):
-            assert down["mcnemar"] == up["mcnemar"]
-            assert down["difference"]["value"] == pytest.approx(up["difference"]["value"])
+    for up, down in zip(upward.pairs[4:], downward.pairs[4:], strict=True):
+        if "antiexpert" not in (up.a, up.b):
+            assert down.mcnemar == up.mcnemar
+            assert down.difference.value == pytest.approx(up.difference.value)
 
 
 def test_scores_between_have_a_difference_and_no_counts():
     metrics = measured([0.5, 0.0, 0.25], [1.0, 0.5, 0.5], [1.0, 1.0, 1.0])
-    pair = next(p for p in metrics["pairs"] if p["a"] == "proxy-large-alpha1")
-    assert pair["mcnemar"] is None
+    pair = next(p for p in metrics.pairs if p.a == "proxy-large-alpha1")
+    assert pair.mcnemar is None
     text = pairs_section(metrics)
     assert "| proxy-large-alpha1 | base-large |" in text and "+41.7 [" in text
 

@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM, TrainerCallback
 
 from data import TASKS
 from decode.evaluation.check_record import Checks, cost
-from decode.evaluation.predict import measure
+from decode.evaluation.summary import measure
 from decode.jobs.folder import RunFolder, SettingsChanged
 from decode.reports.check_section import check_findings, checks_section
 from decode.stage.planning import plan
@@ -316,7 +316,8 @@ def test_a_training_that_is_over_does_not_go_on(recipe_of, tmp_path):
 
 def test_equal_scores_are_told_apart_by_the_loss(tmp_path):
     checks = Checks(tmp_path / "checks.jsonl")
-    about = {"step": 0, "select_by": "proxy", "higher_is_better": True, "alpha": 1.0}
+    about = {"step": 0, "select_by": "proxy", "alpha": 1.0}
+    about |= {"metric": "exact_match", "higher_is_better": True}
     checks.add(checks.completed({**about, "scores": {"base": [0.0, 1.0], "tuned": [1.0, 1.0]}}))
     assert checks.best is None
     for step, second, loss in ((1, 0, 0.1), (2, 1, 0.9), (3, 1, 0.5), (4, 1, 0.7)):

@@ -10,6 +10,7 @@ import yaml
 
 from data import TASKS
 from data.judges.endpoint import Endpoint
+from recipes.schema.folders import slug
 from recipes.schema.recipe import (
     Analyze,
     Base,
@@ -164,6 +165,42 @@ def test_defaults_are_the_papers(recipe_file: Path) -> None:
     assert recipe.decode.bases[0].slug == "large"
     assert recipe.sft == {"learning_rate": 3e-4}  # a number, not the text plain YAML makes of it
     assert recipe.wandb.project is None
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("meta-llama/Llama-2-13b-hf", "Llama-2-13b-hf"),
+        ("data/mini/large", "large"),
+        ("data/mini/large/", "large"),
+        ("data/mini/large//", "large"),
+        ("data/mini/large/.", "large"),
+        ("data/mini/small/../large", "large"),
+        ("./data/mini/large/../large/./", "large"),
+        ("/models/large.v2", "large.v2"),
+        ("~/large/", "large"),
+        (".", Path.cwd().name),
+    ],
+)
+def test_a_model_has_one_slug_however_it_is_spelt(model: str, name: str) -> None:
+    assert slug(model) == name
+    assert Base(model=model).slug == name
+    assert Expert(model=model, dtype="float32").slug == name
+    assert Expert(model="small", dtype="float32", trained=model).slug == name
+
+
+def test_a_slug_names_folders_systems_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    from decode.evaluation.experiment import systems
+    from decode.stage.planning import plan
+
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe("recipes/mini/facts.yaml", ["decode.bases.0.model=data/mini/large/."])
+    ((experiment, folder),) = plan(recipe)
+    names = [system.name for system in systems(experiment)]
+    assert {"base-large", "proxy-large-alpha1", "tuned-large"} <= set(names)
+    (contender,) = experiment.contenders
+    assert contender.tuned is not None
+    assert contender.tuned.name == str(folder.reference(contender.slug))
 
 
 @pytest.mark.parametrize(

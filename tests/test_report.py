@@ -2,8 +2,9 @@
 
 import pytest
 
-from decode.evaluation.metrics import BaseScores, summarize
-from decode.evaluation.systems import measured_systems
+from decode.evaluation.metric import Metric
+from decode.evaluation.metrics_file import Uncounted
+from decode.evaluation.summary import BaseScores, summarize
 from decode.reports.findings import findings
 from decode.reports.report import write_report
 from decode.reports.tables import closing_table
@@ -28,13 +29,14 @@ def measure(expert=80, proxy=None, tuned=140, models=("x/large",), antiexpert=5,
     bases = [
         BaseScores(
             model=model,
+            slug=model.removeprefix("x/").removeprefix("y/"),
             base=right(base),
             tuned=None if tuned is None else right(tuned),
             proxy={alpha: right(count) for alpha, count in proxy.items()},
         )
         for model in models
     ]
-    return summarize("facts", "exact_match", right(antiexpert), right(expert), bases)
+    return summarize("facts", Metric("exact_match"), right(antiexpert), right(expert), bases)
 
 
 def predict(metrics, completion="the answer"):
@@ -52,7 +54,7 @@ def predict(metrics, completion="the answer"):
             }
             for number, score in enumerate(right(round(system.value * 200)))
         ]
-        for system in measured_systems(metrics)
+        for system in metrics.systems
     }
 
 
@@ -82,8 +84,9 @@ def test_findings_turn_round_where_lower_is_better():
         return right(200 - count)
 
     def found(proxy, tuned=140):
-        base = BaseScores("x/large", turned(20), turned(tuned), {1.0: turned(proxy)})
-        metrics = summarize("t", "share_toxic", turned(5), turned(80), [base], False)
+        base = BaseScores("x/large", "large", turned(20), turned(tuned), {1.0: turned(proxy)})
+        toxic = Metric("share_toxic", higher_is_better=False)
+        metrics = summarize("t", toxic, turned(5), turned(80), [base])
         return " ".join(findings(metrics)), closing_table(metrics)
 
     text, table = found(110)
@@ -96,8 +99,9 @@ def test_findings_turn_round_where_lower_is_better():
 
 
 def test_uncounted_rows_are_a_finding():
-    metrics = measure()
-    metrics["uncounted"] = {"num_questions": 3, "by_system": {"expert": 2, "base-large": 1, "x": 0}}
+    by_system = {"expert": 2, "base-large": 1, "x": 0}
+    uncounted = Uncounted(num_questions=3, by_system=by_system)
+    metrics = measure().model_copy(update={"uncounted": uncounted})
     assert "3 of 203 rows count in no system" in findings(metrics)[-1]
     assert "(expert 2, base-large 1)" in findings(metrics)[-1]
 

@@ -17,8 +17,7 @@ import pytest
 from data import TASKS
 from data.rows import read_rows
 from data.scoring.scored_file import score_file
-from decode.evaluation.comparison import mean_gap_closed
-from decode.evaluation.metrics import gap_closed
+from decode.evaluation.gap_closed import gap_closed, mean_gap_closed
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT.parent / "shared" / "paper"
@@ -120,7 +119,7 @@ def published_gaps(published, size):
 def test_mean_gap_closed(published, size, percent):
     gaps = published_gaps(published, size)
     assert all(gap is not None and 0.5 < gap < 1.5 for gap in gaps.values())
-    assert f"{mean_gap_closed(gaps)['value']:.2%}" == f"{percent}%"
+    assert f"{mean_gap_closed(gaps).value:.2%}" == f"{percent}%"
 
 
 def test_gap_closed_from_the_released_outputs(published, monkeypatch, capsys):

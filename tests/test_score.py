@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.scoring.scored_file import CODE_TASKS, score_file
-from decode.evaluation.metrics import wilson_interval
+from decode.evaluation.intervals import wilson_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,8 +11,16 @@ from data.rows import Row
 from data.scoring.pass_at_k import pass_at_k
 from data.scoring.verdicts import pass_rates, toxic_by_group, verdict
 from data.tasks.choices import read_choice
-from decode.evaluation.comparison import ScoredSystem, closed_gap, counted_mean, mean_gap_closed
-from decode.evaluation.metrics import gap_closed, wilson_interval
+from decode.evaluation.gap_closed import (
+    GapClosed,
+    MeanGapClosed,
+    ScoredSystem,
+    closed_gap,
+    gap_closed,
+    mean_gap_closed,
+)
+from decode.evaluation.intervals import counted_mean, wilson_interval
+from decode.evaluation.metric import Metric
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -155,12 +163,15 @@ def test_verdicts_become_rates():
 
 
 def test_a_mean_says_what_it_counts():
-    mean = counted_mean([1.0, None, 0.0, 1.0])
-    assert mean["value"] == pytest.approx(2 / 3)
-    assert mean["ci95"] == pytest.approx(wilson_interval(2, 3))
-    assert (mean["num_counted"], mean["num_dropped"]) == (3, 1)
+    found = counted_mean([1.0, None, 0.0, 1.0])
+    assert found.mean.value == pytest.approx(2 / 3)
+    assert found.mean.ci95 == pytest.approx(wilson_interval(2, 3))
+    assert (found.num_counted, found.num_dropped) == (3, 1)
     with pytest.raises(ValueError, match="none of the 2 rows counts"):
         counted_mean([None, None])
+
+
+UP, DOWN = Metric("m"), Metric("m", higher_is_better=False)
 
 
 def system(values, keys="abcdefghij", name="x"):
@@ -169,44 +180,44 @@ def system(values, keys="abcdefghij", name="x"):
 
 def test_gap_closed_is_the_same_whichever_way_is_up():
     base, proxy, tuned = (0,) * 8 + (1,) * 2, (0,) * 4 + (1,) * 6, (0,) * 2 + (1,) * 8
-    up = closed_gap(system(base), system(proxy), system(tuned), True)
-    assert up["gap_closed"]["value"] == pytest.approx((0.6 - 0.2) / (0.8 - 0.2))
+    up, _ = closed_gap(system(base), system(proxy), system(tuned), UP)
+    assert up is not None and up.value == pytest.approx((0.6 - 0.2) / (0.8 - 0.2))
     flipped = [[1 - value for value in values] for values in (base, proxy, tuned)]
-    down = closed_gap(*map(system, flipped), False)  # type: ignore[arg-type]
-    assert down["gap_closed"]["value"] == pytest.approx(up["gap_closed"]["value"])
-    assert down["gap_closed"]["ci95"] == pytest.approx(up["gap_closed"]["ci95"])
-    worse = closed_gap(*map(system, flipped), True)  # type: ignore[arg-type]
-    assert worse["gap_closed"] is None
-    assert worse["gap_closed_reason"] == "direct tuning did not beat the base (20.0% against 80.0%)"
+    down, _ = closed_gap(*map(system, flipped), DOWN)  # type: ignore[arg-type]
+    assert down is not None and down.value == pytest.approx(up.value)
+    assert down.ci95 == pytest.approx(up.ci95)
+    worse, reason = closed_gap(*map(system, flipped), UP)  # type: ignore[arg-type]
+    assert worse is None
+    assert reason == "direct tuning did not beat the base (20.0% against 80.0%)"
 
 
 def test_rows_are_compared_by_their_keys():
     base, proxy, tuned = system((0, 0, 1)), system((0, 1, 1)), system((1, 1, 1))
     shuffled = ScoredSystem("proxy", [1.0, 1.0, 0.0], "cba")
-    assert closed_gap(base, shuffled, tuned, True) == closed_gap(base, proxy, tuned, True)
+    assert closed_gap(base, shuffled, tuned, UP) == closed_gap(base, proxy, tuned, UP)
     for keys in (None, "xyz"):  # nothing to match by: a value, no interval
-        found = closed_gap(base, system((0, 1, 1), keys), tuned, True)
-        assert found["gap_closed"] == {"value": pytest.approx(0.5), "ci95": None}
-        assert "which rows belong together" in found["gap_closed_reason"]
+        found, reason = closed_gap(base, system((0, 1, 1), keys), tuned, UP)
+        assert found == GapClosed(pytest.approx(0.5), None)
+        assert reason is not None and "which rows belong together" in reason
     with pytest.raises(ValueError, match="p has 2 rows and x 3; gap closed needs the same quest"):
-        closed_gap(base, system((0, 1), name="p"), tuned, True)
+        closed_gap(base, system((0, 1), name="p"), tuned, UP)
     for strange in ("abx", "aac"):
         with pytest.raises(ValueError, match="p and x do not hold the same questions"):
-            closed_gap(base, system((0, 1, 1), strange, "p"), tuned, True)
+            closed_gap(base, system((0, 1, 1), strange, "p"), tuned, UP)
 
 
 def test_dropped_rows_leave_a_value_without_an_interval():
     proxy = ScoredSystem("proxy", [None, 1.0, 0.0], "abc")
-    found = closed_gap(system((0, 0, 1)), proxy, system((1, 1, 1)), True)
-    assert found["gap_closed"]["value"] == pytest.approx(gap_closed(1 / 3, 1 / 2, 1))
-    assert found["gap_closed"]["ci95"] is None
-    assert "leave some rows out" in found["gap_closed_reason"]
+    found, reason = closed_gap(system((0, 0, 1)), proxy, system((1, 1, 1)), UP)
+    assert found is not None and found.value == pytest.approx(gap_closed(1 / 3, 1 / 2, 1))
+    assert found.ci95 is None
+    assert reason is not None and "leave some rows out" in reason
 
 
 def test_the_mean_over_tasks_passes_no_task_over():
-    assert mean_gap_closed({"a": 0.5, "b": 1.0})["value"] == 0.75
+    assert mean_gap_closed({"a": 0.5, "b": 1.0}).value == 0.75
     found = mean_gap_closed({"a": 0.5, "b": None})
-    assert found == {"value": None, "num_tasks": 2, "reason": "no single gap closed on b"}
+    assert found == MeanGapClosed(None, num_tasks=2, reason="no single gap closed on b")
 
 
 def test_a_run_scores_by_the_recipes_rules(tmp_path):

@@ -10,9 +10,10 @@ from decode.analysis.equations import num_equations, sides
 from decode.analysis.shift_summary import summarize_shifts, token_table
 from decode.analysis.shifts import candidates, logprobs, shifts
 from decode.analysis.trade_off import read_sweeps, trade_offs
-from decode.evaluation.metrics import BaseScores, summarize
-from decode.evaluation.systems import measured_systems
-from decode.jobs.folder import RunFolder, write_json, write_rows
+from decode.evaluation.metric import Metric
+from decode.evaluation.metrics_file import write_metrics
+from decode.evaluation.summary import BaseScores, summarize
+from decode.jobs.folder import RunFolder, write_rows
 
 INF = math.inf
 
@@ -176,11 +177,11 @@ def test_a_summary_counts_tokens():
 
 def make_run(folder, metric, scores, extra):
     """A run folder with metrics and predictions; `extra` gives a row's further fields."""
-    base = BaseScores("x/large", scores["base"], scores["tuned"], scores["proxy"])
-    metrics = summarize("task", metric, [0, 0], [0, 1], [base])
+    base = BaseScores("x/large", "large", scores["base"], scores["tuned"], scores["proxy"])
+    metrics = summarize("task", Metric(metric), [0, 0], [0, 1], [base])
     run = RunFolder(folder)
-    write_json(run.metrics, metrics)
-    for system in measured_systems(metrics):
+    write_metrics(run.metrics, metrics)
+    for system in metrics.systems:
         rows = [{"id": str(i), "score": 0.0, **extra(system)} for i in range(2)]
         write_rows(run.predictions(system.name), rows)
     return run

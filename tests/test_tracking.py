@@ -12,7 +12,8 @@ from threading import Thread
 
 import pytest
 
-from decode.evaluation.metrics import BaseScores, summarize
+from decode.evaluation.metric import Metric
+from decode.evaluation.summary import BaseScores, summarize
 from decode.tracking.connection import is_reachable, probe_address
 from decode.tracking.dashboard import alpha_rows, predictions_table, result_values
 from decode.tracking.job import NullTracker, start_tracking
@@ -55,7 +56,7 @@ if len(sys.argv) == 5:
     wandb.run.finish()
     tracker.log({"late": 1}); tracker.log({"late": 2})
 if len(sys.argv) > 5:
-    from decode.interruption import interruptible
+    from decode.jobs.interruption import interruptible
     def main():
         import os, signal
         with tracker:
@@ -254,7 +255,8 @@ def test_switched_off_it_leaves_no_trace(tmp_path, monkeypatch, change, environm
     assert not tracker.is_on and tracker.url is None
     tracker.log({"a": 1}, step=1)
     tracker.summary({"a": 1})
-    tracker.results({})
+    base = BaseScores("x/large", "large", [0.0], None, {1.0: [1.0]})
+    tracker.results(summarize("facts", Metric("exact_match"), [0.0], [1.0], [base]))
     tracker.predictions({})
     tracker.table("a", [], [])
     tracker.images({"a": tmp_path / "none.png"})
@@ -271,8 +273,8 @@ def test_other_processes_track_nothing(tmp_path):
 
 
 def test_result_keys():
-    base = BaseScores("x/large", [0.0, 0.0], [1.0, 1.0], {0.5: [1.0, 0.0]})
-    values = result_values(summarize("facts", "exact_match", [0, 0], [1, 0], [base]))
+    base = BaseScores("x/large", "large", [0.0, 0.0], [1.0, 1.0], {0.5: [1.0, 0.0]})
+    values = result_values(summarize("facts", Metric("exact_match"), [0, 0], [1, 0], [base]))
     assert values["eval/facts/expert"] == 0.5
     assert values["eval/facts/tuned-large"] == 1.0
     assert values["eval/facts/proxy-large-alpha0.5"] == 0.5
@@ -281,14 +283,14 @@ def test_result_keys():
     assert values["eval/facts/gain_over_base/large/alpha0.5"] == 0.5
     assert values["eval/facts/gain_over_expert/large/alpha0.5"] == 0.0
     assert all(isinstance(value, float) for value in values.values())
-    untuned = BaseScores("x/large", [0.0, 0.0], None, {0.5: [1.0, 0.0]})
-    values = result_values(summarize("facts", "exact_match", [0, 0], [1, 0], [untuned]))
+    untuned = BaseScores("x/large", "large", [0.0, 0.0], None, {0.5: [1.0, 0.0]})
+    values = result_values(summarize("facts", Metric("exact_match"), [0, 0], [1, 0], [untuned]))
     assert not any("gap_closed" in key for key in values)
 
 
 def test_results_over_alpha_begin_with_the_base():
-    base = BaseScores("x/large", [0.0, 1.0, 0, 0], [1.0, 1.0, 1, 0], {1.0: [1, 1, 0, 0]})
-    metrics = summarize("facts", "exact_match", [0] * 4, [1] * 4, [base])
+    base = BaseScores("x/large", "large", [0.0, 1.0, 0, 0], [1.0, 1.0, 1, 0], {1.0: [1, 1, 0, 0]})
+    metrics = summarize("facts", Metric("exact_match"), [0] * 4, [1] * 4, [base])
     prefix = "over_alpha/facts/large"
     start, end = alpha_rows(metrics)
     assert start == {

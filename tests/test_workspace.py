@@ -13,8 +13,9 @@ import pytest
 from test_tracking import FAKE_KEY
 
 from decode.engine.stats import DecodingStats
-from decode.evaluation.metrics import BaseScores, summarize
-from decode.evaluation.systems import measured_systems
+from decode.evaluation.metric import Metric
+from decode.evaluation.metrics_file import Decoding
+from decode.evaluation.summary import BaseScores, summarize
 from decode.tracking.dashboard import alpha_rows, result_values
 from decode.workspace import build, layout, save
 from recipes.schema.recipe import load_recipe
@@ -31,12 +32,14 @@ def recipe(monkeypatch):
 
 def test_results_are_shown_under_the_keys_they_are_logged_by(recipe):
     proxy = {alpha: [1.0, 1.0, 0.0] for alpha in recipe.decode.alphas}
-    base = BaseScores("data/mini/large", [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], proxy)
-    metrics = summarize("facts", "exact_match", [0, 0, 0], [1, 0, 0], [base])
+    base = BaseScores("data/mini/large", "large", [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], proxy)
+    metrics = summarize("facts", Metric("exact_match"), [0, 0, 0], [1, 0, 0], [base])
     took = DecodingStats()
     took.num_tokens, took.wall_s = 6, 2.0
     took.add_row(2, 1, 2)
-    metrics["decoding"] = {s.name: took.summary() for s in measured_systems(metrics)}
+    taken = json.dumps({"num_rows": 3, "batch_size": 2, **took.summary()})
+    decoding = {s.name: Decoding.model_validate_json(taken) for s in metrics.systems}
+    metrics = metrics.model_copy(update={"decoding": decoding})
     logged = set(result_values(metrics))
     for row in alpha_rows(metrics):
         logged |= set(row)
@@ -47,7 +50,7 @@ def test_results_are_shown_under_the_keys_they_are_logged_by(recipe):
             assert set(panel.keys) <= logged
             assert panel.x is None or panel.x in logged
     (every,) = sections["Results"].panels
-    assert set(every.keys) == {f"eval/facts/{s.name}" for s in measured_systems(metrics)}
+    assert set(every.keys) == {f"eval/facts/{s.name}" for s in metrics.systems}
 
 
 def test_what_a_recipe_does_not_do_is_not_shown(monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.metrics import TAIL, resampled_means
+from ..evaluation.intervals import TAIL, resampled_means
 from .equations import num_equations, sides
 
 MIN_COUNT = 5  # occurrences from which on a token is listed among the most shifted

@@ -6,12 +6,11 @@ others from `predictions/`. Two columns may come from two runs of the same base,
 each.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.systems import measured_systems, slug
+from ..evaluation.metrics_file import Metrics, read_metrics
 from ..jobs.folder import RunFolder, read_rows
 
 NOT_MEASURED = ("score", "sample")  # the metric itself, and a number that counts
@@ -60,16 +59,22 @@ def read_sweeps(folder: RunFolder) -> dict[str, Sweep]:
     Raises:
         ValueError: the folder holds no finished run.
     """
+    return _sweeps(folder, _metrics(folder))
+
+
+def _metrics(folder: RunFolder) -> Metrics:
     if not folder.metrics.exists():
         raise ValueError(f"{folder.metrics}: not there; give the folder of a finished run")
-    metrics = json.loads(folder.metrics.read_text("utf-8"))
-    sweeps = {slug(entry["model"]): Sweep({}, {}) for entry in metrics["bases"]}
-    for system in measured_systems(metrics):
+    return read_metrics(folder.metrics)
+
+
+def _sweeps(folder: RunFolder, metrics: Metrics) -> dict[str, Sweep]:
+    sweeps = {base.slug: Sweep({}, {}) for base in metrics.bases}
+    for system in metrics.systems:
         rows = read_rows(folder.predictions(system.name))
-        parts = metrics.get("parts", {}).get(system.name, {})
-        values = {metrics["metric"]: system.value, **parts, **_means(rows)}
-        own = [slug(system.base_model)] if system.base_model else list(sweeps)
-        for name in own:
+        parts = metrics.parts.get(system.name, {})
+        values = {metrics.metric.name: system.value, **parts, **_means(rows)}
+        for name in [system.slug] if system.slug else sweeps:
             if system.role == "base":
                 sweeps[name].by_alpha[0.0] = values
             elif system.role == "proxy" and system.alpha is not None:
@@ -91,9 +96,9 @@ def trade_offs(folder: RunFolder, columns: tuple[str, str] | None) -> list[Trade
     Raises:
         ValueError: there is no such column or run, or a base is missing in the other run.
     """
-    sweeps = read_sweeps(folder)
-    metric = json.loads(folder.metrics.read_text("utf-8"))["metric"]
-    x, y = columns or ("num_tokens", metric)
+    metrics = _metrics(folder)
+    sweeps = _sweeps(folder, metrics)
+    x, y = columns or ("num_tokens", metrics.metric.name)
     others = {where: read_sweeps(RunFolder(where)) for where in {_where(x), _where(y)} if where}
     found = []
     for base in sweeps:

@@ -12,7 +12,9 @@ from statistics import fmean
 from typing import Any
 
 from ..jobs.folder import append_row, read_rows, write_rows
-from .metrics import gap_closed
+from .gap_closed import gap_closed
+from .metric import Metric
+from .metrics_file import earlier_slug
 
 Row = dict[str, Any]
 
@@ -38,6 +40,16 @@ class Checks:
     def first(self) -> Row:
         """What is checked, and the base's scores."""
         return self.rows[0]
+
+    @property
+    def metric(self) -> Metric:
+        """What the scores are."""
+        return Metric(self.first["metric"], self.first["higher_is_better"])
+
+    @property
+    def base_slug(self) -> str:
+        """The name the checked base goes by."""
+        return self.first.get("base_slug") or earlier_slug(self.first["base_model"])
 
     @property
     def checked(self) -> list[Row]:
@@ -66,10 +78,9 @@ class Checks:
             return True
         if self.first["select_by"] == "loss":
             return row["expert_loss"] < other["expert_loss"]
-        sign = 1 if self.first["higher_is_better"] else -1
 
         def worth(row: Row) -> tuple[float, float]:
-            return sign * row["proxy"], -row.get("expert_loss", 0.0)
+            return self.metric.worth(row["proxy"]), -row.get("expert_loss", 0.0)
 
         return worth(row) > worth(other)
 
@@ -77,11 +88,10 @@ class Checks:
         """A check's row with the means of its scores, the gain and the gap closed."""
         means: Row = {role: fmean(values) for role, values in row["scores"].items()}
         if "proxy" in means:
-            sign = 1 if self.first["higher_is_better"] else -1
             base, tuned = self.first["base"], self.first.get("tuned")
-            means["gain_over_base"] = sign * (means["proxy"] - base)
+            means["gain_over_base"] = self.metric.gain(means["proxy"], base)
             if tuned is not None:
-                trio = (sign * value for value in (base, means["proxy"], tuned))
+                trio = map(self.metric.worth, (base, means["proxy"], tuned))
                 means["gap_closed"] = gap_closed(*trio)
         return {**row, **means}
 

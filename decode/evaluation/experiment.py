@@ -11,6 +11,7 @@ from ..models.loaded import ExpertSource, align_models
 from ..models.pair import adapter_base, is_adapter
 from ..models.prompts import encode
 from ..models.sources import ModelSource, load_config, load_tokenizer
+from .metric import Metric
 from .systems import Role, system_name
 
 
@@ -54,9 +55,11 @@ class Contender:
     """A large model to be proxy-tuned, and its directly tuned self if there is one.
 
     Attributes:
+        slug: the name its systems, files and W&B keys go by; the recipe decides it.
         tuned_is_chat: the tuned model reads prompts in its chat template.
     """
 
+    slug: str
     base: ModelSource
     tuned: ModelSource | None
     tuned_is_chat: bool = False
@@ -72,7 +75,6 @@ class Experiment:
         grader: in place of `score`: grades completions after they are decoded.
         num_samples: completions of each question.
         combine: a question's worth, from that of its completions.
-        higher_is_better: whether a large value of the metric is a good one.
         expert_is_there: the expert exists already, so that it can be checked as well.
         alpha_warmup_tokens: alpha grows to its value over so many tokens; 0 is constant.
         more_experts: their differences are added, each with its weight, before alpha scales all.
@@ -81,7 +83,7 @@ class Experiment:
     """
 
     task: str
-    metric: str
+    metric: Metric
     questions: Sequence[Question]
     score: Callable[[str, tuple[str, ...]], tuple[str, float]] | None
     stop: tuple[str, ...]
@@ -101,7 +103,6 @@ class Experiment:
     grader: Grader | None = None
     num_samples: int = 1
     combine: Callable[[Sequence[float]], float] = fmean
-    higher_is_better: bool = True
     expert_is_there: bool = False
 
     @property
@@ -139,8 +140,8 @@ class System:
 
     @property
     def name(self) -> str:
-        model = None if self.contender is None else self.contender.base.name
-        return system_name(self.role, model, self.alpha)
+        slug = None if self.contender is None else self.contender.slug
+        return system_name(self.role, slug, self.alpha)
 
 
 def systems(experiment: Experiment) -> list[System]:

@@ -5,7 +5,6 @@ in `grades/<system>.jsonl` as soon as it is known, so that a killed run grades n
 """
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from ..jobs.folder import RunFolder
@@ -15,10 +14,6 @@ from .prediction_file import PredictionFile
 logger = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
-
-
-class NothingCountsError(ValueError):
-    """The judges left every question open in some system."""
 
 
 def grade_all(
@@ -34,56 +29,6 @@ def grade_all(
         ]
         for system, rows in predictions.items()
     }
-
-
-def uncounted(experiment: Experiment, predictions: dict[str, Rows]) -> dict[str, Any]:
-    """How many questions have no score in some system, hence count in none; and in which."""
-    open_in = {
-        system: sum(value is None for value in question_values(experiment, rows))
-        for system, rows in predictions.items()
-    }
-    num_open = len(experiment.questions) - len(counted_places(experiment, predictions))
-    return {"num_questions": num_open, "by_system": open_in}
-
-
-def counted_places(experiment: Experiment, predictions: dict[str, Rows]) -> list[int]:
-    """The places of the questions that have a score in every system.
-
-    Raises:
-        NothingCountsError: there are none.
-    """
-    values = [question_values(experiment, rows) for rows in predictions.values()]
-    places = [
-        place
-        for place, scores in enumerate(zip(*values, strict=True))
-        if all(score is not None for score in scores)
-    ]
-    if not places:
-        raise NothingCountsError(
-            f"{experiment.task}: no question has a score in every system, so there is nothing to "
-            "compare; the run's judgements/ has what the judges said"
-        )
-    return places
-
-
-def question_values(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> list[float | None]:
-    """What each question is worth, from the scores of its rows; None if one of them is open."""
-    count = experiment.num_samples
-    values: list[float | None] = []
-    for start in range(0, len(rows), count):
-        scores = [row["score"] for row in rows[start : start + count]]
-        values.append(None if None in scores else experiment.combine(scores))
-    return values
-
-
-def part_means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each part of the grades; rows whose part is open do not count."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in row.get("parts", {}).items():
-            if value is not None:
-                found.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _grades(experiment: Experiment, system: str, rows: Rows, folder: RunFolder) -> Rows:

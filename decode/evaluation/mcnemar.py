@@ -7,28 +7,44 @@ win half if they were equally good. The p value is the two-sided binomial one,
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+Scores = Sequence[float] | NDArray[np.float64]
 
-def count_pair(
-    scores: Sequence[float] | NDArray[np.float64], other: Sequence[float] | NDArray[np.float64]
-) -> dict[str, int]:
-    """How many rows both, one or neither system is right on; scores are 0 or 1.
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """How many rows both, one or neither of two systems is right on, and the exact p value."""
+
+    both_right: int
+    only_a: int
+    only_b: int
+    both_wrong: int
+    p_value: float
+
+
+def mcnemar(scores: Scores, other: Scores) -> McNemar | None:
+    """The test of two systems' worth on the same rows; None where one is neither 0 nor 1.
 
     Raises:
-        ValueError: the lengths differ, or a score is something else.
+        ValueError: the lengths differ.
     """
     a, b = np.asarray(scores, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    if a.shape != b.shape or not np.isin([a, b], (0.0, 1.0)).all():
-        raise ValueError("a pair is counted on the same rows, each right (1) or wrong (0)")
-    return {
-        "both_right": int((a * b).sum()),
-        "only_a": int((a * (1 - b)).sum()),
-        "only_b": int(((1 - a) * b).sum()),
-        "both_wrong": int(((1 - a) * (1 - b)).sum()),
-    }
+    if a.shape != b.shape:
+        raise ValueError(f"a pair is counted on the same rows, found {a.shape} and {b.shape}")
+    if not np.isin([a, b], (0.0, 1.0)).all():
+        return None
+    only_a, only_b = int((a * (1 - b)).sum()), int(((1 - a) * b).sum())
+    return McNemar(
+        both_right=int((a * b).sum()),
+        only_a=only_a,
+        only_b=only_b,
+        both_wrong=int(((1 - a) * (1 - b)).sum()),
+        p_value=mcnemar_p_value(only_a, only_b),
+    )
 
 
 def mcnemar_p_value(only_a: int, only_b: int) -> float:

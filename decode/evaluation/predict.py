@@ -1,11 +1,10 @@
-"""From an experiment to its results: predictions row by row, then metrics.
+"""From an experiment to its predictions, row by row.
 
 Finished rows are read from the run's folder and never generated again. Several experiments with the
 same models, each with a task and a folder of its own, are decoded system by system, so that every
 model is loaded once.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -19,9 +18,8 @@ from ..jobs.folder import RunFolder, text_digest, weights_digest, write_json
 from ..jobs.processes import ALONE, Replica
 from ..models.sources import ModelSource
 from .experiment import Experiment, System, systems
-from .grading import counted_places, grade_all, part_means, question_values, uncounted
+from .grading import grade_all
 from .loaded import Completers
-from .metrics import BaseScores, summarize
 from .prediction_file import PredictionFile
 
 logger = logging.getLogger(__name__)
@@ -75,48 +73,6 @@ def decode_all(
             _complete(experiment, system, completers, folder, replica)
     completers.leave()
     replica.wait_for_all()
-
-
-def measure(experiment: Experiment, predictions: Predictions, folder: RunFolder) -> dict[str, Any]:
-    """The contents of metrics.json: see metrics.summarize.
-
-    And under "decoding" what each system's decoding took, as far as it ran without being killed
-    (see stats.DecodingStats.summary); under "uncounted" how many questions count in no system,
-    since they have no score in one; under "parts", by system, what a judged score is made of.
-
-    Raises:
-        NothingCountsError: no question has a score in every system.
-    """
-    places = counted_places(experiment, predictions)
-    values = {name: question_values(experiment, rows) for name, rows in predictions.items()}
-
-    def scores(system: System) -> list[float]:
-        found = [values[system.name][place] for place in places]
-        return [value for value in found if value is not None]
-
-    bases = [
-        BaseScores(
-            contender.base.name,
-            scores(System("base", contender)),
-            None if contender.tuned is None else scores(System("tuned", contender)),
-            {alpha: scores(System("proxy", contender, alpha)) for alpha in experiment.alphas},
-        )
-        for contender in experiment.contenders
-    ]
-    small = scores(System("antiexpert")), scores(System("expert"))
-    decoding = {
-        name: json.loads(folder.decoding(name).read_text("utf-8"))
-        for name in predictions
-        if folder.decoding(name).exists()
-    }
-    metrics = summarize(
-        experiment.task, experiment.metric, *small, bases, experiment.higher_is_better
-    )
-    metrics |= {"decoding": decoding, "uncounted": uncounted(experiment, predictions)}
-    count = experiment.num_samples
-    counted = [count * place + sample for place in places for sample in range(count)]
-    parts = {name: part_means([rows[i] for i in counted]) for name, rows in predictions.items()}
-    return {**metrics, "parts": parts} if any(parts.values()) else metrics
 
 
 def _claim(experiment: Experiment, folder: RunFolder) -> None:

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.check_record import Checks, cost
-from ..evaluation.systems import slug
 from ..jobs.folder import RunFolder
-from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, save, words
+from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, save
 from .findings import percent
 from .plots import name_lines
 
@@ -23,13 +22,12 @@ def check_findings(run_dir: Path) -> list[str]:
         return []
     last = checks.checked[-1]["step"]
     kept = (checks.best or checks.checked[-1])["step"]
-    sign = 1 if checks.first["higher_is_better"] else -1
-    top = max(checks.checked, key=lambda row: sign * row["proxy"])
+    top = max(checks.checked, key=lambda row: checks.metric.worth(row["proxy"]))
     lowest = min(checks.checked, key=lambda row: row.get("expert_loss", 0.0))
     loss = f"the loss was lowest at step {lowest['step']}; " if "expert_loss" in lowest else ""
     return [
         f"While the expert was trained, {len(checks.checked)} checks on "
-        f"{len(top['scores']['proxy'])} validation rows saw {slug(checks.first['base_model'])} "
+        f"{len(top['scores']['proxy'])} validation rows saw {checks.base_slug} "
         f"proxy-tuned go from {percent(checks.first['base'])}% to "
         f"{percent(checks.checked[-1]['proxy'])}%, at best {percent(top['proxy'])}% at step "
         f"{top['step']}; {loss}the weights of step {kept} of {last} are the expert "
@@ -77,9 +75,9 @@ def plot_checks(checks: Checks, path: Path) -> None:
     levels = {role: first[role] for role in ("base", "tuned") if role in first}
     _panel(panels[0], checks, curves, levels)
     in_percent(panels[0].yaxis)
-    panels[0].set_ylabel(f"{words(first['metric'])} (percent)")
+    panels[0].set_ylabel(f"{checks.metric.words} (percent)")
     panels[0].set_title(
-        f"{slug(first['base_model'])} steered by the expert in training, "
+        f"{checks.base_slug} steered by the expert in training, "
         f"{len(first['scores']['base'])} validation rows",
         fontsize=10, fontweight="bold", color=INK, loc="left",
     )  # fmt: skip

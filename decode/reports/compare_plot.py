@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..evaluation.systems import MeasuredSystem, measured_systems, slug
-from .figure import DPI, FAINT, INK, WIDTH_INCHES, in_percent, save, words
+from ..evaluation.metrics_file import MeasuredSystem
+from .figure import DPI, FAINT, INK, WIDTH_INCHES, in_percent, save
 from .finished_run import FinishedRun
 from .tables import system_label
 
@@ -55,8 +55,8 @@ def _systems(
     """All systems' names in reading order, and each run's own systems."""
     found = [
         {
-            (slug(s.base_model or ""), ORDER.index(s.role), s.alpha or 0.0): s
-            for s in (measured_systems(run.tasks[task]) if task in run.tasks else ())
+            (s.slug or "", ORDER.index(s.role), s.alpha or 0.0): s
+            for s in (run.tasks[task].systems if task in run.tasks else ())
         }
         for run in runs
     ]
@@ -106,7 +106,6 @@ def _panel(
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     in_percent(axes.xaxis)
-    metrics = next(run.tasks[task] for run in runs if task in run.tasks)
-    better = "" if metrics["higher_is_better"] else ", lower is better"
-    metric = f"{task}: {words(metrics['metric'])}{better}"
-    axes.set_xlabel(f"{metric}, percent (whiskers: 95% intervals)")
+    metric = next(run.tasks[task].metric for run in runs if task in run.tasks)
+    better = "" if metric.higher_is_better else ", lower is better"
+    axes.set_xlabel(f"{task}: {metric.words}{better}, percent (whiskers: 95% intervals)")

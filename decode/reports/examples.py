@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ..evaluation.systems import headline, slug, system_name
+from ..evaluation.metric import Metric
+from ..evaluation.metrics_file import Metrics
+from ..evaluation.systems import system_name
 
 NUM_EXAMPLES = 2  # of each kind, for each base
 MAX_CHARS = 600  # of a prompt or completion; long ones are shortened, and say so
@@ -11,21 +13,18 @@ RIGHT = 0.5  # a score from here on counts as right
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def examples_section(metrics: dict[str, Any], predictions: Rows) -> str:
+def examples_section(metrics: Metrics, predictions: Rows) -> str:
     """Markdown: wins and losses of each base's proxy, with everybody's completions."""
     parts = ["## Predictions to read"]
-    for entry in metrics["bases"]:
-        if not entry["proxy"]:
+    for base in metrics.bases:
+        if not base.proxy:
             continue
-        alpha = headline(entry)["alpha"]
-        names = {
-            "base": system_name("base", entry["model"]),
-            "expert": "expert",
-            "proxy": system_name("proxy", entry["model"], alpha),
-        }
-        rows = list(zip(*(predictions[name] for name in names.values()), strict=True))
+        alpha = base.headline.alpha
+        proxy = system_name("proxy", base.slug, alpha)
+        names = (system_name("base", base.slug), "expert", proxy)
+        rows = list(zip(*(predictions[name] for name in names), strict=True))
         rows = [trio for trio in rows if all(row["score"] is not None for row in trio)]
-        is_right = [[_is_right(row, metrics) for row in trio] for trio in rows]
+        is_right = [[_is_right(row, metrics.metric) for row in trio] for trio in rows]
         wins = [
             trio
             for trio, right in zip(rows, is_right, strict=True)
@@ -34,7 +33,7 @@ def examples_section(metrics: dict[str, Any], predictions: Rows) -> str:
         losses = [
             trio for trio, right in zip(rows, is_right, strict=True) if right[1:] == [True, False]
         ]
-        title = f"{slug(entry['model'])}, alpha {alpha:g}"
+        title = f"{base.slug}, alpha {alpha:g}"
         parts.append(_kind(title, "proxy right, base and expert both wrong", wins, len(rows)))
         parts.append(_kind(title, "proxy wrong, expert right", losses, len(rows)))
     return "\n\n".join(parts)
@@ -45,8 +44,8 @@ def _kind(title: str, kind: str, found: list[tuple[dict[str, Any], ...]], num_ro
     return "\n\n".join([heading, *(_example(*trio) for trio in found[:NUM_EXAMPLES])])
 
 
-def _is_right(row: dict[str, Any], metrics: dict[str, Any]) -> bool:
-    return row["score"] >= RIGHT if metrics["higher_is_better"] else row["score"] < RIGHT
+def _is_right(row: dict[str, Any], metric: Metric) -> bool:
+    return row["score"] >= RIGHT if metric.higher_is_better else row["score"] < RIGHT
 
 
 def _example(base: dict[str, Any], expert: dict[str, Any], proxy: dict[str, Any]) -> str:

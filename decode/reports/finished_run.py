@@ -1,6 +1,5 @@
 """A finished run, read back from its folder: its metrics, its recipe, and its score on each row."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ..evaluation.metrics_file import Metrics, read_metrics
 from ..jobs.folder import RunFolder, read_rows
 from ..tracking.lineage import training_facts
 
@@ -25,21 +25,19 @@ class FinishedRun:
     Attributes:
         label: what tables call it; no two runs that were read together have the same.
         recipe: as resolved; empty if the folder has none.
-        tasks: each task's `metrics.json`, the one that was learnt first.
+        tasks: each task's metrics, the one that was learnt first.
         training: steps and losses of the expert's training; empty if it was trained elsewhere.
     """
 
     label: str
     folder: RunFolder
     recipe: dict[str, Any]
-    tasks: dict[str, dict[str, Any]]
+    tasks: dict[str, Metrics]
     training: dict[str, Any]
 
     def scores(self, task: str, system: str) -> Scores:
         """What each question's samples were worth in one system, but for questions left open."""
-        is_first = task == next(iter(self.tasks))
-        # Under the paper's rules a task has another name on charts, but not on disk.
-        folder = self.folder if is_first else self.folder.task(task.removesuffix("-paper"))
+        folder = RunFolder(self.folder.path / (self.tasks[task].folder or ""))
         grades = {row["id"]: row["score"] for row in read_rows(folder.grades(system), is_own=False)}
         found: dict[tuple[str, str], list[float | None]] = {}
         for row in read_rows(folder.predictions(system), is_own=False):
@@ -83,15 +81,14 @@ def recipe_differences(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
 
 def _read(folder: RunFolder, label: str) -> FinishedRun:
     try:
-        metrics = json.loads(folder.metrics.read_text("utf-8"))
-        tasks = {own["task"]: own for own in (metrics, *metrics.get("also", []))}
-        text = folder.recipe.read_text("utf-8") if folder.recipe.exists() else "{}"
-        recipe = yaml.safe_load(text)
+        metrics = read_metrics(folder.metrics)
+        recipe = yaml.safe_load(folder.recipe.read_text("utf-8")) if folder.recipe.exists() else {}
     except FileNotFoundError:
         raise ValueError(f"{folder.path}: no finished run (no metrics.json)") from None
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError) as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{folder.path}: no run that can be read ({problem:.100})") from None
+    tasks = {own.task: own for own in metrics.tasks}
     return FinishedRun(label, folder, recipe, tasks, training_facts(folder.expert))
 
 

@@ -1,8 +1,11 @@
 """Pairs of systems as a table: who is right where the other is not, and whether that is chance."""
 
-from typing import Any
+from dataclasses import replace
 
-from ..evaluation.systems import best, headline, system_name
+from ..evaluation.intervals import Estimate
+from ..evaluation.metric import Metric
+from ..evaluation.metrics_file import MeasuredBase, Metrics, Pair
+from ..evaluation.systems import system_name
 from .findings import points, span
 
 NOTE = (
@@ -11,54 +14,53 @@ NOTE = (
 )
 
 
-def pairs_section(metrics: dict[str, Any]) -> str:
+def pairs_section(metrics: Metrics) -> str:
     """Markdown: the pairs a reader asks for; for each base its proxy against everybody else."""
-    found = {(pair["a"], pair["b"]): pair for pair in metrics["pairs"]}
+    found = {(pair.a, pair.b): pair for pair in metrics.pairs}
     shown: dict[tuple[str, str], None] = {("expert", "antiexpert"): None}
-    for entry in metrics["bases"]:
-        shown |= dict.fromkeys(_asked(entry, metrics["higher_is_better"]))
-    is_counted = any(pair["mcnemar"] for pair in metrics["pairs"])
+    for base in metrics.bases:
+        shown |= dict.fromkeys(_asked(base, metrics.metric))
+    is_counted = any(pair.mcnemar for pair in metrics.pairs)
     names = ["both right", "only first", "only second", "both wrong"] if is_counted else []
     heads = ["first", "second", *names, "difference, points", *(["p"] if is_counted else [])]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for one, other in shown:
         pair = found.get((one, other)) or _turned(found[other, one])
-        difference = pair["difference"]
-        words = f"{points(difference['value'])} {span(*difference['ci95'], signed=True)}"
+        difference, counts = pair.difference, pair.mcnemar
+        words = f"{points(difference.value)} {span(*difference.ci95, signed=True)}"
         cells = [one, other]
-        counts = pair["mcnemar"]
         if counts is not None:
-            names = ("both_right", "only_a", "only_b", "both_wrong")
-            cells += [f"{counts[name]:,}" for name in names]
-            cells += [words, p_value(counts["p_value"])]
+            numbers = (counts.both_right, counts.only_a, counts.only_b, counts.both_wrong)
+            cells += [f"{number:,}" for number in numbers]
+            cells += [words, p_value(counts.p_value)]
         else:
             cells += [*[""] * (4 * is_counted), words, *[""] * is_counted]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n\n".join(["## Pairs of systems", "\n".join(lines), NOTE])
 
 
-def _asked(entry: dict[str, Any], higher_is_better: bool) -> list[tuple[str, str]]:
-    model = entry["model"]
-    base = system_name("base", model)
-    tuned = [] if entry["tuned"] is None else [system_name("tuned", model)]
+def _asked(measured: MeasuredBase, metric: Metric) -> list[tuple[str, str]]:
+    slug = measured.slug
+    base = system_name("base", slug)
+    tuned = [] if measured.tuned is None else [system_name("tuned", slug)]
     pairs = [(name, base) for name in tuned]
-    if entry["proxy"]:
-        proxy = system_name("proxy", model, headline(entry)["alpha"])
+    if measured.proxy:
+        proxy = system_name("proxy", slug, measured.headline.alpha)
         pairs = [(proxy, base), (proxy, "expert"), *((proxy, name) for name in tuned), *pairs]
-        other = system_name("proxy", model, best(entry, higher_is_better)["alpha"])
+        other = system_name("proxy", slug, measured.best(metric).alpha)
         if other != proxy:
             pairs.append((other, proxy))
     return pairs
 
 
-def _turned(pair: dict[str, Any]) -> dict[str, Any]:
+def _turned(pair: Pair) -> Pair:
     """The same pair, the other way round."""
-    low, high = pair["difference"]["ci95"]
-    counts = pair["mcnemar"]
+    low, high = pair.difference.ci95
+    counts = pair.mcnemar
     if counts is not None:
-        counts = {**counts, "only_a": counts["only_b"], "only_b": counts["only_a"]}
-    difference = {"value": -pair["difference"]["value"], "ci95": [-high, -low]}
-    return {"a": pair["b"], "b": pair["a"], "difference": difference, "mcnemar": counts}
+        counts = replace(counts, only_a=counts.only_b, only_b=counts.only_a)
+    difference = Estimate(-pair.difference.value, (-high, -low))
+    return Pair(a=pair.b, b=pair.a, difference=difference, mcnemar=counts)
 
 
 def p_value(value: float) -> str:

@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..evaluation.systems import MeasuredSystem, best, headline, measured_systems, slug
-from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, new_axes, save, words
+from ..evaluation.metric import Metric
+from ..evaluation.metrics_file import MeasuredBase, MeasuredSystem, Metrics
+from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, new_axes, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 MAX_ALPHAS = 3  # bars a base; with more of them alpha.png tells the story
 
 
-def plot_systems(metrics: dict[str, Any], path: Path) -> None:
+def plot_systems(metrics: Metrics, path: Path) -> None:
     """Draws one bar a system with its 95% interval, and the gap each proxy closes, into `path`."""
     groups = _groups(metrics)
     num_rows = sum(len(systems) for _, systems in groups) + len(groups)
@@ -40,50 +41,50 @@ def plot_systems(metrics: dict[str, Any], path: Path) -> None:
     axes.spines["left"].set_color(INK)
     in_percent(axes.xaxis)
     axes.set_xlabel(
-        f"{metrics['task']}: {_metric(metrics)}, percent of {metrics['num_examples']:,} "
+        f"{metrics.task}: {_words(metrics.metric)}, percent of {metrics.num_examples:,} "
         "rows (whiskers: 95% intervals)"
     )
     save(figure, path)
 
 
-def plot_alpha(metrics: dict[str, Any], path: Path) -> bool:
+def plot_alpha(metrics: Metrics, path: Path) -> bool:
     """Draws the proxy's metric against alpha into `path`, one panel a base.
 
     Returns:
         Whether there was anything to draw: some base was measured at two alphas or more.
     """
-    entries = [entry for entry in metrics["bases"] if len(entry["proxy"]) > 1]
-    if not entries:
+    bases = [base for base in metrics.bases if len(base.proxy) > 1]
+    if not bases:
         return False
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, 3.6), dpi=DPI, layout="constrained")
-    panels = figure.subplots(1, len(entries), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(bases), sharey=True, squeeze=False)[0]
     ends = [
-        _alpha_panel(axes, entry, metrics["expert"]["value"])
-        for axes, entry in zip(panels, entries, strict=True)
+        _alpha_panel(axes, base, metrics.expert.value)
+        for axes, base in zip(panels, bases, strict=True)
     ]
     for axes, values in zip(panels, ends, strict=True):  # once the shared scale is settled
         name_lines(axes, values)
-    panels[0].set_ylabel(f"{metrics['task']}: {_metric(metrics)} (percent)")
+    panels[0].set_ylabel(f"{metrics.task}: {_words(metrics.metric)} (percent)")
     in_percent(panels[0].yaxis)
     save(figure, path)
     return True
 
 
-def _alpha_panel(axes: "Axes", entry: dict[str, Any], expert: float) -> dict[str, float]:
+def _alpha_panel(axes: "Axes", base: MeasuredBase, expert: float) -> dict[str, float]:
     """Draws one base; returns the height at which each role's line meets the right edge."""
-    alphas = [proxy["alpha"] for proxy in entry["proxy"]]
-    values = [proxy["value"] for proxy in entry["proxy"]]
-    lows, highs = zip(*(proxy["ci95"] for proxy in entry["proxy"]), strict=True)
+    alphas = [proxy.alpha for proxy in base.proxy]
+    values = [proxy.value for proxy in base.proxy]
+    lows, highs = zip(*(proxy.ci95 for proxy in base.proxy), strict=True)
     axes.fill_between(alphas, lows, highs, color=COLOURS["proxy"], alpha=0.25, linewidth=0)
     axes.plot(alphas, values, color=COLOURS["proxy"], linewidth=2, marker="o", markersize=5)
-    levels = {"base": entry["base"]["value"], "expert": expert}
-    if entry["tuned"] is not None:
-        levels["tuned"] = entry["tuned"]["value"]
+    levels = {"base": base.base.value, "expert": expert}
+    if base.tuned is not None:
+        levels["tuned"] = base.tuned.value
     for role, value in levels.items():
         axes.axhline(value, color=COLOURS[role], linewidth=1.5, linestyle=(0, (4, 2)), zorder=1)
-    axes.set_title(slug(entry["model"]), fontsize=10, fontweight="bold", color=INK, loc="left")
+    axes.set_title(base.slug, fontsize=10, fontweight="bold", color=INK, loc="left")
     axes.set_xlabel("alpha (band: 95% interval)")
     axes.set_xticks(alphas if len(alphas) <= 8 else alphas[:: len(alphas) // 6])
     axes.xaxis.set_major_formatter(lambda alpha, _: f"{alpha:g}")
@@ -115,17 +116,16 @@ def _spread(values: list[float], distance: float) -> list[float]:
     return [place - drift for place in places]
 
 
-def _groups(metrics: dict[str, Any]) -> list[tuple[str, list[MeasuredSystem]]]:
+def _groups(metrics: Metrics) -> list[tuple[str, list[MeasuredSystem]]]:
     """Systems under the heading they are drawn below; the alphas thinned out to `MAX_ALPHAS`."""
-    systems = measured_systems(metrics)
-    groups = [("small model", [system for system in systems if system.base_model is None])]
-    for entry in metrics["bases"]:
-        shown = entry["proxy"]
+    systems = metrics.systems
+    groups = [("small model", [system for system in systems if system.slug is None])]
+    for base in metrics.bases:
+        shown = {proxy.alpha for proxy in base.proxy}
         if len(shown) > MAX_ALPHAS:
-            shown = [headline(entry), best(entry, metrics["higher_is_better"])]
-        own = [system for system in systems if system.base_model == entry["model"]]
-        kept = [s for s in own if s.role != "proxy" or any(s.proxy is proxy for proxy in shown)]
-        groups.append((slug(entry["model"]), kept))
+            shown = {base.headline.alpha, base.best(metrics.metric).alpha}
+        own = [system for system in systems if system.slug == base.slug]
+        groups.append((base.slug, [s for s in own if s.role != "proxy" or s.alpha in shown]))
     return groups
 
 
@@ -145,9 +145,9 @@ def _bar(axes: "Axes", system: MeasuredSystem, position: float, note_at: float) 
     axes.plot([system.low, system.high], [position] * 2, color=INK, linewidth=1.3, zorder=3)
     weight = "bold" if system.role == "proxy" else "normal"
     notes = [(f"{system.value * 100:.1f}", 34, "right")]
-    if system.proxy is not None and system.proxy["gap_closed"] is not None:
-        share = system.proxy["gap_closed"]["value"]
-        notes.append((f"closes {share * 100:.0f}% of the gap", 44, "left"))
+    if system.proxy is not None and system.proxy.gap_closed is not None:
+        closed = system.proxy.gap_closed.value
+        notes.append((f"closes {closed * 100:.0f}% of the gap", 44, "left"))
     for note, offset_points, side in notes:
         axes.annotate(
             note, (note_at * 1.04, position), xytext=(offset_points, 0), ha=side, va="center",
@@ -156,6 +156,5 @@ def _bar(axes: "Axes", system: MeasuredSystem, position: float, note_at: float) 
         )  # fmt: skip
 
 
-def _metric(metrics: dict[str, Any]) -> str:
-    name = words(metrics["metric"])
-    return name if metrics["higher_is_better"] else f"{name}, lower is better"
+def _words(metric: Metric) -> str:
+    return metric.words if metric.higher_is_better else f"{metric.words}, lower is better"

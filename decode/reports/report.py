@@ -7,7 +7,7 @@ can be made again without a model. Bad news is said in the same plain words as g
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.systems import slug
+from ..evaluation.metrics_file import Decoding, Metrics
 from ..jobs.folder import write_text
 from .check_section import check_findings, checks_section
 from .examples import examples_section
@@ -44,7 +44,7 @@ DECODE_ESSENTIALS = (
 
 def write_report(
     run_dir: Path,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     predictions: dict[str, list[dict[str, Any]]],
     recipe: dict[str, Any],
     environment: dict[str, Any],
@@ -53,7 +53,7 @@ def write_report(
 
     Args:
         run_dir: the run's folder.
-        metrics: as `measure` returns them; those of a run's further tasks under "also".
+        metrics: the task's; of a run's first task, with those of the further ones.
         predictions: the rows of each system, all in the same order, by system name.
         recipe: the resolved recipe.
         environment: what the run ran on; nested dicts and lists of anything JSON can say. A
@@ -65,7 +65,7 @@ def write_report(
     if not has_alphas:  # one of an earlier, longer list of alphas would tell another story
         alpha_picture.unlink(missing_ok=True)
     sections = [
-        f"# {recipe.get('name', metrics['task'])}: {metrics['task']}",
+        f"# {recipe.get('name', metrics.task)}: {metrics.task}",
         "\n".join(f"- {line}" for line in [*findings(metrics), *check_findings(run_dir)]),
         *overview_section(metrics),
         "![Every system with its 95% interval](plots/systems.png)",
@@ -80,13 +80,13 @@ def write_report(
         *further_sections(metrics),
         *checks_section(run_dir),
         *training_section(run_dir),
-        _speed(metrics.get("decoding", {})),
+        _speed(metrics.decoding),
         _how(recipe, environment),
     ]
     write_text(run_dir / "report.md", "\n\n".join(sections) + "\n")
 
 
-def _speed(decoding: dict[str, dict[str, Any]]) -> str:
+def _speed(decoding: dict[str, Decoding]) -> str:
     """What decoding took: only of rows decoded since the run was last started."""
     lines = [
         "## How fast it was decoded",
@@ -96,20 +96,20 @@ def _speed(decoding: dict[str, dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, taken in decoding.items():
-        cells = [name, f"{taken['num_rows']:,}", f"{taken['batch_size']}"]
-        cells += [f"{taken['num_tokens']:,}", f"{taken['tokens_per_second']:.1f}"]
-        cells.append("" if (per := taken["tokens_per_verify"]) is None else f"{per:.2f}")
-        cells.append("" if (rate := taken["acceptance_rate"]) is None else f"{rate * 100:.0f}%")
-        cells.append(f"{taken['peak_memory_gib']:.1f}")
+        cells = [name, f"{taken.num_rows:,}", f"{taken.batch_size}", f"{taken.num_tokens:,}"]
+        cells.append("" if (per := taken.tokens_per_second) is None else f"{per:.1f}")
+        cells.append("" if (per := taken.tokens_per_verify) is None else f"{per:.2f}")
+        cells.append("" if (rate := taken.acceptance_rate) is None else f"{rate * 100:.0f}%")
+        cells.append(f"{taken.peak_memory_gib:.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _how(recipe: dict[str, Any], environment: dict[str, Any]) -> str:
     """Recipe essentials, the environment, and the commands that do it again."""
-    name = recipe.get("name", "run")
+    name = Path(str(recipe.get("name", "run"))).name
     resolved = f"{recipe.get('output_dir', '.')}/recipe.yaml"
-    again = f"output_dir=runs/{slug(str(name))}-again"
+    again = f"output_dir=runs/{name}-again"
     facts = [("seed", recipe.get("seed"))]
     for section in ("task", "expert"):
         facts += _flat(recipe.get(section) or {}, section)

@@ -11,7 +11,7 @@ from data import TASKS
 from recipes.schema.recipe import Evaluation, Recipe
 
 from ..evaluation.experiment import Experiment
-from ..evaluation.systems import slug
+from ..evaluation.metrics_file import Metrics
 from ..jobs.folder import RunFolder, text_digest
 from ..tracking.lineage import (
     Artifact,
@@ -37,7 +37,8 @@ def evaluation_inputs(recipe: Recipe, plan: Plan) -> Iterator[Artifact]:
     if recipe.expert.trained is None:
         yield expert(recipe)
     else:
-        yield finished_expert_artifact(recipe.expert.trained, recipe.expert.trained_revision)
+        found = recipe.expert
+        yield finished_expert_artifact(found.slug, recipe.expert.trained, found.trained_revision)
 
 
 def expert(recipe: Recipe) -> Artifact:
@@ -52,14 +53,14 @@ def expert(recipe: Recipe) -> Artifact:
     return expert_artifact(recipe.name, RunFolder(recipe.output_dir).expert, facts)
 
 
-def evaluation(recipe: Recipe, metrics: dict[str, Any]) -> Artifact:
+def evaluation(recipe: Recipe, metrics: Metrics) -> Artifact:
     """What a decode stage measured, with the gap closed at each alpha as metadata."""
     gaps = {
-        f"{slug(entry['model'])} alpha {proxy['alpha']:g}": (proxy["gap_closed"] or {}).get("value")
-        for entry in metrics["bases"]
-        for proxy in entry["proxy"]
+        f"{base.slug} alpha {proxy.alpha:g}": proxy.gap_closed and proxy.gap_closed.value
+        for base in metrics.bases
+        for proxy in base.proxy
     }
-    facts = {"task": metrics["task"], "metric": metrics["metric"], "gap_closed": gaps}
+    facts = {"task": metrics.task, "metric": metrics.metric.name, "gap_closed": gaps}
     return evaluation_artifact(recipe.name, RunFolder(recipe.output_dir), facts)
 
 
@@ -68,7 +69,7 @@ def tags(recipe: Recipe) -> list[str]:
     kinds = {
         "task": [evaluation.name for evaluation in recipe.evaluations],
         "base": [base.slug for base in recipe.decode.bases],
-        "expert": [slug(recipe.expert.trained or recipe.expert.model)],
+        "expert": [recipe.expert.slug],
         "adapter": [_adapter(recipe)] if recipe.expert.trained is None else [],
     }
     return run_tags(recipe.wandb.tags, kinds)

@@ -19,6 +19,7 @@ from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice,
 
 from ..engine.sampling import Sampling
 from ..evaluation.experiment import Contender, Experiment, Grader, Question
+from ..evaluation.metric import Metric
 from ..jobs.folder import RunFolder, weights_digest
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
@@ -64,6 +65,7 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
         tuned = str(trained.reference(base.slug)) if base.tune_reference else base.tuned
         untuned = untuned_model(base)
         return Contender(
+            base.slug,
             untuned,
             None if tuned is None else replace(untuned, name=tuned, revision=None),
             tuned_is_chat=base.tuned_prompt == "chat",
@@ -72,8 +74,10 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
     expert = str(trained.expert) if small.trained is None else small.trained
     antiexpert = untuned_model(small)
     return Experiment(
-        task=task.name if mode == "default" else f"{task.name}-{mode}",  # never on one chart
-        metric=task.metric if pass_at is None else f"pass@{pass_at}",
+        task=choice.label,
+        metric=Metric(
+            task.metric if pass_at is None else f"pass@{pass_at}", task.higher_is_better, pass_at
+        ),
         questions=questions,
         score=None if is_graded else _pair_score(task.scorer(mode)),
         grader=_grader(task, choice.judges, folder, decode.device) if is_graded else None,
@@ -82,7 +86,6 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
         sampling=sampling,
         num_samples=num_samples,
         **({} if pass_at is None else {"combine": _passes(pass_at)}),
-        higher_is_better=task.higher_is_better,
         antiexpert=antiexpert,
         expert=replace(antiexpert, name=expert, revision=small.trained_revision),
         expert_is_there=small.trained is not None,

@@ -14,11 +14,12 @@ from pathlib import Path
 from data.judges.client import EndpointError
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 
-from ..evaluation.grading import NothingCountsError
-from ..evaluation.predict import measure, run_all
+from ..evaluation.metrics_file import write_metrics
+from ..evaluation.predict import run_all
+from ..evaluation.summary import NothingCountsError, measure, with_further_tasks
 from ..jobs.environment import describe_environment
 from ..jobs.folder import RunFolder, SettingsChanged, write_json
-from ..reports.overview import closing_lines, with_further_tasks
+from ..reports.overview import closing_lines
 from ..reports.report import write_report
 from ..reports.tables import closing_table
 from ..tracking.job import NullTracker, given_run_id, start_tracking
@@ -40,11 +41,13 @@ def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:
     except (SettingsChanged, EndpointError, NothingCountsError) as error:
         sys.exit(f"error: {error}")
     environment, settings = describe_environment(), recipe.model_dump(mode="json")
-    metrics = with_further_tasks(measured)
+    run = RunFolder(recipe.output_dir)
+    folders = [folder.path.relative_to(run.path).as_posix() for _, folder in plan[1:]]
+    metrics = with_further_tasks(measured, folders)
     for (_, folder), own, rows in zip(plan, [metrics, *measured[1:]], predictions, strict=True):
-        write_json(folder.metrics, own)
+        write_metrics(folder.metrics, own)
         write_report(folder.path, own, rows, settings, environment)
-        of_task = "" if own is metrics else f"/{own['task']}"
+        of_task = "" if own is metrics else f"/{own.task}"
         tracker.predictions(rows, f"predictions{of_task}")
         pictures = sorted(folder.plots.glob("*.png"))
         tracker.images({f"plots{of_task}/{path.stem}": path for path in pictures})

@@ -14,76 +14,79 @@ alpha: what a sweep looks for, on validation rows.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluation.systems import best, measured_systems, slug
+from ..evaluation.gap_closed import GapClosed
+from ..evaluation.intervals import Estimate
+from ..evaluation.metrics_file import MeasuredProxy, Metrics
 
-MEASURES = ("gain_over_base", "gain_over_expert", "gap_closed")
 
-
-def result_values(metrics: dict[str, Any]) -> dict[str, float]:
-    """W&B keys and values of a `metrics.json`; intervals under `<key>_low` and `<key>_high`."""
+def result_values(metrics: Metrics) -> dict[str, float]:
+    """W&B keys and values of a run's results; intervals under `<key>_low` and `<key>_high`."""
     values = _task_values(metrics, "decode")
-    for further in metrics.get("also", []):
-        values |= _task_values(further, f"decode/{further['task']}")
-    for mean in metrics.get("mean_gap_closed", []):
-        if mean["value"] is not None:
-            key = f"eval/mean_gap_closed/{slug(mean['model'])}/alpha{mean['alpha']:g}"
-            values[key] = mean["value"]
+    for further in metrics.also:
+        values |= _task_values(further, f"decode/{further.task}")
+    for mean in metrics.mean_gap_closed:
+        if mean.value is not None:
+            values[f"eval/mean_gap_closed/{mean.slug}/alpha{mean.alpha:g}"] = mean.value
     return values
 
 
-def _task_values(metrics: dict[str, Any], decode: str) -> dict[str, float]:
-    prefix = f"eval/{metrics['task']}"
+def _task_values(metrics: Metrics, decode: str) -> dict[str, float]:
+    prefix = f"eval/{metrics.task}"
     values: dict[str, float] = {}
 
-    def add(key: str, entry: dict[str, Any]) -> None:
-        values[f"{prefix}/{key}"] = entry["value"]
-        if entry["ci95"] is not None:
-            values[f"{prefix}/{key}_low"], values[f"{prefix}/{key}_high"] = entry["ci95"]
+    def add(key: str, value: float, interval: tuple[float, float] | None) -> None:
+        values[f"{prefix}/{key}"] = value
+        if interval is not None:
+            values[f"{prefix}/{key}_low"], values[f"{prefix}/{key}_high"] = interval
 
-    for system in measured_systems(metrics):
-        add(system.name, {"value": system.value, "ci95": (system.low, system.high)})
+    for system in metrics.systems:
+        add(system.name, system.value, (system.low, system.high))
         if system.proxy is not None:
-            at = f"{slug(system.base_model or '')}/alpha{system.alpha:g}"
-            for measure in MEASURES:
-                if system.proxy[measure] is not None:
-                    add(f"{measure}/{at}", system.proxy[measure])
-    for entry in metrics["bases"]:
-        if entry["proxy"]:
-            found = best(entry, metrics["higher_is_better"])
-            values[f"{prefix}/best_value/{slug(entry['model'])}"] = found["value"]
-            values[f"{prefix}/best_alpha/{slug(entry['model'])}"] = found["alpha"]
-    for name, parts in metrics.get("parts", {}).items():
+            for name, found in _measures(system.proxy).items():
+                add(f"{name}/{system.slug}/alpha{system.alpha:g}", found.value, found.ci95)
+    for base in metrics.bases:
+        if base.proxy:
+            best = base.best(metrics.metric)
+            values[f"{prefix}/best_value/{base.slug}"] = best.value
+            values[f"{prefix}/best_alpha/{base.slug}"] = best.alpha
+    for name, parts in metrics.parts.items():
         values |= {f"{prefix}/{name}/{part}": value for part, value in parts.items()}
-    if "uncounted" in metrics:
-        values[f"{prefix}/num_uncounted"] = metrics["uncounted"]["num_questions"]
-    for name, decoding in metrics.get("decoding", {}).items():
-        for key, value in decoding.items():
+    if metrics.uncounted is not None:
+        values[f"{prefix}/num_uncounted"] = metrics.uncounted.num_questions
+    for name, decoding in metrics.decoding.items():
+        for key, value in decoding:
             if isinstance(value, int | float):
                 values[f"{decode}/{name}/{key}"] = value
-        for count, times in enumerate(decoding["accepted_drafts"]):
+        for count, times in enumerate(decoding.accepted_drafts):
             values[f"{decode}/{name}/accepted_drafts/{count}"] = times
-        for stage, seconds in decoding["seconds"].items():
+        for stage, seconds in decoding.seconds.items():
             values[f"{decode}/{name}/seconds/{stage}"] = seconds
     return values
 
 
-def alpha_rows(metrics: dict[str, Any]) -> list[dict[str, float]]:
+def alpha_rows(metrics: Metrics) -> list[dict[str, float]]:
     """W&B rows, one an alpha, that draw every base's results over alpha."""
     by_alpha: dict[float, dict[str, float]] = {}
-    for own in (metrics, *metrics.get("also", [])):
-        for entry in own["bases"]:
-            prefix = f"over_alpha/{own['task']}/{slug(entry['model'])}"
+    for own in metrics.tasks:
+        for base in own.bases:
+            prefix = f"over_alpha/{own.task}/{base.slug}"
             # With alpha 0 the proxy is the base, and the base closes nothing of its gap.
-            start = {f"{prefix}/value": entry["base"]["value"], f"{prefix}/gain_over_base": 0.0}
-            if any(proxy["gap_closed"] for proxy in entry["proxy"]):
+            start = {f"{prefix}/value": base.base.value, f"{prefix}/gain_over_base": 0.0}
+            if any(proxy.gap_closed for proxy in base.proxy):
                 start[f"{prefix}/gap_closed"] = 0.0
             by_alpha.setdefault(0.0, {}).update(start)
-            for proxy in entry["proxy"]:
-                row = by_alpha.setdefault(proxy["alpha"], {})
-                row[f"{prefix}/value"] = proxy["value"]
-                found = {measure: proxy[measure] for measure in MEASURES if proxy[measure]}
-                row |= {f"{prefix}/{name}": measured["value"] for name, measured in found.items()}
+            for proxy in base.proxy:
+                row = by_alpha.setdefault(proxy.alpha, {})
+                row[f"{prefix}/value"] = proxy.value
+                for name, found in _measures(proxy).items():
+                    row[f"{prefix}/{name}"] = found.value
     return [{"over_alpha/alpha": alpha, **by_alpha[alpha]} for alpha in sorted(by_alpha)]
+
+
+def _measures(proxy: MeasuredProxy) -> Mapping[str, Estimate | GapClosed]:
+    """A proxy's gains and gap closed by their W&B names, as far as it has them."""
+    found = {"gain_over_base": proxy.gain_over_base, "gain_over_expert": proxy.gain_over_expert}
+    return found if proxy.gap_closed is None else {**found, "gap_closed": proxy.gap_closed}
 
 
 def summary_of(key: str) -> str | None:

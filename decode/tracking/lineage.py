@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..evaluation.systems import slug
 from ..jobs.folder import RunFolder, weights_digest
 
 MAX_NAME = 128  # W&B's limit
@@ -53,11 +52,11 @@ def expert_artifact(run_name: str, folder: Path, facts: Mapping[str, Any]) -> Ar
     return Artifact(safe_name(f"{run_name}-expert"), "model", metadata, files, is_final=True)
 
 
-def finished_expert_artifact(name: str, revision: str | None) -> Artifact:
+def finished_expert_artifact(slug: str, name: str, revision: str | None) -> Artifact:
     """A description of an expert that was there before: its name and, in a folder, its digest."""
     facts = {"model": name, "revision": revision, "weights": weights_digest(name)}
     texts = {"model.json": json.dumps(facts, indent=2) + "\n"}
-    return Artifact(safe_name(f"{slug(name)}-expert"), "model", facts, texts=texts)
+    return Artifact(safe_name(f"{slug}-expert"), "model", facts, texts=texts)
 
 
 def evaluation_artifact(run_name: str, folder: RunFolder, facts: Mapping[str, Any]) -> Artifact:

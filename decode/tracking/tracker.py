@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.metrics_file import Metrics
 from ..jobs.interruption import UNFINISHED, Interrupted
 from .dashboard import alpha_rows, predictions_table, result_values, summary_of
 from .lineage import Artifact, safe_name
@@ -50,7 +51,7 @@ class NullTracker:
     def summary(self, values: Mapping[str, Any]) -> None:
         """Record values of the run as a whole."""
 
-    def results(self, metrics: dict[str, Any]) -> None:
+    def results(self, metrics: Metrics) -> None:
         """Record a `metrics.json`, both as values and as the run's summary."""
 
     def predictions(
@@ -119,7 +120,7 @@ class Tracker(NullTracker):
     def summary(self, values: Mapping[str, Any]) -> None:
         self._try(lambda: self._run.summary.update(dict(values)))
 
-    def results(self, metrics: dict[str, Any]) -> None:
+    def results(self, metrics: Metrics) -> None:
         values = result_values(metrics)
         self.log(values)
         self.summary(values)

@@ -1,11 +1,11 @@
 """The large models, how they are steered, and how completions are generated."""
 
-import os
 import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from .folders import slug
 from .section import Dtype, Section
 
 
@@ -30,7 +30,7 @@ class Base(Section):
     @property
     def slug(self) -> str:
         """The last part of the model's name, as systems and folders are called after it."""
-        return os.path.basename(os.path.abspath(self.model))
+        return slug(self.model)
 
     @model_validator(mode="after")
     def _one_ceiling(self) -> "Base":

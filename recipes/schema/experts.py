@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from .folders import slug
 from .section import Dtype, Section
 
 
@@ -47,6 +48,11 @@ class Expert(Section):
     """The expert's prompt: the task's own, or the task's own inside the chat template."""
     trust_remote_code: bool = False
     """Run model code that comes with the weights."""
+
+    @property
+    def slug(self) -> str:
+        """The last part of the finished expert's name, or of the small model's."""
+        return slug(self.trained or self.model)
 
     @model_validator(mode="after")
     def _trained_or_to_be(self) -> "Expert":

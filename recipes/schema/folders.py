@@ -1,8 +1,17 @@
-"""Whether a model's name is a folder here or an id on the hub."""
+"""A model's name: what it is for short, and whether it is a folder here or an id on the hub."""
 
+import os
 from pathlib import Path
 
 from .keys import KeyProblem
+
+
+def slug(name: str) -> str:
+    """The last part of a model's hub id or folder: systems, files and tags are called after it.
+
+    However a folder is spelt (`large/`, `large/.`, `other/../large`), it has one slug.
+    """
+    return os.path.basename(os.path.abspath(os.path.expanduser(name)))
 
 
 def check_model(key: str, name: str, files: tuple[str, ...]) -> None:

@@ -88,6 +88,11 @@ class Evaluation(Section):
     judges: dict[str, JudgeChoice] = Field(default_factory=dict)
     """Who grades, by the names the task gives its judges; most tasks need none."""
 
+    @property
+    def label(self) -> str:
+        """What results and charts call it: other rules never share a chart with the default."""
+        return self.name if self.scoring == "default" else f"{self.name}-{self.scoring}"
+
 
 class TaskChoice(Evaluation):
     """What is learnt and measured."""

@@ -160,9 +160,10 @@ class ProxyCheckCallback(TrainerCallback):
             about = {
                 "step": 0,
                 "task": experiment.task,
-                "metric": experiment.metric,
-                "higher_is_better": experiment.higher_is_better,
+                "metric": experiment.metric.name,
+                "higher_is_better": experiment.metric.higher_is_better,
                 "base_model": experiment.contenders[0].base.name,
+                "base_slug": experiment.contenders[0].slug,
                 "alpha": experiment.alphas[0],
                 "max_new_tokens": self._scores.max_new_tokens,
                 "select_by": self._section.select_by,

@@ -10,6 +10,8 @@ from trl import SFTConfig
 
 from data import TASKS
 from decode.evaluation.experiment import Contender, Experiment, check
+from decode.evaluation.metric import Metric
+from decode.evaluation.systems import headline_alpha
 from decode.jobs.folder import RunFolder, text_digest, weights_digest
 from recipes.schema.recipe import ProxyCheck, Recipe
 
@@ -89,7 +91,7 @@ def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> Che
     planned = replace(
         experiment,
         questions=questions,
-        metric=experiment.metric if experiment.num_samples == 1 else "pass@1",
+        metric=experiment.metric if experiment.num_samples == 1 else Metric("pass@1", pass_at=1),
         num_samples=1,
         contenders=(_with_ceiling_if_there(recipe, experiment.contenders[0]),),
         alphas=(_alpha(section, experiment),),
@@ -140,6 +142,4 @@ def _with_ceiling_if_there(recipe: Recipe, contender: Contender) -> Contender:
 
 
 def _alpha(section: ProxyCheck, experiment: Experiment) -> float:
-    if section.alpha is not None:
-        return section.alpha
-    return min(experiment.alphas, key=lambda alpha: abs(alpha - 1.0))
+    return headline_alpha(experiment.alphas) if section.alpha is None else section.alpha

@@ -1,0 +1,248 @@
+"""`metrics.json` as typed records: this module alone writes it and reads it.
+
+A file is read strictly: a key that is missing, unknown or of another type is an error that names
+it. Files of earlier versions carry no slugs, no k of pass@k and no folders of further tasks; they
+are completed as they are read (`_completed`), by the rules they were written with.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..jobs.folder import write_json
+from .gap_closed import GapClosed
+from .intervals import Estimate
+from .mcnemar import McNemar
+from .metric import Metric
+from .systems import Role, headline_alpha, system_name
+
+
+class Record(BaseModel):
+    """A part of metrics.json; keys that were never given are not written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class MeasuredProxy(Record):
+    """A base steered at one alpha: its value, its gains and the gap it closes."""
+
+    alpha: float
+    value: float
+    ci95: tuple[float, float]
+    gain_over_base: Estimate
+    gain_over_expert: Estimate
+    gap_closed: GapClosed | None
+    gap_closed_reason: str | None
+    """Why gap closed or its interval is missing."""
+
+
+class MeasuredBase(Record):
+    """One base: untuned, directly tuned (None without a reference) and steered, by alpha."""
+
+    model: str
+    slug: str
+    """The name its systems, files and W&B keys go by."""
+    base: Estimate
+    tuned: Estimate | None
+    proxy: tuple[MeasuredProxy, ...]
+
+    @property
+    def headline(self) -> MeasuredProxy:
+        """The proxy that a report speaks of: never the best one, which would be picked on the very
+        rows it is then judged by.
+        """
+        alpha = headline_alpha([proxy.alpha for proxy in self.proxy])
+        return next(proxy for proxy in self.proxy if proxy.alpha == alpha)
+
+    def best(self, metric: Metric) -> MeasuredProxy:
+        """The proxy with the best value."""
+        return max(self.proxy, key=lambda proxy: metric.worth(proxy.value))
+
+
+class Pair(Record):
+    """Two systems on the same rows; `mcnemar` is None where a row is not simply right or wrong."""
+
+    a: str
+    b: str
+    difference: Estimate
+    """a minus b; positive where a is better."""
+    mcnemar: McNemar | None
+
+
+class Uncounted(Record):
+    """Questions without a score in some system, which count in none."""
+
+    num_questions: int
+    by_system: dict[str, int]
+
+
+class Decoding(Record):
+    """What one system's decoding took (`DecodingStats.summary`)."""
+
+    num_rows: int
+    batch_size: int
+    num_tokens: int
+    tokens_per_second: float | None
+    tokens_per_verify: float | None
+    acceptance_rate: float | None
+    accepted_drafts: tuple[int, ...]
+    seconds: dict[str, float]
+    peak_memory_gib: float
+
+
+class MeanOverTasks(Record):
+    """One proxy's mean gap closed over all tasks; None, with the reason, if a task has none."""
+
+    model: str
+    slug: str
+    alpha: float
+    value: float | None
+    num_tasks: int
+    reason: str | None
+    gaps: dict[str, float | None]
+    """By task."""
+
+
+class MeasuredSystem(Record):
+    """One system's value; `slug` and `alpha` are None where its role has none."""
+
+    name: str
+    role: Role
+    slug: str | None
+    alpha: float | None
+    value: float
+    low: float
+    high: float
+    proxy: MeasuredProxy | None
+    """For a proxy, its gains and gap closed."""
+
+
+class Metrics(Record):
+    """One task's metrics.json; that of a run's first task has the further ones under `also`."""
+
+    task: str
+    folder: str | None = None
+    """Of a further task: where its files are, in the run's folder."""
+    metric_name: str = Field(alias="metric")
+    higher_is_better: bool
+    pass_at: int | None
+    num_examples: int
+    antiexpert: Estimate
+    expert: Estimate
+    bases: tuple[MeasuredBase, ...]
+    pairs: tuple[Pair, ...]
+    decoding: dict[str, Decoding] = {}
+    """By system, like `parts`."""
+    uncounted: Uncounted | None = None
+    parts: dict[str, dict[str, float]] = {}
+    """What judged scores are made of."""
+    also: tuple["Metrics", ...] = ()
+    mean_gap_closed: tuple[MeanOverTasks, ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        """What was measured."""
+        return Metric(self.metric_name, self.higher_is_better, self.pass_at)
+
+    @property
+    def tasks(self) -> tuple["Metrics", ...]:
+        """This task and the further ones."""
+        return (self, *self.also)
+
+    @property
+    def systems(self) -> list[MeasuredSystem]:
+        """All systems in reading order: anti-expert, expert, then base by base."""
+        found = [_system("antiexpert", self.antiexpert), _system("expert", self.expert)]
+        for base in self.bases:
+            found.append(_system("base", base.base, base.slug))
+            found += [_system("proxy", proxy, base.slug) for proxy in base.proxy]
+            if base.tuned is not None:
+                found.append(_system("tuned", base.tuned, base.slug))
+        return found
+
+
+def as_json(metrics: Metrics) -> dict[str, Any]:
+    """The contents of metrics.json."""
+    return metrics.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def write_metrics(path: Path, metrics: Metrics) -> None:
+    """Replace a metrics.json at once."""
+    write_json(path, as_json(metrics))
+
+
+def read_metrics(path: Path) -> Metrics:
+    """The metrics in the file at `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: in one line the file, the key and what is wrong with it.
+    """
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a whole JSON file ({error}); {REMEDY}") from None
+    try:
+        # As JSON, where strictness still lets a list become a tuple and an int a float.
+        return Metrics.model_validate_json(json.dumps(_completed(tree)))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"])) or "the file"
+        texts = {"missing": "missing", "extra_forbidden": "unknown key"}
+        found = f"found {json.dumps(problem['input']):.60}; {problem['msg']}"
+        text = texts.get(problem["type"], found)
+        raise ValueError(f"{path}: {key}: {text}; {REMEDY}") from None
+
+
+REMEDY = "decode/run.py writes metrics.json again from the run's predictions"
+
+
+def _completed(tree: Any) -> Any:
+    """A file's contents with what files of earlier versions did not carry."""
+    if not isinstance(tree, dict):
+        return tree
+    tree = dict(tree)
+    if "pass_at" not in tree and isinstance(name := tree.get("metric"), str):
+        k = name.removeprefix("pass@")
+        tree["pass_at"] = int(k) if k != name and k.isdecimal() else None
+    for key in ("bases", "mean_gap_closed"):
+        if isinstance(entries := tree.get(key), list):
+            tree[key] = [_with_slug(entry) for entry in entries]
+    if isinstance(further := tree.get("also"), list):
+        tree["also"] = [_with_folder(_completed(entry)) for entry in further]
+    return tree
+
+
+def _with_slug(entry: Any) -> Any:
+    if not isinstance(entry, dict) or "slug" in entry or not isinstance(entry.get("model"), str):
+        return entry
+    return {**entry, "slug": earlier_slug(entry["model"])}
+
+
+def earlier_slug(model: str) -> str:
+    """The name a base's results went by in files that do not carry it."""
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _with_folder(entry: Any) -> Any:
+    if not isinstance(entry, dict) or "folder" in entry or not isinstance(entry.get("task"), str):
+        return entry
+    return {**entry, "folder": f"tasks/{entry['task'].removesuffix('-paper')}"}
+
+
+def _system(role: Role, entry: Estimate | MeasuredProxy, slug: str | None = None) -> MeasuredSystem:
+    proxy = entry if isinstance(entry, MeasuredProxy) else None
+    alpha = None if proxy is None else proxy.alpha
+    low, high = entry.ci95
+    return MeasuredSystem(
+        name=system_name(role, slug, alpha),
+        role=role,
+        slug=slug,
+        alpha=alpha,
+        value=entry.value,
+        low=low,
+        high=high,
+        proxy=proxy,
+    )
