@@ -168,9 +168,9 @@ def test_a_check_says_what_decoding_says(recipe_of, tmp_path, adapter):
     predictions = run(experiment, folder)
     metrics = measure(experiment, predictions, folder)
     last = checks.checked[-1]
-    assert last["expert"] == metrics["expert"]["value"]
-    assert last["proxy"] == metrics["bases"][0]["proxy"][0]["value"]
-    assert checks.first["base"] == metrics["bases"][0]["base"]["value"]
+    assert last["expert"] == metrics.expert.value
+    assert last["proxy"] == metrics.bases[0].proxy[0].value
+    assert checks.first["base"] == metrics.bases[0].base.value
     scores = [row["score"] for row in predictions["proxy-large-alpha1"]]
     assert last["scores"]["proxy"] == scores
     assert last["expert_loss"] == pytest.approx(loss_of(expert, recipe), abs=1e-5)

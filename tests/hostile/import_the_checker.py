@@ -8,7 +8,7 @@ import sys
 
 sys.path += ["/", "@REPOSITORY@", "@REPOSITORY@/data"]
 imported = []
-for name in ("data.sandbox", "sandbox", "sandbox.worker", "decode.evaluation.metrics"):
+for name in ("data.sandbox", "sandbox", "sandbox.worker", "decode.evaluation.intervals"):
     try:
         imported.append(importlib.import_module(name))
     except ImportError:
