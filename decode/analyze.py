@@ -21,7 +21,8 @@ from decode.analysis.token_rows import check_models, token_rows
 from decode.analysis.trade_off import TradeOff, read_sweeps, trade_offs
 from decode.evaluation.experiment import Experiment, System, check
 from decode.evaluation.loaded import Cast
-from decode.jobs.folder import RunFolder, read_rows, write_json, write_text
+from decode.jobs.files import read_rows, write_json, write_text
+from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import interruptible
 from decode.stage.planning import plan
 from decode.stage.stage import recipe_from_command_line, start_logging, track

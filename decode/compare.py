@@ -16,7 +16,7 @@ from data.scoring.pass_at_k import pass_at_k
 from decode.evaluation.mcnemar import count_pair, mcnemar_p_value
 from decode.evaluation.metrics import difference_with_interval
 from decode.evaluation.systems import MeasuredSystem, measured_systems, slug
-from decode.jobs.folder import write_json
+from decode.jobs.files import write_json
 from decode.reports.compare_plot import plot_runs
 from decode.reports.findings import percent, points, span
 from decode.reports.finished_run import FinishedRun, read_runs, recipe_differences

@@ -14,8 +14,8 @@ from decode.evaluation.experiment import check
 from decode.evaluation.shares import decode_shares
 from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import interruptible
-from decode.jobs.launch import check_launch
 from decode.jobs.lock import occupy
+from decode.jobs.processes import check_launch
 from decode.stage.planning import plan
 from decode.stage.stage import decode_stage, recipe_from_command_line, start_logging, track
 from recipes.schema.recipe import save_recipe

@@ -24,7 +24,8 @@ from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Contender, Experiment, MoreExpert, System
 from decode.evaluation.loaded import Cast
 from decode.evaluation.predict import run
-from decode.jobs.folder import RunFolder, SettingsChanged, read_rows
+from decode.jobs.files import read_rows
+from decode.jobs.folder import RunFolder, SettingsChanged
 from decode.models.language_model import LanguageModel
 from decode.models.proxy_tuned import encode
 from decode.models.sources import ModelSource

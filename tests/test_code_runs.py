@@ -15,7 +15,7 @@ from data import TASKS
 from data.rows import Row
 from data.sandbox import best_confinement
 from data.scoring.scored_file import score_file
-from decode.jobs.folder import read_rows
+from decode.jobs.files import read_rows
 from decode.models.sources import ModelSource
 from train.rows.training_rows import TrainingRows
 from train.trainer import sft_config, train

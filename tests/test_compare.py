@@ -11,7 +11,8 @@ import yaml
 from decode.compare import paired_differences, pairs_table, task_table
 from decode.evaluation.metrics import BaseScores, summarize
 from decode.evaluation.systems import measured_systems
-from decode.jobs.folder import RunFolder, write_json, write_rows
+from decode.jobs.files import write_json, write_rows
+from decode.jobs.folder import RunFolder
 from decode.reports.finished_run import read_runs, recipe_differences
 
 ROOT = Path(__file__).resolve().parents[1]

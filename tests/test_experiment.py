@@ -13,7 +13,8 @@ import decode.evaluation.prediction_file
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Contender, Experiment, MoreExpert, check, systems
 from decode.evaluation.predict import measure, run
-from decode.jobs.folder import RunFolder, read_rows
+from decode.jobs.files import read_rows
+from decode.jobs.folder import RunFolder
 from decode.models.sources import ModelSource
 
 

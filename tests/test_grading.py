@@ -21,7 +21,8 @@ from decode.evaluation.experiment import Grader
 from decode.evaluation.grading import NothingCountsError
 from decode.evaluation.metrics import BaseScores, summarize
 from decode.evaluation.predict import measure, run, run_all
-from decode.jobs.folder import RunFolder, read_rows
+from decode.jobs.files import read_rows
+from decode.jobs.folder import RunFolder
 from decode.reports.findings import findings
 from decode.reports.overview import with_further_tasks
 from decode.tracking.dashboard import result_values

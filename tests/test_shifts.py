@@ -12,7 +12,8 @@ from decode.analysis.shifts import candidates, logprobs, shifts
 from decode.analysis.trade_off import read_sweeps, trade_offs
 from decode.evaluation.metrics import BaseScores, summarize
 from decode.evaluation.systems import measured_systems
-from decode.jobs.folder import RunFolder, write_json, write_rows
+from decode.jobs.files import write_json, write_rows
+from decode.jobs.folder import RunFolder
 
 INF = math.inf
 

@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from decode.jobs.folder import write_json
+from decode.jobs.files import write_json
 from decode.jobs.interruption import Request
 
 MARK = "whole.json"

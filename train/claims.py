@@ -5,7 +5,8 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from decode.jobs.folder import RunFolder, SettingsChanged, weights_digest
+from decode.jobs.files import weights_digest
+from decode.jobs.folder import RunFolder, SettingsChanged
 from recipes.schema.recipe import Recipe
 
 from . import zero

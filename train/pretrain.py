@@ -7,7 +7,6 @@ so a killed run continues from its last checkpoint with the documents it would h
 are trained by Muon, embeddings and norms by AdamW, on one CPU process.
 """
 
-import json
 import logging
 import os
 import random
@@ -34,6 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from data.mini.stream import SHARES, Stream
 from data.mini.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer, for_transformers
+from decode.jobs.files import append_row
 
 logger = logging.getLogger("pretrain")
 
@@ -190,8 +190,7 @@ def train_model(
         done = {"step": step + 1, "num_tokens": num_tokens, "cpu_s": cpu_s}
         is_last = step + 1 == recipe.num_steps
         if (step + 1) % LOG_STEPS == 0 or is_last:
-            with (recipe.work_dir / f"{name}.jsonl").open("a") as log:
-                log.write(json.dumps(done | {"loss": loss.item()}) + "\n")
+            append_row(recipe.work_dir / f"{name}.jsonl", done | {"loss": loss.item()})
         if (step + 1) % recipe.checkpoint_steps == 0 or is_last:
             saved = [optimizer.state_dict() for optimizer in optimizers]
             state = {"model": model.state_dict(), "optimizers": saved, "done": done}

@@ -15,10 +15,11 @@ from transformers import TrainerCallback
 from decode.evaluation.experiment import check
 from decode.evaluation.shares import decode_shares, meet
 from decode.jobs.environment import describe_environment
-from decode.jobs.folder import RunFolder, write_json
+from decode.jobs.files import write_json
+from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import interruptible
-from decode.jobs.launch import check_devices, check_group, check_launch
 from decode.jobs.lock import occupy
+from decode.jobs.processes import check_devices, check_group, check_launch
 from decode.stage import artifacts
 from decode.stage.planning import plan
 from decode.stage.stage import (

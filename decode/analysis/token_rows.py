@@ -17,7 +17,8 @@ from tqdm import tqdm
 from ..evaluation.experiment import Experiment, System
 from ..evaluation.loaded import Cast
 from ..evaluation.prediction_file import PredictionFile
-from ..jobs.folder import RunFolder, SettingsChanged, text_digest, weights_digest
+from ..jobs.files import text_digest, weights_digest
+from ..jobs.folder import RunFolder, SettingsChanged
 from ..models.forced import ROLES, RoleLogits, forced_logits
 from ..models.sources import ModelSource, load_tokenizer
 from ..models.steered import RolePrompt, Steered

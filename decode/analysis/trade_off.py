@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.systems import measured_systems, slug
-from ..jobs.folder import RunFolder, read_rows
+from ..jobs.files import read_rows
+from ..jobs.folder import RunFolder
 
 NOT_MEASURED = ("score", "sample")  # the metric itself, and a number that counts
 

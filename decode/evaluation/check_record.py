@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..jobs.folder import append_row, read_rows, write_rows
+from ..jobs.files import append_row, read_rows, write_rows
 from .metrics import gap_closed
 
 Row = dict[str, Any]

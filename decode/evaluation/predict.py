@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from ..engine.engine import Completion, generate
 from ..engine.stats import DecodingStats
-from ..jobs.folder import RunFolder, text_digest, weights_digest, write_json
+from ..jobs.files import text_digest, weights_digest, write_json
+from ..jobs.folder import RunFolder
 from ..jobs.processes import ALONE, Replica
 from ..models.sources import ModelSource
 from .experiment import Experiment, System, systems
@@ -71,7 +72,7 @@ def decode_all(
     """
     for experiment, folder in experiments:  # all of them before any weights load
         _claim(experiment, folder)
-    replica.wait_for_all()  # the claims are made, and nothing is decoded yet
+    replica.barrier()  # the claims are made, and nothing is decoded yet
     first, _ = experiments[0]
     cast = Cast(replace(first, device=replica.device(first.device)))
     is_shown = sys.stderr.isatty() and replica.rank == 0
@@ -80,7 +81,7 @@ def decode_all(
         for experiment, folder in experiments:
             _complete(experiment, system, cast, folder, replica)
     cast.leave()
-    replica.wait_for_all()
+    replica.barrier()
 
 
 def measure(experiment: Experiment, predictions: Predictions, folder: RunFolder) -> dict[str, Any]:

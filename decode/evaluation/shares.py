@@ -61,7 +61,7 @@ def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
 def meet() -> None:
     """Return when every process has got here; exits with one line if one of them has ended."""
     try:
-        Replica.of_this_process().wait_for_all()
+        Replica.of_this_process().barrier()
     except ReplicaLost as error:
         sys.exit(f"error: {error}")
 

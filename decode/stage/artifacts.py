@@ -12,7 +12,8 @@ from recipes.schema.recipe import Evaluation, Recipe
 
 from ..evaluation.experiment import Experiment
 from ..evaluation.systems import slug
-from ..jobs.folder import RunFolder, text_digest
+from ..jobs.files import text_digest
+from ..jobs.folder import RunFolder
 from ..tracking.lineage import (
     Artifact,
     evaluation_artifact,

@@ -19,7 +19,8 @@ from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice,
 
 from ..engine.sampling import Sampling
 from ..evaluation.experiment import Contender, Experiment, Grader, MoreExpert, Question
-from ..jobs.folder import RunFolder, weights_digest
+from ..jobs.files import weights_digest
+from ..jobs.folder import RunFolder
 from ..models.sources import ModelSource
 
 Plan = list[tuple[Experiment, RunFolder]]

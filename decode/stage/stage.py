@@ -17,7 +17,8 @@ from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 from ..evaluation.grading import NothingCountsError
 from ..evaluation.predict import measure, run_all
 from ..jobs.environment import describe_environment
-from ..jobs.folder import RunFolder, SettingsChanged, write_json
+from ..jobs.files import write_json
+from ..jobs.folder import RunFolder, SettingsChanged
 from ..reports.overview import closing_lines, with_further_tasks
 from ..reports.report import write_report
 from ..reports.tables import closing_table

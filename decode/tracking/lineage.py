@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..evaluation.systems import slug
-from ..jobs.folder import RunFolder, weights_digest
+from ..jobs.files import weights_digest
+from ..jobs.folder import RunFolder
 
 MAX_NAME = 128  # W&B's limit
 # Of a run, what its evaluation artifact holds; the rest is plots and W&B's own.

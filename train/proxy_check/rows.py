@@ -10,7 +10,8 @@ from trl import SFTConfig
 
 from data import TASKS
 from decode.evaluation.experiment import Contender, Experiment, check
-from decode.jobs.folder import RunFolder, text_digest, weights_digest
+from decode.jobs.files import text_digest, weights_digest
+from decode.jobs.folder import RunFolder
 from recipes.schema.recipe import ProxyCheck, Recipe
 
 ZERO_3 = 3

@@ -8,7 +8,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, pack_dataset
 
-from decode.jobs.folder import RunFolder, write_json
+from decode.jobs.files import write_json
+from decode.jobs.folder import RunFolder
 from decode.models.sources import load_tokenizer
 from decode.reports.training_table import training_table
 from decode.tracking.job import NullTracker

@@ -5,7 +5,6 @@ be counted before, and a later run with the same rows and the same tokenizer fin
 left to the trainer: cutting, packing, shuffling.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -18,6 +17,7 @@ from trl import SFTConfig
 from trl.data_utils import common_prefix_length
 
 from data import TrainRow
+from decode.jobs.files import json_digest
 
 from .training_rows import TrainingRows
 
@@ -84,7 +84,7 @@ def first_rows(
         return token_rows(training_rows.rows, tokenizer, eos, completion_only)
 
     settings = [training_rows.digest, tokenizer_digest(tokenizer), eos, completion_only, FORMAT]
-    name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+    name = json_digest(settings, num_digits=32)
     dataset = Dataset.from_generator(every_row, features=FEATURES, fingerprint=name)
     assert isinstance(dataset, Dataset)
     return dataset
@@ -109,4 +109,4 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         rules = json.loads(backend.to_str())
         rules = {k: v for k, v in rules.items() if k not in ("padding", "truncation")}
     parts = [type(tokenizer).__name__, transformers.__version__, rules]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return json_digest(parts)

@@ -15,7 +15,7 @@ from data.rows import HubSource
 from data.training.duplicates import KINDS, EvaluationPrompts
 from data.training.mixture import Source, mixed_stream, weighted
 from decode.evaluation.experiment import Experiment
-from decode.jobs.folder import text_digest
+from decode.jobs.files import file_ends, text_digest
 from recipes.schema.recipe import Recipe
 
 from .sources import sources_of
@@ -23,7 +23,6 @@ from .sources import sources_of
 logger = logging.getLogger(__name__)
 
 SAMPLE_ROWS = 1_000  # of a stream, read before weights load
-EDGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +163,4 @@ def _identity(place: str | HubSource) -> Any:
     if isinstance(place, HubSource):
         return [place.name, place.config, place.split]
     path = Path(place).expanduser()
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        digest.update(file.read(EDGE_BYTES))
-        file.seek(max(0, size - EDGE_BYTES))
-        digest.update(file.read(EDGE_BYTES))
-    return [size, digest.hexdigest()]
+    return [path.stat().st_size, hashlib.sha256(file_ends(path)).hexdigest()]
