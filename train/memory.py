@@ -19,7 +19,6 @@ the small models. What CUDA, NCCL and fragmentation take comes on top: a GiB or 
 
 import argparse
 import math
-import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +28,9 @@ from transformers import PretrainedConfig
 
 from data import TASKS
 from decode.models.sources import ModelSource, load_config, weights_dtype
+from decode.stage.command import user_errors
 from decode.stage.planning import untuned_model
-from recipes.schema.recipe import RecipeError, load_recipe
+from recipes.schema.recipe import load_recipe
 from train.footprint.activations import activation_bytes, empty_model
 from train.footprint.sharding import Sharding, read_sharding
 from train.training import Training, trainings
@@ -164,15 +164,13 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    try:
+    with user_errors(ValueError):
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         file = arguments.config_file
         sharding = Sharding() if file is None else read_sharding(file)
         rows = [(training, _of(training, sharding)) for training in trainings(recipe)]
         small = _config_and_dtype(untuned_model(recipe.expert))
         bases = [(base, _config_and_dtype(untuned_model(base))) for base in recipe.decode.bases]
-    except (RecipeError, ValueError) as error:
-        sys.exit(f"error: {error}")
     zero = "" if sharding.stage is None else f", ZeRO-{sharding.stage}"
     print(f"{sharding.num_gpus} GPU(s){zero}; computed, not measured; GiB on each GPU\n")
     columns = ("weights", "gradients", "optimizer", "activations", "buffers", "total")

@@ -34,6 +34,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from data.mini.stream import SHARES, Stream
 from data.mini.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer, for_transformers
 from decode.jobs.files import append_row
+from decode.stage.command import user_errors
 
 logger = logging.getLogger("pretrain")
 
@@ -222,14 +223,12 @@ def losses_by_kind(
 def main() -> None:
     """Recipe, logging, tokenizer, then one model after the other."""
     if len(sys.argv) < 2:
-        raise SystemExit("usage: python train/pretrain.py RECIPE.yaml [key=value ...]")
-    try:
+        sys.exit("usage: python train/pretrain.py RECIPE.yaml [key=value ...]")
+    with user_errors(ValueError):
         recipe = load_recipe(sys.argv[1], sys.argv[2:])
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("pretraining runs in one process; launch with --num_processes 1")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SystemExit("error: pretraining runs in one process; launch with --num_processes 1")
 
     recipe.work_dir.mkdir(parents=True, exist_ok=True)
     stream = Stream()
