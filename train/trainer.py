@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from trl import SFTConfig, SFTTrainer
 
 from decode.jobs.interruption import held_back
@@ -20,12 +27,37 @@ from decode.models.sources import load_tokenizer
 from . import zero
 from .checkpoints import Checkpoints
 from .contradictions import refuse_contradictions
-from .proxy_loss import trainer_class
+from .proxy_loss import check_proxy_loss, trainer_class
 from .rows.tokens import token_dataset
 from .rows.training_rows import TrainingRows
 from .training import Training
 
 logger = logging.getLogger(__name__)
+
+
+class TrackingCallback(TrainerCallback):
+    """Sends what the trainer logs to the tracker under a prefix, against the trainer's own step.
+
+    A run trains an expert and perhaps references, each from step 1: the prefix keeps their curves
+    apart (`train/loss`, `reference/<base>/loss`).
+    """
+
+    def __init__(self, log: Callable[[dict[str, Any]], None], prefix: str) -> None:
+        self._log, self._prefix = log, prefix
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Logs the numbers, on the main process."""
+        if state.is_world_process_zero and logs:
+            numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
+            values = {f"{self._prefix}/{key}": value for key, value in numbers.items()}
+            self._log({**values, f"{self._prefix}/step": state.global_step})
 
 
 def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
@@ -43,9 +75,11 @@ def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
     if (deepspeed := zero.settings_of(training.sft)) is not None:
         ours["deepspeed"] = deepspeed
         zero.enter_alone()
-    # Curves go through TrackingCallback, which keeps an expert's and a reference's apart.
-    ours |= {"use_cpu": uses_cpu(training.sft), "report_to": "none"}
-    return SFTConfig(**{**training.sft, **ours})
+    ours |= {"use_cpu": uses_cpu(training.sft), "report_to": "none"}  # see TrackingCallback
+    config = SFTConfig(**{**training.sft, **ours})
+    if training.proxy_aware is not None:
+        check_proxy_loss(training.proxy_aware, training.model, config)
+    return config
 
 
 def uses_cpu(sft: dict[str, Any]) -> bool:
@@ -67,7 +101,7 @@ def train(
     Raises:
         Interrupted: it was asked to stop, and has a checkpoint to go on from.
     """
-    PartialState()  # the processes know each other before anything is loaded
+    zero.prepare(config)
     set_seed(config.seed)
     source, adapter = training.model, training.adapter
     model = source.name
@@ -77,7 +111,6 @@ def train(
     theirs = config.model_init_kwargs
     assert not isinstance(theirs, str), "TRL parses this key from text only on a command line"
     config.model_init_kwargs = {"dtype": source.dtype, **source.hub_options, **(theirs or {})}
-    zero.prepare(config)
     # The adapter says which model it belongs to: decoding shares that model's weights with it.
     fixed = {"task_type": "CAUSAL_LM", "revision": source.revision}
     trainer = trainer_class(training.proxy_aware)(

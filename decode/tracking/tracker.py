@@ -39,11 +39,6 @@ class NullTracker:
         """Whether anything is recorded: what `report_to` should follow."""
         return False
 
-    @property
-    def url(self) -> str | None:
-        """Where the run can be looked at, None unless it is online."""
-        return None
-
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Record values; a step, if given, is recorded as `train/step`."""
 
@@ -89,10 +84,6 @@ class Tracker(NullTracker):
     @property
     def is_on(self) -> bool:
         return True
-
-    @property
-    def url(self) -> str | None:
-        return self._run.url
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         at = {} if step is None else {"train/step": step}

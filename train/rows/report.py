@@ -1,4 +1,4 @@
-"""What the training set is, counted before any weights load: `training_rows.json` and a table."""
+"""The training rows, counted before any weights load: `training_rows.json` and a table."""
 
 import json
 import logging
@@ -60,16 +60,16 @@ def rows_report(
     }
 
 
-def say_what_is_trained_on(
+def report_rows(
     training_rows: TrainingRows,
     training: Training,
     config: SFTConfig,
     folder: RunFolder,
     tracker: NullTracker,
 ) -> None:
-    """Log the report as `training` finds the rows, write it to the run's folder, and track it.
+    """Log the report of the rows as `training` reads them, write it to the folder and track it.
 
-    A report of the same rows and the same keys of sft is left as it is.
+    A report of the same rows, model and keys of sft that is there already is used again.
     """
     made_for = {
         "digest": training_rows.digest,
