@@ -4,7 +4,7 @@
 
 Only the models' configs are read. The accelerate file says how many GPUs share the work and which
 ZeRO stage divides what; without it the training is one GPU's. Rows are taken to be as long as the
-recipe lets them be: `sft.max_length=512` behind the recipe asks about shorter ones. With P
+recipe allows: the override `sft.max_length=512` asks about shorter ones. With P
 parameters of w bytes, T of them trained, over N GPUs, a GPU holds
 
     weights + gradients + optimizer (AdamW) + activations + buffers
@@ -36,7 +36,7 @@ from train.footprint.sharding import Sharding, read_sharding
 from train.training import Training, trainings
 
 GIB = 1 << 30
-PROMPT_TOKENS = 256  # in decoding; what the questions of most tasks stay below
+PROMPT_TOKENS = 256  # in decoding; the prompts of most tasks are shorter
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
-"""Proxy-aware training: an expert learns what a base lacks (consistent proxy tuning, 2407.01155).
+"""Proxy-aware training: the loss of the steered base (consistent proxy tuning, 2407.01155).
 
 Plain fine-tuning takes the loss on the expert's own softmax; decoding then samples from another.
 Here the loss is taken on what decoding samples from, with base and anti-expert frozen:
 
     -log softmax( s_base + alpha * (s_expert - s_antiexpert) )[label]
 
-Its gradient in s_expert is alpha * (p_proxy - onehot): where the base says the right thing already,
-there is nothing to learn.
+Its gradient in s_expert is alpha * (p_proxy - onehot): it vanishes where the base already predicts
+the label.
 
 Shape letters: B rows, T tokens, P positions before a label, N labels, V vocabulary.
 """
@@ -39,7 +39,7 @@ CHUNK_LABELS = 1024  # labels whose (V,) float32 temporaries are held at once
 
 @dataclass(frozen=True, slots=True)
 class ProxyTarget:
-    """What an expert is trained to steer.
+    """The base that an expert is trained to steer.
 
     Attributes:
         base: stays frozen.
@@ -63,7 +63,7 @@ def proxy_target(recipe: Recipe) -> ProxyTarget | None:
 
 
 def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig) -> None:
-    """Everything proxy-aware training refuses, before weights load.
+    """Check that a training can be proxy-aware, before weights load.
 
     Raises:
         ValueError: the base is missing or has another vocabulary, or a setting of the trainer or of
@@ -96,7 +96,7 @@ def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig)
 def score_labels(
     base: Tensor, expert: Tensor, antiexpert: Tensor, labels: Tensor, alpha: float
 ) -> Scores:
-    """How the proxy-tuned distribution rates each label.
+    """Log-probability, entropy and top-1 agreement of the proxy-tuned distribution at each label.
 
     Args:
         base, expert, antiexpert: (N, V), any float dtype.
@@ -115,7 +115,7 @@ def score_labels(
 
 
 def trainer_class(target: ProxyTarget | None) -> Callable[..., SFTTrainer]:
-    """What builds the trainer of a model: TRL's own, or the proxy-aware one."""
+    """The class of a training's trainer: TRL's own, or the proxy-aware one."""
     return SFTTrainer if target is None else partial(ProxyAwareTrainer, target=target)
 
 
@@ -148,7 +148,7 @@ class ProxyAwareTrainer(SFTTrainer):
     def _score(
         self, expert: Any, labels: Tensor | None = None, fused_lm_head: bool = False, **inputs: Any
     ) -> Any:
-        """What TRL's fused head returns, of the proxy-tuned base: (B, T - 1) each, 0 if ignored."""
+        """The fields of TRL's fused head, of the proxy-tuned base: (B, T - 1), 0 if ignored."""
         if not fused_lm_head:
             return expert(**inputs)
         assert labels is not None

@@ -61,10 +61,10 @@ class TrackingCallback(TrainerCallback):
 
 
 def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
-    """TRL's configuration: the recipe's keys as they are, and the few that are ours.
+    """TRL's configuration of a training: the recipe's keys, and a few that a run sets itself.
 
     Raises:
-        ValueError: keys contradict each other, or what a run here promises.
+        ValueError: keys contradict each other, or the training cannot be proxy-aware.
     """
     refuse_contradictions(training)
     ours: dict[str, Any] = {
@@ -83,7 +83,7 @@ def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
 
 
 def uses_cpu(sft: dict[str, Any]) -> bool:
-    """Whether training leaves GPUs alone: as the recipe says, else where there are none."""
+    """Whether training runs on the CPU: as the recipe says, else where there is no GPU."""
     return bool(sft.get("use_cpu", not torch.cuda.is_available()))
 
 
@@ -93,13 +93,13 @@ def train(
     config: SFTConfig,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """Fine-tune one model on its training rows and leave the result in `training.target`.
+    """Fine-tune one model on its training rows; the result is in `training.target`.
 
-    The loss is taken on completions only, unless `config` says otherwise. Training goes on from
-    the newest whole checkpoint.
+    The loss is taken on completions only, unless `config` says otherwise. Training resumes from the
+    newest complete checkpoint.
 
     Raises:
-        Interrupted: it was asked to stop, and has a checkpoint to go on from.
+        Interrupted: the process was asked to stop; there is a checkpoint to resume from.
     """
     zero.prepare(config)
     set_seed(config.seed)
@@ -134,7 +134,7 @@ def train(
 
 
 def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, training: Training) -> None:
-    """Leave what was trained in `training.target`, which appears when everything is written."""
+    """Write the trained model to `training.target`, which appears when everything is written."""
     state, target = PartialState(), training.target
     partial = target.with_name(f"{target.name}.partial")
     if state.is_main_process:

@@ -1,4 +1,4 @@
-"""Asking a judge about many completions, and keeping all it says.
+"""Asking a judge about many completions, and keeping all its answers.
 
 Every answer is a line of a JSON-lines file before the next question is asked, so that a killed
 run asks nothing twice. A line is found again by the digest of the request that led to it (model,

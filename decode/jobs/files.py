@@ -15,10 +15,10 @@ EDGE_BYTES = 1 << 20
 
 
 def read_rows(path: Path, is_own: bool = True) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file that may have been cut off while its last line was written.
+    """The whole rows of a JSON-lines file, none if there is no file.
 
-    A line that was cut off is removed from the file, so that rows can be appended after it; not if
-    the file is another process's, which may be writing that line now.
+    A last line that was cut off is removed from the file, so that rows can be appended. If the file
+    is another process's (`is_own` is false) it stays: that process may be writing the line now.
     """
     if not path.exists():
         return []
@@ -31,7 +31,7 @@ def read_rows(path: Path, is_own: bool = True) -> list[dict[str, Any]]:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add one row to a JSON-lines file; it is on its way to disk when this returns."""
+    """Add one row to a JSON-lines file, in one write."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")

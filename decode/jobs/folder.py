@@ -14,11 +14,11 @@ from .files import write_json
 
 
 class SettingsChanged(ValueError):
-    """A run folder was begun with other settings than those it is to go on with."""
+    """A result in a run folder was begun with other settings."""
 
 
 class RunFolder:
-    """`runs/<name>/`: where everything a run leaves behind has its place."""
+    """`runs/<name>/`: the paths of everything a run writes."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -50,7 +50,7 @@ class RunFolder:
 
     @property
     def training_rows(self) -> Path:
-        """What the expert was trained on, counted."""
+        """The report of the expert's training rows."""
         return self.path / "training_rows.json"
 
     def reference(self, slug: str) -> Path:
@@ -70,15 +70,15 @@ class RunFolder:
         return self.path / "predictions" / f"{system}.jsonl"
 
     def grades(self, system: str) -> Path:
-        """What one system's rows were found to be worth, where that is judged afterwards."""
+        """The verdicts on one system's rows, if they are judged after decoding."""
         return self.path / "grades" / f"{system}.jsonl"
 
     def judgements(self, judge: str) -> Path:
-        """Everything a judge said, about all systems."""
+        """Every answer of one judge, about all systems."""
         return self.path / "judgements" / f"{judge}.jsonl"
 
     def decoding(self, system: str) -> Path:
-        """What one system's decoding took."""
+        """The statistics of one system's decoding."""
         return self.path / "decoding" / f"{system}.json"
 
     @property
@@ -90,7 +90,7 @@ class RunFolder:
         return self.analysis / system / "tokens.jsonl"
 
     def settings(self, result: Path) -> Path:
-        """What a result was made with."""
+        """The settings a result was made with."""
         place = result.relative_to(self.path)
         name = place.name.removesuffix(".jsonl") + ".json"  # a model's name may hold dots
         return self.path / "settings" / place.with_name(name)
@@ -98,10 +98,10 @@ class RunFolder:
     def claim(
         self, result: Path, settings: dict[str, Any], free: Collection[str] = frozenset()
     ) -> None:
-        """Record what `result` is made with; once it is begun, a later run must say the same.
+        """Record the settings of `result`; once it is begun, check that they are the same.
 
         Args:
-            settings: what decides the result, in sections if need be.
+            settings: all that decide the result, in sections if need be.
             free: dotted keys that may change all the same.
 
         Raises:
@@ -131,7 +131,7 @@ class RunFolder:
 
 
 def early_files(path: Path) -> list[Path]:
-    """Where rows of a JSON-lines file are kept whose turn has not come yet."""
+    """The files of rows that were finished before earlier rows of a JSON-lines file."""
     stem = path.name.removesuffix(".jsonl")
     return sorted(path.parent.glob(f"{escape(stem)}.early*.jsonl"))
 

@@ -63,7 +63,7 @@ def track(recipe: Recipe, job_type: str, is_main_process: bool = True) -> NullTr
 def next_job(
     recipe: Recipe, tracker: NullTracker, job_type: str, is_main_process: bool
 ) -> NullTracker:
-    """The tracker of the recipe's next job; `tracker`'s own, uploads included, is over with it.
+    """The tracker of the recipe's next job, after that of `tracker` has ended with its uploads.
 
     Where the environment names the W&B run, as a sweep's agent does, all jobs are that one run.
     """

@@ -1,4 +1,4 @@
-"""What came from what, as W&B artifacts: rows -> expert -> evaluation.
+"""The lineage of results as W&B artifacts: rows -> expert -> evaluation.
 
 A version of an artifact is its contents. Rows are described, not uploaded: a small JSON with their
 digest and number, so that all runs on the same rows point to one version of them. A model that

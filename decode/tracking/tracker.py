@@ -181,9 +181,9 @@ class Tracker(NullTracker):
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What W&B raises when its host refuses, its run is over, its service died or a disk is full.
+    """The errors of W&B if its host refuses, its run has ended, its service died or a disk is full.
 
-    A value of a kind that it cannot take is our mistake, and not among them.
+    The error for a value that it cannot take is a bug here, and not among them.
     """
     import wandb
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
@@ -195,5 +195,5 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, short enough for a line of a log."""
+    """The message of an error, short enough for a line of a log."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,4 +1,4 @@
-"""What a proxy check asks, planned before any weights load: rows, one base, one alpha."""
+"""The questions of a proxy check, planned before any weights load: rows, one base, one alpha."""
 
 import os
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class CheckRows:
 
     Attributes:
         experiment: its questions are the validation rows; one base, one alpha, greedy.
-        completions: what training would teach to answer, None where a row does not say.
-        num_held_out: training rows at the end that are not to be trained on.
+        completions: the answers that training would teach, None where a row has none.
+        num_held_out: number of training rows at the end that are left out of training.
     """
 
     experiment: Experiment
@@ -33,7 +33,7 @@ class CheckRows:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the scores of a given expert, and so must not change half-way."""
+        """The settings that decide a given expert's scores; they must not change half-way."""
         experiment = self.experiment
         base = experiment.contenders[0].base
         texts = [text for q in experiment.questions for text in (q.prompt, *q.answers)]
@@ -48,10 +48,10 @@ class CheckRows:
 
 
 def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> CheckRows | None:
-    """What the recipe's proxy check asks, None without one.
+    """The questions of the recipe's proxy check, None if it has no check.
 
     Args:
-        experiment: the task that is learnt, as it is evaluated in the end.
+        experiment: the evaluation of the task that is learnt.
         config: of the expert's training.
 
     Raises:
@@ -100,7 +100,7 @@ def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> Che
 
 
 def claim_checks(recipe: Recipe, rows: CheckRows, folder: RunFolder) -> None:
-    """Refuse to go on with a record of checks that were made otherwise.
+    """Check that a record of checks was begun with the same settings, and record them.
 
     Raises:
         SettingsChanged: names the keys that differ.
@@ -133,7 +133,7 @@ def _refuse(recipe: Recipe, config: SFTConfig) -> None:
 
 
 def _with_ceiling_if_there(recipe: Recipe, contender: Contender) -> Contender:
-    """A reference that this run is to train comes after the expert."""
+    """The contender without its reference if this run has yet to train that one."""
     tuned = contender.tuned
     if tuned is None or not recipe.decode.bases[0].tune_reference or Path(tuned.name).is_dir():
         return contender

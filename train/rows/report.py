@@ -89,7 +89,7 @@ def report_rows(
 
 
 def cut_warning(report: dict[str, Any]) -> str | None:
-    """A line for whoever starts a training that cuts more than a few rows."""
+    """A warning if more than WARN_SHARE_CUT of the rows are cut, else None."""
     if report["num_cut"] <= WARN_SHARE_CUT * report["num_rows"]:
         return None
     share = report["num_cut"] / report["num_rows"]
@@ -129,7 +129,7 @@ def _count(dataset: Dataset, config: SFTConfig) -> tuple[list[int], int, int]:
 
 
 def _packing(dataset: Dataset, config: SFTConfig) -> dict[str, Any]:
-    """What the trainer's packing comes to; unless it shuffles first, it finds this in the cache."""
+    """The size of the packed rows; the trainer finds them in the cache unless it shuffles first."""
     assert config.max_length is not None, "TRL packs to a length"
     chosen = dataset.select_columns(["input_ids", "labels"])
     packed = pack_dataset(chosen, config.max_length, config.packing_strategy)

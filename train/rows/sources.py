@@ -96,8 +96,8 @@ def _renderer(recipe: Recipe) -> Render:
 def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) -> Render:
     """Messages as the tokenizer's template writes them, for a tokenizer to encode as any text.
 
-    What the tokenizer puts before every text is left out, so that it is there once. White space
-    after an end-of-text token is left out as well: it would stand between that token and another.
+    The token that the tokenizer puts before every text is left out, so that it is there once. White
+    space after an end-of-text token is left out as well: the row's own end-of-text token follows.
     """
     eos = eos or cast(str | None, tokenizer.eos_token)
     encoded = tokenizer("")["input_ids"]

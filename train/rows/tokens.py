@@ -1,8 +1,8 @@
 """Training rows as tokens, as TRL would make them, kept on disk by their content.
 
 TRL prepares rows one by one and inside the trainer, once the weights are there; made here they can
-be counted before, and a later run with the same rows and the same tokenizer finds them. What is
-left to the trainer: cutting, packing, shuffling.
+be counted before, and a later run with the same rows and the same tokenizer finds them. The trainer
+cuts, packs and shuffles them.
 """
 
 import json
@@ -23,7 +23,7 @@ from .training_rows import TrainingRows
 
 IGNORED = -100  # the label that is left out of the loss
 BATCH_ROWS = 1_000
-FORMAT = 1  # of what is kept; another number finds nothing of an older one
+FORMAT = 1  # of the cached rows; another number ignores older ones
 FEATURES = Features({"input_ids": List(Value("int32")), "labels": List(Value("int64"))})
 
 
@@ -55,10 +55,10 @@ def token_rows(
 def token_dataset(
     training_rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: SFTConfig
 ) -> Dataset | IterableDataset:
-    """What the trainer is given: all rows from the cache, or a stream.
+    """The trainer's data set: all rows from the cache, or a stream.
 
     The cache is that of `datasets` (HF_DATASETS_CACHE, in `generator/`) and is safe to delete.
-    Of several processes the first to come fills it and the others wait.
+    Of several processes one fills it and the others wait.
 
     Raises:
         ValueError: the tokenizer has no end-of-text token.
@@ -101,7 +101,7 @@ def end_of_text(tokenizer: PreTrainedTokenizerBase, config: SFTConfig) -> str:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A short name for what a tokenizer makes of a text."""
+    """A short name for a tokenizer's rules."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         rules: Any = [sorted(tokenizer.get_vocab().items()), str(tokenizer)]

@@ -1,4 +1,4 @@
-"""The rows a recipe trains on: its task's, then each of the mixture's, less evaluation rows."""
+"""The rows a recipe trains on: its task's and its mixture's, without evaluation rows."""
 
 import hashlib
 import itertools
@@ -27,12 +27,12 @@ SAMPLE_ROWS = 1_000  # of a stream, read before weights load
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """What is trained on.
+    """The rows of a training.
 
     Attributes:
         rows: all rows in order; of a stream its first ones, as a sample.
         stream: begins an endless stream anew; None if `rows` are all.
-        sources: what each source gave, as the report says it.
+        sources: a record of each source, as the report has it.
         digest: a short name for all of it.
     """
 
@@ -159,7 +159,7 @@ def _source_report(source: Source, num_rows: int, kinds: Counter[str]) -> dict[s
 
 
 def _identity(place: str | HubSource) -> Any:
-    """What tells a source's contents from others without reading all of it."""
+    """A value that differs between sources, made without reading all of their rows."""
     if isinstance(place, HubSource):
         return [place.name, place.config, place.split]
     path = Path(place).expanduser()
