@@ -7,7 +7,6 @@ float32 copy of them rounds smaller steps away.
 """
 
 import importlib.util
-import os
 
 import torch
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
@@ -16,6 +15,7 @@ from decode.models.pair import changes_its_base
 from decode.models.sources import load_config, weights_dtype
 
 from .training import Training
+from .zero import FSDP_BY_LAUNCH, is_launched_with_deepspeed, is_on
 
 # Attention by the order of tokens alone, and recurrent states.
 IGNORE_POSITIONS = frozenset(
@@ -95,8 +95,7 @@ def _check_precision(training: Training) -> None:
     """Raises ValueError for full fine-tuning of bfloat16 weights without a float32 copy."""
     sft = training.sft
     keeps_copy = sft.get("deepspeed") or sft.get("fsdp")
-    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
-        keeps_copy = keeps_copy or os.environ.get(name, "").lower() in ("1", "true")
+    keeps_copy = keeps_copy or is_launched_with_deepspeed() or is_on(FSDP_BY_LAUNCH)
     if keeps_copy or training.adapter is not None or sft.get("learning_rate", 2e-5) >= LEAST_RATE:
         return
     model = training.model

@@ -11,7 +11,6 @@ the label.
 Shape letters: B rows, T tokens, P positions before a label, N labels, V vocabulary.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from decode.models.sources import ModelSource, load_config, load_frozen, load_to
 from decode.models.vocab import align
 from decode.stage.planning import untuned_model
 from recipes.schema.recipe import Recipe
+
+from . import zero
 
 Scores = tuple[Tensor, Tensor, Tensor]
 
@@ -84,9 +85,9 @@ def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig)
         "sft.label_smoothing_factor": config.label_smoothing_factor > 0,
         "ZeRO-3 (take ZeRO-2: the base is a whole copy on each rank)": plugin is not None
         and plugin.zero_stage == 3,
-        "FSDP": bool(config.fsdp) or _is_on("ACCELERATE_USE_FSDP"),
+        "FSDP": zero.uses_fsdp(config),
         "context, sequence or tensor parallelism": config.parallelism_config is not None
-        or _is_on("ACCELERATE_USE_PARALLELISM_CONFIG"),
+        or zero.is_on("ACCELERATE_USE_PARALLELISM_CONFIG"),
     }
     for what, is_asked_for in refused.items():
         if is_asked_for:
@@ -198,7 +199,3 @@ def _keeps_its_antiexpert(expert: Any) -> bool:
     """Whether switching the adapter off leaves the very weights that the expert started from."""
     is_adapted = isinstance(expert, PeftModel)
     return is_adapted and getattr(expert.peft_config["default"], "bias", "none") == "none"
-
-
-def _is_on(variable: str) -> bool:
-    return os.environ.get(variable, "false").lower() in ("1", "true")

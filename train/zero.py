@@ -18,12 +18,23 @@ from trl import SFTConfig, SFTTrainer
 from recipes.schema.hardware import deepspeed_settings
 
 BY_LAUNCH = "ACCELERATE_USE_DEEPSPEED"
+FSDP_BY_LAUNCH = "ACCELERATE_USE_FSDP"
 FILE_OF_LAUNCH = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
 
 
 def is_launched_with_deepspeed() -> bool:
     """Whether accelerate's launch brings DeepSpeed."""
-    return os.environ.get(BY_LAUNCH, "false").lower() == "true"
+    return is_on(BY_LAUNCH)
+
+
+def uses_fsdp(config: SFTConfig) -> bool:
+    """Whether FSDP shards the weights, by the configuration or by accelerate's launch."""
+    return bool(config.fsdp) or is_on(FSDP_BY_LAUNCH)
+
+
+def is_on(variable: str) -> bool:
+    """Whether an environment variable, which accelerate's launch sets, is true."""
+    return os.environ.get(variable, "false").lower() in ("1", "true")
 
 
 def settings_of(sft: dict[str, Any]) -> dict[str, Any] | None:
@@ -40,7 +51,7 @@ def settings_of(sft: dict[str, Any]) -> dict[str, Any] | None:
             "sft.deepspeed: the launch brings DeepSpeed settings of its own; launch with "
             "recipes/accelerate/8gpu.yaml or multinode.yaml, or leave sft.deepspeed out"
         )
-    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+    if is_on("ACCELERATE_USE_CPU"):
         raise ValueError(
             "sft.deepspeed: accelerate leaves DeepSpeed out where its file says use_cpu: true; "
             "launch with recipes/accelerate/cpu_2proc.yaml, or start one process without accelerate"

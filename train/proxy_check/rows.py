@@ -1,6 +1,5 @@
 """The questions of a proxy check, planned before any weights load: rows, one base, one alpha."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,8 @@ from decode.evaluation.experiment import Contender, Experiment, check
 from decode.jobs.files import text_digest, weights_digest
 from decode.jobs.folder import RunFolder
 from recipes.schema.recipe import ProxyCheck, Recipe
+
+from ..zero import uses_fsdp
 
 ZERO_3 = 3
 
@@ -114,7 +115,6 @@ def claim_checks(recipe: Recipe, rows: CheckRows, folder: RunFolder) -> None:
 def _refuse(recipe: Recipe, config: SFTConfig) -> None:
     task = TASKS[recipe.task.name]
     plugin = config.deepspeed_plugin
-    is_fsdp = bool(config.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     reasons = {
         f"'{task.name}' is graded by judges, who would be asked again at every check": (
             bool(task.judges) and recipe.task.scoring == "default"
@@ -124,7 +124,7 @@ def _refuse(recipe: Recipe, config: SFTConfig) -> None:
         ),
         "weights that are sharded (ZeRO-3, FSDP) cannot be decoded with between two steps; "
         "train with ZeRO-2, or leave proxy_check out": (
-            is_fsdp or (plugin is not None and plugin.zero_stage == ZERO_3)
+            uses_fsdp(config) or (plugin is not None and plugin.zero_stage == ZERO_3)
         ),
     }
     for reason, holds in reasons.items():
