@@ -16,10 +16,9 @@ from decode.stage.planning import plan
 from decode.stage.stage import start_logging
 from decode.tracking.job import NullTracker
 from recipes.schema.recipe import load_recipe
-from train.callbacks import TrackingCallback
 from train.claims import claim
 from train.rows.training_rows import training_rows
-from train.trainer import sft_config, train
+from train.trainer import TrackingCallback, sft_config, train
 from train.training import trainings
 
 
@@ -30,7 +29,7 @@ def main() -> None:
     rows = training_rows(recipe, [experiment for experiment, _ in plan(recipe)])
     expert = trainings(recipe)[0]
     config = sft_config(expert, recipe.seed, recipe.name)
-    claim(recipe, rows.digest)
+    claim(recipe, [expert], rows.digest)
     curves = TrackingCallback(NullTracker().log, expert.prefix)
     train(expert, rows, config, [curves, StepClock(clock_file)])
 

@@ -123,15 +123,8 @@ class Task:
             )
         return self.score_as_paper
 
-    def train_rows(self, source: str | None = None, limit: int | None = None) -> list[TrainRow]:
-        """The first `limit` training rows of `source` (a .jsonl path or a hub id).
-
-        A row with `prompt` and `completion` is taken as it is, whatever the task.
-        """
-        return [self.to_train(row) for row in read_rows(self.training_source(source), limit)]
-
     def to_train(self, row: Row) -> TrainRow:
-        """One data row as a training row."""
+        """One data row as a training row; a row with `prompt` and `completion` as it is."""
         assert self.train_row is not None, "training_source refuses a task without training rows"
         return _as_it_is(row) or self.train_row(row)
 

@@ -8,7 +8,6 @@ an improvement on the first run, whatever the metric.
 """
 
 import argparse
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from decode.evaluation.intervals import Estimate, difference_with_interval
 from decode.evaluation.mcnemar import McNemar, mcnemar
 from decode.evaluation.metric import Metric
 from decode.evaluation.metrics_file import MeasuredSystem, Metrics, as_json
-from decode.jobs.folder import write_json
+from decode.jobs.files import write_json
 from decode.reports.compare_plot import plot_runs
 from decode.reports.findings import percent, points, span
 from decode.reports.finished_run import FinishedRun, read_runs, recipe_differences
 from decode.reports.pair_table import p_value
 from decode.reports.tables import share, system_label
+from decode.stage.command import user_errors
 
 Lines = list[tuple[str, list[str]]]  # what a row is called, and a cell a run
 DASH = "-"
@@ -61,10 +61,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if len(arguments.runs) < 2:
         parser.error("name two runs or more")
-    try:
+    with user_errors(ValueError):
         runs = read_runs(arguments.runs)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     differences, pairs = recipe_differences(runs), paired_differences(runs)
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     parts = [task_table(runs, task) for task in tasks]

@@ -14,20 +14,22 @@ from decode.evaluation.experiment import check
 from decode.evaluation.shares import decode_shares
 from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import interruptible
-from decode.jobs.launch import check_launch
 from decode.jobs.lock import occupy
+from decode.jobs.processes import check_launch
+from decode.stage.command import recipe_from_command_line, start_logging, user_errors
 from decode.stage.planning import plan
-from decode.stage.stage import decode_stage, recipe_from_command_line, start_logging, track
+from decode.stage.stage import decode_stage, track
 from recipes.schema.recipe import save_recipe
 
 
+@user_errors()
 def main() -> None:
     """Recipe, data, models, run, report."""
     recipe = recipe_from_command_line(__doc__)
     is_main_process = start_logging()
     folder = RunFolder(recipe.output_dir)
 
-    try:
+    with user_errors(ValueError):  # before any weights load
         check_launch()
         experiments = plan(recipe)
         for experiment, _ in experiments:
@@ -39,8 +41,6 @@ def main() -> None:
                 raise ValueError(f"{needed}: not there yet; train it with train/sft.py")
         if is_main_process:
             occupy(folder.path)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
     with track(recipe, "decode", is_main_process) as tracker:
         if decode_shares(experiments):

@@ -26,6 +26,7 @@ from decode.evaluation.gap_closed import ScoredSystem, closed_gap, mean_gap_clos
 from decode.evaluation.intervals import counted_mean
 from decode.evaluation.metric import Metric
 from decode.reports.findings import percent, span
+from decode.stage.command import user_errors
 
 ROLES = ("antiexpert", "expert", "base", "proxy", "tuned")
 
@@ -42,13 +43,11 @@ def main() -> None:
     parser.add_argument("--mode", choices=("default", "paper"), default="default")
     parser.add_argument("--k", type=int, default=10, help="samples a try, for code (default 10)")
     arguments = parser.parse_intermixed_args()
-    try:
+    with user_errors(ValueError):
         sections = read_sections([arguments.task, *arguments.files])
         results = [
             score_task(task, files, arguments.mode, arguments.k) for task, files in sections.items()
         ]
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     output = results[0]
     if len(results) > 1:
         output = {"tasks": results, "mean_gap_closed": asdict(mean_gap_closed(_gaps(results)))}

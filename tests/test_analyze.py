@@ -25,7 +25,8 @@ from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Contender, Experiment, System
 from decode.evaluation.loaded import Completers
 from decode.evaluation.metric import Metric
-from decode.jobs.folder import RunFolder, SettingsChanged, read_rows
+from decode.jobs.files import read_rows
+from decode.jobs.folder import RunFolder, SettingsChanged
 from decode.models.language_model import LanguageModel
 from decode.models.loaded import ExpertSource
 from decode.models.prompts import encode

@@ -1,5 +1,6 @@
 """What a new user gets wrong: one clear line, before any weights load, and nothing left behind."""
 
+import ast
 import runpy
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 from support.tiny_run import write_rows
 from test_sft import overrides  # noqa: F401  (a fixture)
+
+from decode.jobs.folder import SettingsChanged
+from decode.stage.command import user_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,3 +97,38 @@ def test_a_chat_prompt_without_a_template(start):
 def test_decoding_before_training(start, tmp_path):
     line = start(entry="decode/run.py")
     assert f"{tmp_path / 'run' / 'expert'}: not there yet; train it with train/sft.py" in line
+
+
+def names_in(path: Path) -> set[str]:
+    """Every name and attribute that a module uses."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    found = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return found | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def test_no_library_module_exits_the_process():
+    """Libraries raise; entries end the process, through `user_errors` alone if a user erred."""
+    modules = [
+        p for name in ("train", "decode", "data", "recipes") for p in ROOT.glob(f"{name}/**/*.py")
+    ]
+    exits = {p for p in modules if names_in(p) & {"exit", "_exit", "SystemExit"}}
+    entries = {p for p in modules if 'if __name__ == "__main__":' in p.read_text()}
+    sandbox = {p for p in modules if p.parent.name == "sandbox"}  # processes of their own
+    assert exits - entries - sandbox == {ROOT / "decode/stage/command.py"}
+    for path in entries - sandbox - {ROOT / "data/mini/build_rows.py"}:
+        assert "user_errors" in names_in(path), path
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    @user_errors()
+    def main(error: Exception) -> None:
+        with user_errors(KeyError):
+            pass
+        raise error
+
+    with pytest.raises(SystemExit, match=r"^error: made with other settings$"):
+        main(SettingsChanged("made with other settings"))
+    with pytest.raises(ValueError, match="a fault"):
+        main(ValueError("a fault"))
+    with pytest.raises(SystemExit, match=r"^error: a row$"), user_errors(ValueError):
+        raise ValueError("a row")

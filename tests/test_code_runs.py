@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.task_rows import train_rows
 from test_experiment import files
 from test_grading import decode, jsonl, recipe  # noqa: F401  (recipe is a fixture)
 
@@ -15,7 +16,7 @@ from data import TASKS
 from data.rows import Row
 from data.sandbox import best_confinement
 from data.scoring.scored_file import score_file
-from decode.jobs.folder import read_rows
+from decode.jobs.files import read_rows
 from decode.models.sources import ModelSource
 from train.rows.training_rows import TrainingRows
 from train.trainer import sft_config, train
@@ -132,7 +133,7 @@ def test_code_rows_to_train_on():
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data sets are not here")
 def test_real_code_rows():
     for name, count in (("code_alpaca_2k", 2015), ("new_codealpaca", 4329)):
-        rows = TASKS["humaneval"].train_rows(str(SHARED / f"{name}.jsonl"))
+        rows = train_rows(TASKS["humaneval"], str(SHARED / f"{name}.jsonl"))
         assert len(rows) == count
         assert all(row.prompt and row.completion.startswith("\n\n") for row in rows)
 
@@ -140,7 +141,7 @@ def test_real_code_rows():
 def test_instructions_and_plain_text_are_trained_on_packed(save_model, tmp_path):
     rows = [{"instruction": f"Say {i}.", "output": f"print({i})"} for i in range(12)]
     texts = [{"text": f"x = {i}\nprint(x)\n"} for i in range(12)]
-    found = TASKS["humaneval"].train_rows(jsonl(tmp_path / "code.jsonl", [*rows, *texts]))
+    found = train_rows(TASKS["humaneval"], jsonl(tmp_path / "code.jsonl", [*rows, *texts]))
     sft = {
         "max_steps": 8,
         "per_device_train_batch_size": 2,

@@ -14,7 +14,8 @@ from decode.evaluation.mcnemar import McNemar
 from decode.evaluation.metric import Metric
 from decode.evaluation.metrics_file import write_metrics
 from decode.evaluation.summary import BaseScores, summarize, with_further_tasks
-from decode.jobs.folder import RunFolder, write_json, write_rows
+from decode.jobs.files import write_json, write_rows
+from decode.jobs.folder import RunFolder
 from decode.reports.finished_run import read_runs, recipe_differences
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -188,24 +188,28 @@ def test_two_sources_of_settings_are_refused(monkeypatch):
         zero.settings_of({"deepspeed": "zero2"})
 
 
+def claim_of(recipe) -> None:
+    claim(recipe, trainings(recipe), "digest")
+
+
 def test_checkpoints_are_of_one_launch(overrides, monkeypatch):  # noqa: F811
     mine = recipe(overrides, "sft.deepspeed=zero3")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    claim(mine, [])
+    claim_of(mine)
     expert = trainings(mine)[0]
     (expert.checkpoints / "checkpoint-1").mkdir(parents=True)
-    claim(mine, [])
+    claim_of(mine)
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(ValueError, match="by 2 processes under ZeRO-3, and this launch is 1 proc"):
-        claim(mine, [])
+        claim_of(mine)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
         ValueError, match="under ZeRO-3, and this launch is 2 processes under ZeRO-2"
     ):
-        claim(recipe(overrides, "sft.deepspeed=zero2"), [])
+        claim_of(recipe(overrides, "sft.deepspeed=zero2"))
     expert.target.mkdir()  # complete: any launch may go on to decode
     monkeypatch.setenv("WORLD_SIZE", "1")
-    claim(mine, [])
+    claim_of(mine)
 
 
 def test_a_whole_run_under_zero3_on_two_processes(overrides, tmp_path):  # noqa: F811

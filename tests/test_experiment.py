@@ -15,7 +15,8 @@ from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Contender, Experiment, check, systems
 from decode.evaluation.metric import Metric
 from decode.evaluation.summary import measure
-from decode.jobs.folder import RunFolder, read_rows
+from decode.jobs.files import read_rows
+from decode.jobs.folder import RunFolder
 from decode.models.loaded import ExpertSource
 from decode.models.sources import ModelSource
 

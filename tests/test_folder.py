@@ -2,14 +2,8 @@
 
 import pytest
 
-from decode.jobs.folder import (
-    RunFolder,
-    append_row,
-    read_rows,
-    weights_digest,
-    write_json,
-    write_rows,
-)
+from decode.jobs.files import append_row, read_rows, weights_digest, write_json, write_rows
+from decode.jobs.folder import RunFolder
 
 
 def test_claims_of_names_that_differ_after_a_dot_do_not_meet(tmp_path):

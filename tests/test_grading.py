@@ -29,7 +29,8 @@ from decode.evaluation.summary import (
     summarize,
     with_further_tasks,
 )
-from decode.jobs.folder import RunFolder, read_rows
+from decode.jobs.files import read_rows
+from decode.jobs.folder import RunFolder
 from decode.reports.findings import findings
 from decode.tracking.dashboard import result_values
 

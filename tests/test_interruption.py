@@ -118,7 +118,7 @@ import os, sys, time, types
 package = types.ModuleType("decode")  # the module alone: the whole package imports torch
 package.__path__ = ["decode"]
 sys.modules["decode"] = package
-from decode.interruption import interruptible
+from decode.jobs.interruption import interruptible
 def main():
     print("ready", flush=True)
     time.sleep(60)
@@ -153,7 +153,7 @@ def test_a_run_folder_has_one_user_at_a_time(tmp_path, caplog):
     lock = occupy(tmp_path / "run")
     assert occupy(tmp_path / "run") == lock  # it is ours already
     code = (
-        "import sys; from pathlib import Path; from decode.lock import occupy\n"
+        "import sys; from pathlib import Path; from decode.jobs.lock import occupy\n"
         "try: occupy(Path(sys.argv[1]), longest_wait_s=0.1)\n"
         "except ValueError as error: sys.exit(str(error))"
     )

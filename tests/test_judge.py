@@ -19,7 +19,7 @@ from support.judge_server import Handler, completion, failure
 
 from data.judges.client import EndpointError, retry_after_s
 from data.judges.endpoint import Endpoint
-from data.judges.judge import Judge, Request, Verdict, read_choice, summarize
+from data.judges.judge import Judge, Request, Verdict, read_choice
 from data.rows import Row
 from data.tasks import instruct, truthfulqa
 
@@ -435,24 +435,6 @@ def test_read_choice(text, choice):
     assert read_choice(text, ("A", "B", "tie")) == choice
 
 
-def test_summarize_counts_what_it_leaves_out():
-    verdicts = [
-        Verdict(1.0, {"true": 1.0, "informative": 1.0}),
-        Verdict(0.0, {"true": 0.0, "informative": 1.0}),
-        Verdict(None, {"true": 1.0, "informative": None}),
-    ]
-    assert summarize(verdicts) == {
-        "num_rows": 3,
-        "value": 0.5,
-        "num_unparsed": 1,
-        "parts": {
-            "true": {"value": 2 / 3, "num_unparsed": 0},
-            "informative": {"value": 1.0, "num_unparsed": 1},
-        },
-    }
-    assert summarize([Verdict(None, {"true": None})])["value"] is None
-
-
 def instruct_rows(count):
     fields = [
         {"id": f"i{i}", "instruction": f"Task {i}", "output": f"ref {i}"} for i in range(count)
@@ -486,9 +468,8 @@ def test_win_rate_with_a_fair_judge(serve, judge_of):
 def test_a_judge_that_takes_the_first_decides_nothing(serve, judge_of):
     judge = judge_of(serve(lambda request: "A"))
     verdicts = instruct.judge(instruct_rows(8), ["some text"] * 8, judge)
-    summary = summarize(verdicts)
-    assert summary["value"] == 0.5
-    assert summary["parts"]["first"]["value"] - summary["parts"]["second"]["value"] == 1.0
+    assert [verdict.value for verdict in verdicts] == [0.5] * 8
+    assert [verdict.parts for verdict in verdicts] == [{"first": 1.0, "second": 0.0}] * 8
 
 
 def test_half_a_comparison_is_unparsed(serve, judge_of):

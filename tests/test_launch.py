@@ -15,9 +15,8 @@ from test_sft import overrides  # noqa: F401  (a fixture)
 
 from decode.evaluation import shares
 from decode.evaluation.experiment import systems
-from decode.jobs.folder import read_rows
-from decode.jobs.launch import check_devices, check_group, check_launch
-from decode.jobs.processes import Replica, ReplicaLost
+from decode.jobs.files import read_rows
+from decode.jobs.processes import Replica, ReplicaLost, check_devices, check_group, check_launch
 from decode.models.sources import load_weights
 from decode.stage.planning import plan
 from recipes.schema.recipe import load_recipe
@@ -166,7 +165,7 @@ def _train_and_meet(rank, late):
         time.sleep(1)  # the other is back by then
     zero.leave()
     for _ in range(2):
-        Replica.of_this_process().wait_for_all()
+        Replica.of_this_process().barrier()
 
 
 @pytest.mark.parametrize("late", [0, 1])
@@ -176,11 +175,11 @@ def test_processes_that_trained_together_meet_again(late, environment):
 
 def _fail(rank):
     replica = Replica.of_this_process()
-    replica.wait_for_all()
+    replica.barrier()
     if rank == 1:
         os._exit(3)
     with pytest.raises(ReplicaLost, match="another process ended before its share was decoded"):
-        replica.wait_for_all()
+        replica.barrier()
 
 
 def test_nobody_waits_for_a_process_that_failed(environment):

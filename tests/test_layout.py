@@ -16,7 +16,7 @@ MODULES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py
 SCRIPTS = ("run.py", "score.py", "analyze.py", "compare.py", "workspace.py")
 ENTRIES = {ROOT / "decode" / name for name in SCRIPTS}
 # What the two entries share: the library modules that know recipes and tasks.
-SHARED = ("stage/stage.py", "stage/planning.py", "stage/artifacts.py")
+SHARED = ("stage/stage.py", "stage/planning.py", "stage/artifacts.py", "stage/command.py")
 ENTRIES |= {ROOT / "decode" / name for name in SHARED}
 MAY_IMPORT = {"train": set(PACKAGES), "decode": set(), "data": set(), "recipes": set()}
 

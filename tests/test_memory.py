@@ -13,8 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from train import memory
-from train.footprint.sharding import read_sharding
-from train.memory import Sharding, cache_bytes, training_memory
+from train.footprint.decoding_memory import cache_bytes
+from train.footprint.sharding import Sharding, read_sharding
+from train.footprint.training_memory import training_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 ADAPTER = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}

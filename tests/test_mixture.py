@@ -11,6 +11,7 @@ import yaml
 from accelerate.data_loader import prepare_data_loader
 from conftest import byte_tokenizer
 from datasets import Dataset
+from support.task_rows import train_rows
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -77,7 +78,7 @@ def test_sources_follow_the_tasks_own_rows_in_order(recipe_of, tmp_path):
     )
     found = rows_of(recipe)
     task = TASKS["triviaqa"]
-    own, further = task.train_rows(recipe.task.train, 3), task.train_rows(more, 2)
+    own, further = train_rows(task, recipe.task.train, 3), train_rows(task, more, 2)
     assert found.rows == [*own, *further, TrainRow("", "plain")]
     assert [source["num_used"] for source in found.sources] == [3, 2, 1]
     assert rows_of(recipe).digest == found.digest
@@ -147,7 +148,7 @@ def test_what_cannot_be_trained_on_is_one_line(recipe_of, overrides, problem):
 
 
 def test_tokens_are_those_trl_would_make(tmp_path):
-    rows = [*TASKS["facts"].train_rows(None, 8), TrainRow("", "def f():\n    pass\n")]
+    rows = [*train_rows(TASKS["facts"], None, 8), TrainRow("", "def f():\n    pass\n")]
     for tokenizer in (byte_tokenizer(), AutoTokenizer.from_pretrained("data/mini/small")):
         trainer = SFTTrainer.__new__(SFTTrainer)
         trainer._tokenizer, trainer.chat_template = tokenizer, None

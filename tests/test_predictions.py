@@ -3,7 +3,7 @@
 import itertools
 
 from decode.evaluation.prediction_file import PredictionFile
-from decode.jobs.folder import read_rows
+from decode.jobs.files import read_rows
 from decode.jobs.processes import Replica
 
 IDS = ["a", "b", "c", "d"]

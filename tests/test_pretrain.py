@@ -20,6 +20,8 @@ from data.mini.splits import held_out_keys, split_problems
 from data.mini.stream import SHARES, Stream
 from data.mini.tokenizer import EOS_ID, PAD_ID, build_tokenizer, for_transformers
 from train import pretrain
+from train.pretraining import loop
+from train.pretraining.pretrain_recipe import load_recipe
 
 RECIPE = str(Path(__file__).parents[1] / "recipes/mini/pretrain.yaml")
 TINY = [
@@ -50,7 +52,7 @@ def tokenizer(stream):
 
 def recipe_for(folder, *overrides):
     places = [f"output_dir={folder}/models", f"work_dir={folder}/work"]
-    return pretrain.load_recipe(RECIPE, [*TINY, *places, *overrides])
+    return load_recipe(RECIPE, [*TINY, *places, *overrides])
 
 
 def test_tokenizer_round_trips(stream, tokenizer):
@@ -70,10 +72,10 @@ def test_tokenizer_names_a_vocabulary_out_of_reach(tokenizer):
 
 def test_rows_hold_whole_documents(stream, tokenizer, tmp_path):
     recipe = recipe_for(tmp_path, "rows_per_step=4")
-    ids = pretrain.batch_ids(stream, tokenizer, recipe, step=3)
+    ids = loop.batch_ids(stream, tokenizer, recipe, step=3)
     assert ids.shape == (4, 160)
-    assert torch.equal(ids, pretrain.batch_ids(stream, tokenizer, recipe, step=3))
-    assert not torch.equal(ids, pretrain.batch_ids(stream, tokenizer, recipe, step=4))
+    assert torch.equal(ids, loop.batch_ids(stream, tokenizer, recipe, step=3))
+    assert not torch.equal(ids, loop.batch_ids(stream, tokenizer, recipe, step=4))
     for row in ids.tolist():
         text = [token for token in row if token != PAD_ID]
         assert row == text + [PAD_ID] * (len(row) - len(text))
@@ -82,10 +84,10 @@ def test_rows_hold_whole_documents(stream, tokenizer, tmp_path):
 
 def test_rate_warms_up_and_decays_to_zero(tmp_path):
     recipe = recipe_for(tmp_path, "num_steps=10", "warmup_steps=4")
-    rates = [pretrain.rate(recipe, step) for step in range(10)]
+    rates = [loop.rate(recipe, step) for step in range(10)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[5:] == sorted(rates[5:], reverse=True)
-    assert pretrain.rate(recipe, 10) == 0.0
+    assert loop.rate(recipe, 10) == 0.0
 
 
 def test_held_out_problems_are_not_in_the_stream(stream):
@@ -142,18 +144,18 @@ def run(monkeypatch, folder, *overrides):
 def test_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     run(monkeypatch, tmp_path / "whole")
 
-    batch_ids = pretrain.batch_ids
+    batch_ids = loop.batch_ids
 
     def killed(stream, tokenizer, recipe, step):
         if step == 5:
             raise KeyboardInterrupt
         return batch_ids(stream, tokenizer, recipe, step)
 
-    monkeypatch.setattr(pretrain, "batch_ids", killed)
+    monkeypatch.setattr(loop, "batch_ids", killed)
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, tmp_path / "killed")
     assert not (tmp_path / "killed/models").exists()
-    monkeypatch.setattr(pretrain, "batch_ids", batch_ids)
+    monkeypatch.setattr(loop, "batch_ids", batch_ids)
     run(monkeypatch, tmp_path / "killed")
 
     whole, resumed = (

@@ -115,7 +115,7 @@ def train_expert(recipe: Recipe, *more: TrainerCallback, log: Any = lambda value
     """Train as train/sft.py does; returns the expert's folder."""
     folder, checks = RunFolder(recipe.output_dir), planned(recipe)
     rows = rows_of(recipe, checks)
-    claim(recipe, rows.digest)
+    claim(recipe, trainings(recipe), rows.digest)
     if checks is not None:
         claim_checks(recipe, checks, folder)
     (training,) = trainings(recipe)

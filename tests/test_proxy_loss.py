@@ -235,6 +235,10 @@ def recipe_of(overrides: list[str], *extra: str):  # noqa: F811
     return load_recipe(ROOT / "recipes/gsm7b.yaml", [*overrides, *extra])
 
 
+def claim_of(recipe) -> None:
+    claim(recipe, trainings(recipe), "d1")
+
+
 def test_the_expert_alone_is_trained_so(overrides):  # noqa: F811
     expert, tuned = trainings(recipe_of(overrides, "expert.proxy_aware={}"))
     assert expert.proxy_aware is not None
@@ -245,17 +249,17 @@ def test_the_expert_alone_is_trained_so(overrides):  # noqa: F811
 
 def test_another_loss_refuses_to_go_on(overrides, save_model, tmp_path):  # noqa: F811
     begun = recipe_of(overrides, "expert.proxy_aware.alpha=1.0")
-    claim(begun, "d1")
+    claim_of(begun)
     (tmp_path / "run" / "expert").mkdir(parents=True)
-    claim(begun, "d1")
+    claim_of(begun)
     for change in ("expert.proxy_aware.alpha=0.5", f"expert.proxy_aware.base={tmp_path / 'small'}"):
         with pytest.raises(SettingsChanged, match="proxy_aware"):
-            claim(recipe_of(overrides, "expert.proxy_aware.alpha=1.0", change), "d1")
+            claim_of(recipe_of(overrides, "expert.proxy_aware.alpha=1.0", change))
     with pytest.raises(SettingsChanged, match="proxy_aware"):
-        claim(recipe_of(overrides), "d1")
+        claim_of(recipe_of(overrides))
     save_model("large", 7, width=64)  # other weights in the same place
     with pytest.raises(SettingsChanged, match="proxy_aware"):
-        claim(begun, "d1")
+        claim_of(begun)
 
 
 def test_what_does_not_fit_is_one_line(start, save_model, monkeypatch):  # noqa: F811

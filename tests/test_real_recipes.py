@@ -9,7 +9,7 @@ from test_judged_tasks import save_classifier, toxigen_row
 from transformers import AutoTokenizer
 
 from data.sandbox import best_confinement
-from decode.jobs.folder import read_rows
+from decode.jobs.files import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = "{% for message in messages %}[INST] {{ message['content'] }} [/INST]{% endfor %}"

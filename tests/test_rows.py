@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from support.task_rows import train_rows
 
 from data import TASKS
 from data.rows import Row, is_local, read_rows
@@ -20,7 +21,7 @@ def test_parquet_gives_what_json_lines_give(tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = write(tmp_path / "rows.parquet", rows, row_group_size=700)
     task = TASKS["triviaqa"]
-    assert task.train_rows(path) == task.train_rows(str(tmp_path / "rows.jsonl"))
+    assert train_rows(task, path) == train_rows(task, str(tmp_path / "rows.jsonl"))
     found = read_rows(path)
     assert [row.fields for row in found] == rows
     assert found[1500].where == f"{path}, row 1501"
@@ -32,7 +33,7 @@ def test_a_bad_row_of_parquet_is_named(tmp_path):
         tmp_path / "rows.parquet", [{"question": "Q", "answers": ["a"]}, {"question": "R"}]
     )
     with pytest.raises(ValueError, match=r"rows\.parquet, row 2: field 'answers' must be a list"):
-        TASKS["triviaqa"].train_rows(path)
+        train_rows(TASKS["triviaqa"], path)
 
 
 def test_parquet_that_cannot_be_read(tmp_path):

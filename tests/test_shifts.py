@@ -13,7 +13,8 @@ from decode.analysis.trade_off import read_sweeps, trade_offs
 from decode.evaluation.metric import Metric
 from decode.evaluation.metrics_file import write_metrics
 from decode.evaluation.summary import BaseScores, summarize
-from decode.jobs.folder import RunFolder, write_rows
+from decode.jobs.files import write_rows
+from decode.jobs.folder import RunFolder
 
 INF = math.inf
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.task_rows import train_rows
 
 from data import TASKS
 from data.tasks.answers import cut, last_number, normalize, same_number
@@ -57,7 +58,7 @@ def test_cut_takes_the_earliest_mark():
 def test_gsm8k_rows(tmp_path):
     question, answer = "How much?", "5*3=$<<5*3=15>>15\nTotal 1,015.\n#### 1,015"
     path = jsonl(tmp_path / "rows.jsonl", {"id": "g1", "question": question, "answer": answer})
-    (train,) = TASKS["gsm8k"].train_rows(path)
+    (train,) = train_rows(TASKS["gsm8k"], path)
     assert train.prompt == "Answer the following question.\n\nQuestion: How much?\nAnswer:"
     assert train.completion == " 5*3=$15\nTotal 1,015.\n#### 1,015"
     (row,) = TASKS["gsm8k"].eval_rows(path)
@@ -93,7 +94,7 @@ def test_triviaqa_rows_of_both_shapes(tmp_path):
         "answer": {"value": "Abba", "aliases": ["ABBA"], "normalized_aliases": ["abba"]},
     }
     path = jsonl(tmp_path / "rows.jsonl", local, hub)
-    first, second = TASKS["triviaqa"].train_rows(path)
+    first, second = train_rows(TASKS["triviaqa"], path)
     assert first.prompt == second.prompt == "Question: Who?\nAnswer:"
     assert (first.completion, second.completion) == (" The Beatles\n", " Abba\n")
     rows = TASKS["triviaqa"].eval_rows(path)
@@ -149,7 +150,7 @@ def test_truthfulqa_mc_rows(tmp_path):
     assert first.prompt.endswith("\n\nThe answer is:")
     # The question alone decides the order, wherever the row comes from.
     assert [(row.prompt, row.answers) for row in others] == [(first.prompt, first.answers)] * 2
-    (train, *_) = TASKS["truthfulqa_mc"].train_rows(path)
+    (train, *_) = train_rows(TASKS["truthfulqa_mc"], path)
     assert (train.prompt, train.completion) == (first.prompt, f" {letter}")
 
 
@@ -170,12 +171,12 @@ def test_realtimeqa_rows_of_both_shapes(tmp_path):
     assert first.prompt == second.prompt == "Who?\nA. X\nB. Y\n\nThe answer is:"
     assert (first.id, first.answers) == ("r1", ("B",))
     assert second.answers == ("A", "B")
-    assert TASKS["realtimeqa"].train_rows(path)[0].completion == " B"
+    assert train_rows(TASKS["realtimeqa"], path)[0].completion == " B"
 
 
 def test_a_task_without_rows_of_its_own_says_what_to_name():
     with pytest.raises(ValueError, match=r"'realtimeqa' has no rows .* to train on; .*task\.train"):
-        TASKS["realtimeqa"].train_rows()
+        train_rows(TASKS["realtimeqa"])
     with pytest.raises(ValueError, match=r"be evaluated on; name a \.jsonl file in task\.eval"):
         TASKS["realtimeqa"].eval_rows()
 
@@ -250,10 +251,10 @@ def test_mini_rows(name, num_train):
     """Every gold completion scores 1, and no question is in two splits."""
     task = TASKS[name]
     splits = {split: str(MINI / name / f"{split}.jsonl") for split in ("validation", "test")}
-    prompts = [row.prompt for row in task.train_rows()]
+    prompts = [row.prompt for row in train_rows(task)]
     assert len(prompts) >= num_train
     for path, least in zip(splits.values(), (200, 400), strict=True):
-        rows, golds = task.eval_rows(path), task.train_rows(path)
+        rows, golds = task.eval_rows(path), train_rows(task, path)
         assert len(rows) >= least
         assert all(
             task.score(gold.completion, row.answers).value == 1.0
@@ -276,7 +277,7 @@ def test_mini_models_are_small_and_share_a_tokenizer():
 )
 def test_real_rows(name, num_train, num_eval):
     task = TASKS[name]
-    golds = task.train_rows(str(REAL / name / "train.jsonl"))
+    golds = train_rows(task, str(REAL / name / "train.jsonl"))
     rows = task.eval_rows(str(REAL / name / "train.jsonl"))
     assert len(golds) == len(rows) == num_train
     right = [
@@ -297,7 +298,7 @@ def test_real_rows(name, num_train, num_eval):
 )
 def test_real_multiple_choice_rows(name, file, num_rows, least):
     task = TASKS[name]
-    rows, golds = task.eval_rows(str(REAL / file)), task.train_rows(str(REAL / file))
+    rows, golds = task.eval_rows(str(REAL / file)), train_rows(task, str(REAL / file))
     assert len(rows) == num_rows
     assert len({row.id for row in rows}) == num_rows
     for row, gold in zip(rows, golds, strict=True):

@@ -17,7 +17,8 @@ from decode.evaluation.metric import Metric
 from decode.evaluation.metrics_file import Decoding
 from decode.evaluation.summary import BaseScores, summarize
 from decode.tracking.dashboard import alpha_rows, result_values
-from decode.workspace import build, layout, save
+from decode.tracking.workspace import build_workspace, save_workspace
+from decode.workspace import layout
 from recipes.schema.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +66,11 @@ def test_what_a_recipe_does_not_do_is_not_shown(monkeypatch):
 def test_the_workspace_is_built(recipe):
     pytest.importorskip("wandb_workspaces")
     shown = layout(recipe)
-    spec = build("mini", "team", "proxytune", shown)._to_model().spec.model_dump(by_alias=True)
+    spec = (
+        build_workspace("mini", "team", "proxytune", shown)
+        ._to_model()
+        .spec.model_dump(by_alias=True)
+    )
     found = spec["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in found] == [section.name for section in shown]
     for own, section in zip(found, shown, strict=True):
@@ -78,8 +83,9 @@ def test_the_workspace_is_built(recipe):
 
 
 def test_without_an_entity_or_a_network_it_says_so(monkeypatch, recipe):
+    own = load_recipe(RECIPE)
     with pytest.raises(ValueError, match=r"wandb\.entity: a workspace belongs to one"):
-        save(load_recipe(RECIPE))
+        save_workspace(own.name, own.wandb.entity, own.wandb.project, layout(own))
     monkeypatch.setenv("WANDB_API_KEY", FAKE_KEY)
     done = run_entry("http://127.0.0.1:9")
     assert done.returncode == 1

@@ -1,14 +1,14 @@
-"""Checkpoints that are whole, that hold all a log needs, and that a run can be stopped at.
+"""Checkpoints that are complete, and from which a training resumes with the same log.
 
-transformers writes a checkpoint file by file, rank zero's last one while other processes may still
-be writing their random state and their shards, deletes the one before it, and takes the highest
-number when it goes on. Here a checkpoint counts when it holds `whole.json`, which is written when
-all processes have written their part; only then are older ones deleted. What was cut off is removed
-before training goes on.
+transformers writes a checkpoint file by file, and rank zero may finish while other processes are
+still writing their random state and their shards. It deletes the checkpoint before, and resumes
+from the highest number. Here a checkpoint counts when it holds `whole.json`, which is written when
+all processes have written their part; only then are older ones deleted. Partial checkpoints are
+removed before training resumes.
 
-`whole.json` also holds what transformers and TRL forget: the losses and metrics since the last
-logged step, the sum behind `train_loss` and the tokens seen, so that the log of a resumed training
-is that of an uninterrupted one.
+`whole.json` also holds the state that transformers and TRL do not save: the losses and metrics
+since the last logged step, the sum of the losses for `train_loss`, and the number of tokens. With
+them the log of a resumed training is that of an uninterrupted one.
 """
 
 import json
@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from decode.jobs.folder import write_json
+from decode.jobs.files import write_json
 from decode.jobs.interruption import Request
 
 MARK = "whole.json"
@@ -43,11 +43,11 @@ class Checkpoints(TrainerCallback):
         self.is_unfinished = False
 
     def begin(self, trainer: Trainer, request: Request) -> Path | None:
-        """The checkpoint that `trainer` is to go on from, the same on all processes, or None.
+        """The checkpoint that `trainer` resumes from, the same on all processes, or None.
 
         Args:
-            trainer: its `save_total_limit` is taken over: transformers deletes too early.
-            request: looked at after every step; processes agree on the one they stop at.
+            trainer: its `save_total_limit` is applied here: transformers deletes too early.
+            request: read after every step; all processes stop at the same one.
         """
         self._trainer, self._request, args = trainer, request, trainer.args
         self._folder = Path(str(args.output_dir))
@@ -63,7 +63,7 @@ class Checkpoints(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Takes up the log where the checkpoint left it."""
+        """Restores the state of the log from the checkpoint."""
         trainer = self._trainer
         state.compute_steps(args, state.max_steps)  # as the recipe has them now
         if self._resumed_from is None:
@@ -97,7 +97,7 @@ class Checkpoints(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Saves what was put off; an epoch that was stopped half-way is not logged as one."""
+        """Saves if a save was put off; an epoch that was stopped half-way is not logged as one."""
         if self._saves_at_epoch_end:
             self._saves_at_epoch_end, control.should_save = False, True
         elif self.is_unfinished:
@@ -106,9 +106,9 @@ class Checkpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Marks the checkpoint and deletes older ones, when all processes have written theirs."""
+        """Marks the checkpoint and deletes older ones, when all processes have written."""
         trainer = self._trainer
-        losses = gather_object([trainer._tr_loss.item()])  # returns when all have got here
+        losses = gather_object([trainer._tr_loss.item()])  # a barrier: all processes have written
         if not state.is_world_process_zero:
             return
         log = {
@@ -129,7 +129,7 @@ class Checkpoints(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Makes the mean loss that of the whole training, where transformers has the last part."""
+        """Sets `train_loss` to the mean of all steps, also those before a resumption."""
         if logs and "train_loss" in logs and state.global_step:
             for entry in (logs, state.log_history[-1]):
                 entry["train_loss"] = self._trainer._total_loss_scalar / state.global_step
@@ -162,18 +162,18 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The last checkpoint that was written to its end, or None."""
+    """The last complete checkpoint, or None."""
     return next((path for path in reversed(numbered(folder)) if (path / MARK).exists()), None)
 
 
 def remove_partial(folder: Path) -> None:
-    """Delete checkpoints that were cut off."""
+    """Delete incomplete checkpoints."""
     for path in numbered(folder):
         if not (path / MARK).exists():
             remove(path)
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete a checkpoint, its mark first: cut off half-way it is not taken for a whole one."""
+    """Delete a checkpoint, its mark first: half-deleted it does not count as complete."""
     (checkpoint / MARK).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,19 +1,21 @@
-"""Which recipe an unfinished training belongs to: under another it is not gone on with."""
+"""The settings a training was begun with: it is not continued with others."""
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from decode.jobs.folder import RunFolder, SettingsChanged, weights_digest
+from decode.jobs.files import weights_digest
+from decode.jobs.folder import RunFolder, SettingsChanged
 from recipes.schema.recipe import Recipe
 
 from . import zero
 from .proxy_loss import ProxyTarget
-from .training import Training, trainings
+from .training import Training
 
-# What may change while a training goes on: it decides what is seen of it, or how soon it is done,
-# not what comes of it. Evaluation is not here: it draws from the same random numbers as dropout.
+# Keys that may change in a training that is continued: they decide what is logged and how fast it
+# runs, not its result. Evaluation is not among them: it draws from the random numbers of dropout.
 FREE_KEYS = frozenset(
     f"sft.{key}"
     for key in (
@@ -27,16 +29,17 @@ FREE_KEYS = frozenset(
 )
 
 
-def claim(recipe: Recipe, rows_digest: str) -> None:
-    """Refuse to go on with training that was started under another recipe.
+def claim(recipe: Recipe, trainings: Sequence[Training], rows_digest: str) -> None:
+    """Check that no training was begun with other settings, and record those it is begun with.
 
     Args:
-        rows_digest: a short name for what is trained on.
+        trainings: all of the recipe's.
+        rows_digest: a short name for the training rows.
 
     Raises:
         SettingsChanged: names the keys that differ, but for those in FREE_KEYS.
     """
-    for training in trainings(recipe):
+    for training in trainings:
         settings = {
             "model": {"name": training.model.name, "revision": training.model.revision},
             "dtype": training.model.dtype,
@@ -52,14 +55,14 @@ def claim(recipe: Recipe, rows_digest: str) -> None:
 
 
 def _identity(target: ProxyTarget | None) -> dict[str, Any] | None:
-    """What decides a proxy-aware loss, the base's weights with it."""
+    """What decides a proxy-aware loss, the weights of the base included."""
     return target and {**asdict(target), "weights": weights_digest(target.base.name)}
 
 
 def _launch(folder: RunFolder, training: Training) -> dict[str, Any]:
-    """How many processes train and how they divide the work: a checkpoint is of that division.
+    """The number of processes and the ZeRO stage, which a checkpoint can only be continued with.
 
-    Once the training is complete any launch will do.
+    A complete training is not continued, so any launch will do.
 
     Raises:
         SettingsChanged: there are checkpoints of another launch.
@@ -86,7 +89,7 @@ def _launched(launch: dict[str, Any]) -> str:
 
 
 def _selection(recipe: Recipe) -> dict[str, Any]:
-    """How weights other than the last come to be the expert; nothing if they do not."""
+    """How the weights that become the expert are selected; empty if they are the last ones."""
     check = recipe.proxy_check
     if check is None or check.select_by == "last":
         return {}

@@ -1,13 +1,12 @@
-"""Settings of TRL that are valid one by one and, together, train something else than they say.
+"""Settings of TRL that are valid one by one and contradict each other.
 
-Packing and padding-free batches put several rows into one sequence. What keeps rows apart is their
-positions, which begin again with each row; a model that does not go by them lets every row see the
-one before, and nothing says so. Weights in bfloat16 have eight binary digits: an optimizer that
-keeps no longer copy of them loses every step that is smaller.
+Packing and padding-free batches put several rows into one sequence. Positions, which begin again
+with each row, keep the rows apart; a model without positions lets each row attend to the one
+before, without a warning. Weights in bfloat16 have eight binary digits: an optimizer without a
+float32 copy of them rounds smaller steps away.
 """
 
 import importlib.util
-import os
 
 import torch
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
@@ -16,15 +15,16 @@ from decode.models.pair import changes_its_base
 from decode.models.sources import load_config, weights_dtype
 
 from .training import Training
+from .zero import FSDP_BY_LAUNCH, is_launched_with_deepspeed, is_on
 
-# Attention that goes by the order of tokens alone, and states that are carried on.
+# Attention by the order of tokens alone, and recurrent states.
 IGNORE_POSITIONS = frozenset(
     "biogpt bloom falcon falcon_mamba mamba mamba2 mpt opt recurrent_gemma rwkv xglm xlstm".split()
 )
 # A weight is about 0.02, its neighbours in bfloat16 are 1e-4 away, and AdamW's steps are as long as
 # the rate. At 2e-5, 3% of the weights moved in 40 steps.
 LEAST_RATE = 1e-4
-# Checkpoints that a killed run could not go on from as if nothing had happened.
+# Keys that make checkpoints which a killed run cannot resume from exactly.
 UNFIT = {
     "save_only_model": "training cannot go on from a checkpoint without its optimizer",
     "enable_jit_checkpoint": "SIGTERM always saves a checkpoint, and all processes the same one",
@@ -32,7 +32,7 @@ UNFIT = {
 
 
 def refuse_contradictions(training: Training) -> None:
-    """Raise ValueError, in one line, if a training's settings contradict each other."""
+    """Raises ValueError, in one line, if a training's settings contradict each other."""
     sft = training.sft
     for key, reason in UNFIT.items():
         if sft.get(key):
@@ -75,7 +75,7 @@ def _check_keeps_rows_apart(training: Training, key: str) -> None:
 
 
 def _check_kernels(training: Training) -> None:
-    """Kernels that are not there, which the libraries find out after the weights have loaded."""
+    """Raises ValueError for missing kernels, which the libraries miss after the weights load."""
     sft = training.sft
     has_gpu = torch.cuda.is_available()
     has_liger = importlib.util.find_spec("liger_kernel") is not None
@@ -92,11 +92,10 @@ def _check_kernels(training: Training) -> None:
 
 
 def _check_precision(training: Training) -> None:
-    """Full fine-tuning of bfloat16 weights that nothing keeps in float32 as well."""
+    """Raises ValueError for full fine-tuning of bfloat16 weights without a float32 copy."""
     sft = training.sft
     keeps_copy = sft.get("deepspeed") or sft.get("fsdp")
-    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
-        keeps_copy = keeps_copy or os.environ.get(name, "").lower() in ("1", "true")
+    keeps_copy = keeps_copy or is_launched_with_deepspeed() or is_on(FSDP_BY_LAUNCH)
     if keeps_copy or training.adapter is not None or sft.get("learning_rate", 2e-5) >= LEAST_RATE:
         return
     model = training.model

@@ -1,17 +1,16 @@
-"""Proxy-aware training: an expert learns what a base lacks (consistent proxy tuning, 2407.01155).
+"""Proxy-aware training: the loss of the steered base (consistent proxy tuning, 2407.01155).
 
 Plain fine-tuning takes the loss on the expert's own softmax; decoding then samples from another.
 Here the loss is taken on what decoding samples from, with base and anti-expert frozen:
 
     -log softmax( s_base + alpha * (s_expert - s_antiexpert) )[label]
 
-Its gradient in s_expert is alpha * (p_proxy - onehot): where the base says the right thing already,
-there is nothing to learn.
+Its gradient in s_expert is alpha * (p_proxy - onehot): it vanishes where the base already predicts
+the label.
 
 Shape letters: B rows, T tokens, P positions before a label, N labels, V vocabulary.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,8 @@ from decode.models.vocab import align
 from decode.stage.planning import untuned_model
 from recipes.schema.recipe import Recipe
 
+from . import zero
+
 Scores = tuple[Tensor, Tensor, Tensor]
 
 CHUNK_LABELS = 1024  # labels whose (V,) float32 temporaries are held at once
@@ -39,7 +40,7 @@ CHUNK_LABELS = 1024  # labels whose (V,) float32 temporaries are held at once
 
 @dataclass(frozen=True, slots=True)
 class ProxyTarget:
-    """What an expert is trained to steer.
+    """The base that an expert is trained to steer.
 
     Attributes:
         base: stays frozen.
@@ -63,7 +64,7 @@ def proxy_target(recipe: Recipe) -> ProxyTarget | None:
 
 
 def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig) -> None:
-    """Everything proxy-aware training refuses, before weights load.
+    """Check that a training can be proxy-aware, before weights load.
 
     Raises:
         ValueError: the base is missing or has another vocabulary, or a setting of the trainer or of
@@ -84,9 +85,9 @@ def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig)
         "sft.label_smoothing_factor": config.label_smoothing_factor > 0,
         "ZeRO-3 (take ZeRO-2: the base is a whole copy on each rank)": plugin is not None
         and plugin.zero_stage == 3,
-        "FSDP": bool(config.fsdp) or _is_on("ACCELERATE_USE_FSDP"),
+        "FSDP": zero.uses_fsdp(config),
         "context, sequence or tensor parallelism": config.parallelism_config is not None
-        or _is_on("ACCELERATE_USE_PARALLELISM_CONFIG"),
+        or zero.is_on("ACCELERATE_USE_PARALLELISM_CONFIG"),
     }
     for what, is_asked_for in refused.items():
         if is_asked_for:
@@ -96,7 +97,7 @@ def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig)
 def score_labels(
     base: Tensor, expert: Tensor, antiexpert: Tensor, labels: Tensor, alpha: float
 ) -> Scores:
-    """How the proxy-tuned distribution rates each label.
+    """Log-probability, entropy and top-1 agreement of the proxy-tuned distribution at each label.
 
     Args:
         base, expert, antiexpert: (N, V), any float dtype.
@@ -115,7 +116,7 @@ def score_labels(
 
 
 def trainer_class(target: ProxyTarget | None) -> Callable[..., SFTTrainer]:
-    """What builds the trainer of a model: TRL's own, or the proxy-aware one."""
+    """The class of a training's trainer: TRL's own, or the proxy-aware one."""
     return SFTTrainer if target is None else partial(ProxyAwareTrainer, target=target)
 
 
@@ -148,7 +149,7 @@ class ProxyAwareTrainer(SFTTrainer):
     def _score(
         self, expert: Any, labels: Tensor | None = None, fused_lm_head: bool = False, **inputs: Any
     ) -> Any:
-        """What TRL's fused head returns, of the proxy-tuned base: (B, T - 1) each, 0 if ignored."""
+        """The fields of TRL's fused head, of the proxy-tuned base: (B, T - 1), 0 if ignored."""
         if not fused_lm_head:
             return expert(**inputs)
         assert labels is not None
@@ -198,7 +199,3 @@ def _keeps_its_antiexpert(expert: Any) -> bool:
     """Whether switching the adapter off leaves the very weights that the expert started from."""
     is_adapted = isinstance(expert, PeftModel)
     return is_adapted and getattr(expert.peft_config["default"], "bias", "none") == "none"
-
-
-def _is_on(variable: str) -> bool:
-    return os.environ.get(variable, "false").lower() in ("1", "true")

@@ -4,14 +4,21 @@ import copy
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from trl import SFTConfig, SFTTrainer
 
 from decode.jobs.interruption import held_back
@@ -20,7 +27,7 @@ from decode.models.sources import load_tokenizer
 from . import zero
 from .checkpoints import Checkpoints
 from .contradictions import refuse_contradictions
-from .proxy_loss import trainer_class
+from .proxy_loss import check_proxy_loss, trainer_class
 from .rows.tokens import token_dataset
 from .rows.training_rows import TrainingRows
 from .training import Training
@@ -28,11 +35,36 @@ from .training import Training
 logger = logging.getLogger(__name__)
 
 
+class TrackingCallback(TrainerCallback):
+    """Sends what the trainer logs to the tracker under a prefix, against the trainer's own step.
+
+    A run trains an expert and perhaps references, each from step 1: the prefix keeps their curves
+    apart (`train/loss`, `reference/<base>/loss`).
+    """
+
+    def __init__(self, log: Callable[[dict[str, Any]], None], prefix: str) -> None:
+        self._log, self._prefix = log, prefix
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Logs the numbers, on the main process."""
+        if state.is_world_process_zero and logs:
+            numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
+            values = {f"{self._prefix}/{key}": value for key, value in numbers.items()}
+            self._log({**values, f"{self._prefix}/step": state.global_step})
+
+
 def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
-    """TRL's configuration: the recipe's keys as they are, and the few that are ours.
+    """TRL's configuration of a training: the recipe's keys, and a few that a run sets itself.
 
     Raises:
-        ValueError: keys contradict each other, or what a run here promises.
+        ValueError: keys contradict each other, or the training cannot be proxy-aware.
     """
     refuse_contradictions(training)
     ours: dict[str, Any] = {
@@ -43,13 +75,15 @@ def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
     if (deepspeed := zero.settings_of(training.sft)) is not None:
         ours["deepspeed"] = deepspeed
         zero.enter_alone()
-    # Curves go through TrackingCallback, which keeps an expert's and a reference's apart.
-    ours |= {"use_cpu": uses_cpu(training.sft), "report_to": "none"}
-    return SFTConfig(**{**training.sft, **ours})
+    ours |= {"use_cpu": uses_cpu(training.sft), "report_to": "none"}  # see TrackingCallback
+    config = SFTConfig(**{**training.sft, **ours})
+    if training.proxy_aware is not None:
+        check_proxy_loss(training.proxy_aware, training.model, config)
+    return config
 
 
 def uses_cpu(sft: dict[str, Any]) -> bool:
-    """Whether training leaves GPUs alone: as the recipe says, else where there are none."""
+    """Whether training runs on the CPU: as the recipe says, else where there is no GPU."""
     return bool(sft.get("use_cpu", not torch.cuda.is_available()))
 
 
@@ -59,15 +93,15 @@ def train(
     config: SFTConfig,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """Fine-tune one model on its training rows and leave the result in `training.target`.
+    """Fine-tune one model on its training rows; the result is in `training.target`.
 
-    The loss is taken on completions only, unless `config` says otherwise. Training goes on from
-    the newest whole checkpoint.
+    The loss is taken on completions only, unless `config` says otherwise. Training resumes from the
+    newest complete checkpoint.
 
     Raises:
-        Interrupted: it was asked to stop, and has a checkpoint to go on from.
+        Interrupted: the process was asked to stop; there is a checkpoint to resume from.
     """
-    PartialState()  # the processes know each other before anything is loaded
+    zero.prepare(config)
     set_seed(config.seed)
     source, adapter = training.model, training.adapter
     model = source.name
@@ -77,7 +111,6 @@ def train(
     theirs = config.model_init_kwargs
     assert not isinstance(theirs, str), "TRL parses this key from text only on a command line"
     config.model_init_kwargs = {"dtype": source.dtype, **source.hub_options, **(theirs or {})}
-    zero.prepare(config)
     # The adapter says which model it belongs to: decoding shares that model's weights with it.
     fixed = {"task_type": "CAUSAL_LM", "revision": source.revision}
     trainer = trainer_class(training.proxy_aware)(
@@ -101,7 +134,7 @@ def train(
 
 
 def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, training: Training) -> None:
-    """Leave what was trained in `training.target`, which appears when everything is written."""
+    """Write the trained model to `training.target`, which appears when everything is written."""
     state, target = PartialState(), training.target
     partial = target.with_name(f"{target.name}.partial")
     if state.is_main_process:

@@ -1,4 +1,4 @@
-"""What a recipe trains: the expert, and a directly tuned reference for every base that asks."""
+"""The trainings of a recipe: the expert, and a directly tuned reference of each base that asks."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +17,10 @@ class Training:
     """One model to fine-tune, and where the result goes.
 
     Attributes:
-        target: an adapter or whole weights, with the tokenizer; there when it is complete.
-        checkpoints: where the unfinished training is kept.
-        prefix: what its curves are called by.
-        proxy_aware: what the loss is taken on; None is the model's own output.
+        target: folder of the adapter or whole weights and the tokenizer; it exists when complete.
+        checkpoints: folder of the checkpoints, until the training is complete.
+        prefix: of its curves' names.
+        proxy_aware: the steered base whose output the loss is taken on; None is the model's own.
     """
 
     target: Path

@@ -1,4 +1,4 @@
-"""DeepSpeed around a training: what has to be so before it, and what is let go of after it.
+"""DeepSpeed around a training: what is set up before it, and what is freed after it.
 
 DeepSpeed comes from `sft.deepspeed` or from accelerate's launch, which says so in the environment.
 Either way the trainer's configuration holds one plugin with its settings.
@@ -12,18 +12,29 @@ import torch
 import torch.distributed as dist
 from accelerate import DistributedType
 from torch import nn
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 
 from recipes.schema.hardware import deepspeed_settings
 
 BY_LAUNCH = "ACCELERATE_USE_DEEPSPEED"
+FSDP_BY_LAUNCH = "ACCELERATE_USE_FSDP"
 FILE_OF_LAUNCH = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
 
 
 def is_launched_with_deepspeed() -> bool:
     """Whether accelerate's launch brings DeepSpeed."""
-    return os.environ.get(BY_LAUNCH, "false").lower() == "true"
+    return is_on(BY_LAUNCH)
+
+
+def uses_fsdp(config: SFTConfig) -> bool:
+    """Whether FSDP shards the weights, by the configuration or by accelerate's launch."""
+    return bool(config.fsdp) or is_on(FSDP_BY_LAUNCH)
+
+
+def is_on(variable: str) -> bool:
+    """Whether an environment variable, which accelerate's launch sets, is true."""
+    return os.environ.get(variable, "false").lower() in ("1", "true")
 
 
 def settings_of(sft: dict[str, Any]) -> dict[str, Any] | None:
@@ -40,7 +51,7 @@ def settings_of(sft: dict[str, Any]) -> dict[str, Any] | None:
             "sft.deepspeed: the launch brings DeepSpeed settings of its own; launch with "
             "recipes/accelerate/8gpu.yaml or multinode.yaml, or leave sft.deepspeed out"
         )
-    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+    if is_on("ACCELERATE_USE_CPU"):
         raise ValueError(
             "sft.deepspeed: accelerate leaves DeepSpeed out where its file says use_cpu: true; "
             "launch with recipes/accelerate/cpu_2proc.yaml, or start one process without accelerate"
@@ -60,18 +71,28 @@ def stage(sft: dict[str, Any]) -> int | None:
 
 
 def enter_alone() -> None:
-    """Make a process without a launcher a group of one, which DeepSpeed needs."""
+    """Make a process without a launcher a group of one process, which DeepSpeed needs."""
     if "WORLD_SIZE" not in os.environ:
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # any free port
 
 
 def prepare(config: SFTConfig) -> None:
-    """Ready DeepSpeed for a trainer with this configuration; nothing without DeepSpeed."""
+    """Make ready for a trainer with this configuration: the process group, and DeepSpeed if used.
+
+    transformers and accelerate keep state of the configuration that was made last, and accelerate
+    that of the trainer before, so this configuration's is put in place again.
+    """
+    vars(config).pop("_setup_devices", None)
+    assert config.device  # sets up the processes anew
     plugin = config.deepspeed_plugin
     if plugin is None:
-        unset_hf_deepspeed_config()  # what an earlier configuration asked of models that load
+        unset_hf_deepspeed_config()
         return
+    if config.deepspeed is None:
+        plugin.set_deepspeed_weakref()  # settings of the launch
+    else:
+        set_hf_deepspeed_config(config.hf_deepspeed_config)
     if plugin.zero_stage == 3:
         # Else shards are saved that only DeepSpeed can read, whatever the user's file says.
         zero = plugin.deepspeed_config["zero_optimization"]
@@ -97,7 +118,7 @@ def describe(trainer: SFTTrainer) -> str:
 
 
 def release(trainer: SFTTrainer) -> None:
-    """Let go of the trainer's model, optimizer and engine; none of them is of use afterwards."""
+    """Free the trainer's model, optimizer and engine, which cannot be used afterwards."""
     is_launched = is_launched_with_deepspeed() and trainer.args.deepspeed is None
     model = cast(nn.Module, trainer.model)
     trainer.accelerator.free_memory()
@@ -121,16 +142,16 @@ def _hollow_out(model: nn.Module) -> None:
 
 
 def empty_memory() -> None:
-    """Give back what nothing refers to any more."""
+    """Give back the memory of objects without references."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def leave() -> None:
-    """End what outlasts a training: the dividing of models that load, and a group of one.
+    """End what outlasts a training: the sharding of models that load, and a group of one process.
 
-    A larger group is left when the processes meet to decode (replicas.py).
+    A larger group ends at the barrier before decoding (decode/jobs/processes.py).
     """
     unset_hf_deepspeed_config()
     if dist.is_initialized() and dist.get_world_size() == 1:

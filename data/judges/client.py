@@ -1,6 +1,6 @@
 """Asking an endpoint: one prompt in, one text out, however many tries that takes.
 
-Nothing but the standard library is needed. Whatever passes by itself is tried again: lost
+Only the standard library is used. Errors that may pass by themselves are retried: lost
 connections, time-outs, 5xx, 408 and 429. Waits grow exponentially, with jitter; a `Retry-After`
 holds back every thread, not only the one that was told. Everything else is one clear line.
 
@@ -82,7 +82,7 @@ class Client:
         """The endpoint's answer to one prompt.
 
         Args:
-            prompt: the user's turn, or what a "completions" model goes on from.
+            prompt: the user's turn, or the text that a "completions" model continues.
             stopped: when set, waiting ends and nothing more is asked.
 
         Raises:
@@ -209,7 +209,7 @@ def retry_after_s(header: str | None) -> float | None:
 
 
 def _complaint(text: str) -> str:
-    """What an error's body says, wherever the server put it."""
+    """The message in an error's body, under whichever key the server has it."""
     try:
         body = json.loads(text)
     except ValueError:

@@ -22,7 +22,7 @@ class Endpoint:
         base_url: up to and with `/v1`.
         model: as the server calls it.
         key_env: the environment variable that holds the key; None sends none.
-        api: "chat", or "completions" for a model that goes on from the bare prompt.
+        api: "chat", or "completions" for a model that continues the bare prompt.
         parameters: sent with every request as they are, e.g. max_completion_tokens.
         timeout_s: the longest silence of the server that is not a failure.
         concurrency: requests under way at once.

@@ -1,4 +1,4 @@
-"""Asking a judge about many completions, and keeping all it says.
+"""Asking a judge about many completions, and keeping all its answers.
 
 Every answer is a line of a JSON-lines file before the next question is asked, so that a killed
 run asks nothing twice. A line is found again by the digest of the request that led to it (model,
@@ -171,29 +171,6 @@ def read_choice(text: str, choices: tuple[str, ...]) -> str | None:
     return next((choice for choice in choices if found == {choice.lower()}), None)
 
 
-def summarize(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The mean value and the mean of each part, over the rows that have one; and how many do not.
-
-    Returns:
-        {"value", "num_rows", "num_unparsed", "parts": {name: {"value", "num_unparsed"}}}; a mean
-        over no rows is None.
-    """
-    names = dict.fromkeys(name for verdict in verdicts for name in verdict.parts)
-
-    def mean(values: list[float | None]) -> dict[str, Any]:
-        known = [value for value in values if value is not None]
-        return {
-            "value": sum(known) / len(known) if known else None,
-            "num_unparsed": len(values) - len(known),
-        }
-
-    return {
-        "num_rows": len(verdicts),
-        **mean([verdict.value for verdict in verdicts]),
-        "parts": {name: mean([verdict.parts[name] for verdict in verdicts]) for name in names},
-    }
-
-
 def read_record(path: Path) -> list[dict[str, Any]]:
     """The lines of a record, less a last one that was cut off, which is taken out of the file.
 
@@ -219,7 +196,7 @@ def read_record(path: Path) -> list[dict[str, Any]]:
 
 
 def append_record(path: Path, row: dict[str, Any]) -> None:
-    """Add one line to a record, in one write."""
+    """Add one line to a record, in one write, as decode/jobs/files.py does (not imported here)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -213,7 +213,7 @@ class _Worker:
 
 
 def _ready(busy: list[_Worker]) -> list[_Worker]:
-    """Those that have answered, died or let their time pass; waits for the first."""
+    """The workers that have answered, died or run out of time; waits for the first."""
     while not (ready := _readable(busy, 1000)):
         if ready := [worker for worker in busy if worker.is_late()]:
             break
@@ -221,7 +221,7 @@ def _ready(busy: list[_Worker]) -> list[_Worker]:
 
 
 def _readable(workers: list[_Worker], timeout_ms: int) -> list[_Worker]:
-    """Those with an answer, or the end of their output, to read."""
+    """The workers with an answer, or the end of their output, to read."""
     by_descriptor = {w.process.stdout.fileno(): w for w in workers if w.process.stdout}
     poll = select.poll()
     for descriptor in by_descriptor:

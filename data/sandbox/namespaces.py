@@ -97,7 +97,7 @@ class Namespaces:
         return pages * _PAGE >> 20
 
     def clean(self) -> None:
-        """Nothing: the scratch folder went with the namespace."""
+        """Does nothing: the scratch folder ended with the namespace."""
 
 
 def _enter_user_namespace(flags: int) -> None:

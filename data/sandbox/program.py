@@ -1,9 +1,9 @@
-"""What a program's process does before the program: give up everything, then run it and tell.
+"""The process of one program: it gives up its rights, runs the program and reports the verdict.
 
 A program has passed if the worker reads back a random token. The token comes to the program's
 process through a pipe, is taken off it before the program starts and is from then on only an
 operand of a half-evaluated expression (`_STUB`): in no variable, file, argument or object that
-refers to it. Evaluation goes on, and writes the token, when the program text has run to its end
+refers to it. Evaluation continues, and writes the token, when the program text has run to its end
 with no exception; with patched builtins or a trace function still set it writes nothing.
 """
 

@@ -158,6 +158,6 @@ def _instructions(machine: str, alone_pid: int | None) -> list[Instruction]:
 
 
 def _on_argument(number: int, argument: int, check: list[Instruction]) -> list[Instruction]:
-    """`check` on the low half of one argument of one call; whatever passes goes on after it."""
+    """`check` on the low half of one argument of one call; a value that passes is allowed."""
     body = [(_LOAD, 0, 0, 16 + 8 * argument), *check, (_RETURN, 0, 0, _ALLOW)]
     return [(_JUMP_EQUAL, 0, len(body), number), *body]

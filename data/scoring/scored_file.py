@@ -151,7 +151,7 @@ def _golds(row: Row) -> tuple[str, ...]:
 
 
 def _check_ids(rows: Sequence[Row]) -> None:
-    """Nothing, if no row was written twice; ValueError names the second one."""
+    """Raises ValueError if an id occurs twice; it names the second row."""
     first: dict[str, str] = {}
     for row in rows:
         if "id" in row.fields:

@@ -1,15 +1,15 @@
-"""Training rows that hold an evaluation row: what a model is asked, it must not have learnt.
+"""Training rows that hold an evaluation question, which a model must not have learnt.
 
-Three kinds are told apart, the strictest first:
+There are three kinds, the strictest first:
 
     exact        the prompt is an evaluation prompt, character by character
     normalised   the same words in the same order; case, punctuation and white space do not count
-    contained    the words of the question, at least MIN_WORDS of them, stand in the row in a row
+    contained    the words of the question, at least MIN_WORDS of them, occur in the row in order
 
-The question of an evaluation prompt is what is left of its words without those that all prompts of
-its task begin and end with ("Question: ... Answer:"). Shorter questions are only looked for as
-whole prompts: in six words two rows may well agree by chance. The row's prompt is searched, of a
-row without a prompt the whole text. A question that was put in other words is not found.
+The words that all prompts of a task begin and end with ("Question: ... Answer:") do not belong to
+the question. Shorter questions are only looked for as whole prompts: two rows may share six words
+by chance. The prompt of a row is searched; if a row has no prompt, its whole text is. A question in
+other words is not found.
 """
 
 import re

@@ -4,8 +4,8 @@ In memory the sources stand one after the other, in their order; the trainer shu
 how often a source's rows are there: 1 once, 2 twice, 0.5 half of them, drawn by the seed.
 
 A stream is for sets larger than memory. It draws from its sources in proportion to their weights,
-begins a source again when it ends, and is shuffled within a buffer; so it is a function of its
-sources and the seed, and whoever reads it again finds the same rows.
+begins a source again when it ends, and is shuffled within a buffer. It is a function of its sources
+and the seed: reading it again gives the same rows.
 """
 
 import itertools

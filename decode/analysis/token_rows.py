@@ -19,7 +19,8 @@ from ..engine.completer import Continuation
 from ..evaluation.experiment import Experiment, System
 from ..evaluation.loaded import Completers
 from ..evaluation.prediction_file import PredictionFile
-from ..jobs.folder import RunFolder, SettingsChanged, text_digest, weights_digest
+from ..jobs.files import text_digest, weights_digest
+from ..jobs.folder import RunFolder, SettingsChanged
 from ..models.forced import ROLES, RoleLogits, forced_role_logits
 from ..models.sources import ModelSource, load_tokenizer
 from ..models.steered import Steered

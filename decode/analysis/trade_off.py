@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.metrics_file import Metrics, read_metrics
-from ..jobs.folder import RunFolder, read_rows
+from ..jobs.files import read_rows
+from ..jobs.folder import RunFolder
 
 NOT_MEASURED = ("score", "sample")  # the metric itself, and a number that counts
 

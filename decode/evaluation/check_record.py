@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..jobs.folder import append_row, read_rows, write_rows
+from ..jobs.files import append_row, read_rows, write_rows
 from .gap_closed import gap_closed
 from .metric import Metric
 from .metrics_file import earlier_slug

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..jobs.folder import write_json
+from ..jobs.files import write_json
 from .gap_closed import GapClosed
 from .intervals import Estimate
 from .mcnemar import McNemar

@@ -14,7 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ..engine.completer import Completion, Request
-from ..jobs.folder import RunFolder, text_digest, weights_digest, write_json
+from ..jobs.files import text_digest, weights_digest, write_json
+from ..jobs.folder import RunFolder
 from ..jobs.processes import ALONE, Replica
 from ..models.sources import ModelSource
 from .experiment import Experiment, System, systems
@@ -63,7 +64,7 @@ def decode_all(
     """
     for experiment, folder in experiments:  # all of them before any weights load
         _claim(experiment, folder)
-    replica.wait_for_all()  # the claims are made, and nothing is decoded yet
+    replica.barrier()  # the claims are made, and nothing is decoded yet
     first, _ = experiments[0]
     completers = Completers(replace(first, device=replica.device(first.device)))
     is_shown = sys.stderr.isatty() and replica.rank == 0
@@ -72,7 +73,7 @@ def decode_all(
         for experiment, folder in experiments:
             _complete(experiment, system, completers, folder, replica)
     completers.leave()
-    replica.wait_for_all()
+    replica.barrier()
 
 
 def _claim(experiment: Experiment, folder: RunFolder) -> None:

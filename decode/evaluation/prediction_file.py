@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..jobs.folder import append_row, early_files, read_rows
+from ..jobs.files import append_row, read_rows
+from ..jobs.folder import early_files
 from ..jobs.processes import ALONE, Replica
 
 

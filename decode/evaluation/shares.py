@@ -10,14 +10,13 @@ quarters of it; the rest is for keys, values and logits, which shrink with the b
 import functools
 import logging
 import os
-import sys
 from collections.abc import Sequence
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from ..jobs.folder import RunFolder, SettingsChanged
-from ..jobs.processes import Replica, ReplicaLost
+from ..jobs.folder import RunFolder
+from ..jobs.processes import Replica
 from ..models.pair import adapter_base, is_adapter
 from ..models.sources import ModelSource, load_config, weights_dtype
 from .experiment import Experiment, System
@@ -32,7 +31,11 @@ def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
     """Decode this process's share of the systems whose models fit one process.
 
     Returns:
-        Whether this process goes on with what is left: it is the only one, or the first.
+        Whether this process decodes the other systems: it is the only one, or the first.
+
+    Raises:
+        SettingsChanged: the folder has predictions that were made with other settings.
+        ReplicaLost: another process ended before its share was decoded.
     """
     replica = Replica.of_this_process()
     if replica.is_alone:
@@ -51,19 +54,8 @@ def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
             )
         return needed <= limit
 
-    try:
-        decode_all(experiments, replica, fits)
-    except (SettingsChanged, ReplicaLost) as error:
-        sys.exit(f"error: {error}")
+    decode_all(experiments, replica, fits)
     return replica.rank == 0
-
-
-def meet() -> None:
-    """Return when every process has got here; exits with one line if one of them has ended."""
-    try:
-        Replica.of_this_process().wait_for_all()
-    except ReplicaLost as error:
-        sys.exit(f"error: {error}")
 
 
 def memory_bytes(device: str) -> int:
@@ -77,7 +69,7 @@ def memory_bytes(device: str) -> int:
 
 
 def weight_bytes(experiment: Experiment, system: System) -> int:
-    """The weights that are in memory while a system decodes, as `cast.Cast` loads them."""
+    """The weights that are in memory while a system decodes, as loaded.py loads them."""
     contender = system.contender
     if system.role == "tuned":
         assert contender is not None and contender.tuned is not None

@@ -1,4 +1,4 @@
-"""Where a result was made: code, packages, hardware. Never the process's environment variables."""
+"""The environment of a result: code, packages, hardware. No environment variables are recorded."""
 
 import os
 import platform

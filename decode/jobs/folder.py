@@ -1,27 +1,24 @@
-"""A run's folder: what is on disk is always whole, and never mixes two settings.
+"""A run's folder: where each result is kept, and the settings it was made with.
 
-Files are written under a temporary name and renamed; predictions are appended row by row, so a
-killed run keeps every finished row. `claim` records the settings a result was made with and
-refuses to continue it with others.
+`claim` records the settings of a result and refuses to continue it with others, so that no result
+mixes two settings.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-EDGE_BYTES = 1 << 20
+from .files import write_json
 
 
 class SettingsChanged(ValueError):
-    """A run folder was begun with other settings than those it is to go on with."""
+    """A result in a run folder was begun with other settings."""
 
 
 class RunFolder:
-    """`runs/<name>/`: where everything a run leaves behind has its place."""
+    """`runs/<name>/`: the paths of everything a run writes."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -53,7 +50,7 @@ class RunFolder:
 
     @property
     def training_rows(self) -> Path:
-        """What the expert was trained on, counted."""
+        """The report of the expert's training rows."""
         return self.path / "training_rows.json"
 
     def reference(self, slug: str) -> Path:
@@ -73,15 +70,15 @@ class RunFolder:
         return self.path / "predictions" / f"{system}.jsonl"
 
     def grades(self, system: str) -> Path:
-        """What one system's rows were found to be worth, where that is judged afterwards."""
+        """The verdicts on one system's rows, if they are judged after decoding."""
         return self.path / "grades" / f"{system}.jsonl"
 
     def judgements(self, judge: str) -> Path:
-        """Everything a judge said, about all systems."""
+        """Every answer of one judge, about all systems."""
         return self.path / "judgements" / f"{judge}.jsonl"
 
     def decoding(self, system: str) -> Path:
-        """What one system's decoding took."""
+        """The statistics of one system's decoding."""
         return self.path / "decoding" / f"{system}.json"
 
     @property
@@ -93,7 +90,7 @@ class RunFolder:
         return self.analysis / system / "tokens.jsonl"
 
     def settings(self, result: Path) -> Path:
-        """What a result was made with."""
+        """The settings a result was made with."""
         place = result.relative_to(self.path)
         name = place.name.removesuffix(".jsonl") + ".json"  # a model's name may hold dots
         return self.path / "settings" / place.with_name(name)
@@ -101,10 +98,10 @@ class RunFolder:
     def claim(
         self, result: Path, settings: dict[str, Any], free: Collection[str] = frozenset()
     ) -> None:
-        """Record what `result` is made with; once it is begun, a later run must say the same.
+        """Record the settings of `result`; once it is begun, check that they are the same.
 
         Args:
-            settings: what decides the result, in sections if need be.
+            settings: all that decide the result, in sections if need be.
             free: dotted keys that may change all the same.
 
         Raises:
@@ -134,75 +131,9 @@ class RunFolder:
 
 
 def early_files(path: Path) -> list[Path]:
-    """Where rows of a JSON-lines file are kept whose turn has not come yet."""
+    """The files of rows that were finished before earlier rows of a JSON-lines file."""
     stem = path.name.removesuffix(".jsonl")
     return sorted(path.parent.glob(f"{escape(stem)}.early*.jsonl"))
-
-
-def read_rows(path: Path, is_own: bool = True) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file that may have been cut off while its last line was written.
-
-    A line that was cut off is removed from the file, so that rows can be appended after it; not if
-    the file is another process's, which may be writing that line now.
-    """
-    if not path.exists():
-        return []
-    whole = path.read_bytes()
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole) and is_own:
-        with path.open("r+b") as file:
-            file.truncate(end)
-    return [json.loads(line) for line in whole[:end].split(b"\n") if line.strip()]
-
-
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add one row to a JSON-lines file; it is on its way to disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Replace a JSON-lines file at once."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file at once."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file at once: a reader sees the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
-
-
-def weights_digest(folder: str) -> str | None:
-    """A short name for the weights in a local folder, None for a hub id.
-
-    Made from the size and both ends (1 MiB each) of every weight file: enough to tell one training
-    from the next, without reading 140 GB.
-    """
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        return None
-    digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(EDGE_BYTES))
-            file.seek(max(0, size - EDGE_BYTES))
-            digest.update(file.read(EDGE_BYTES))
-    return digest.hexdigest()[:16]
-
-
-def text_digest(texts: Iterable[str]) -> str:
-    """A short name for a list of texts."""
-    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
 
 
 def _dotted(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""Being asked to stop: SIGTERM from a scheduler or a launcher, Ctrl-C from a person.
+"""Interruption: SIGTERM from a scheduler or a launcher, Ctrl-C from a person.
 
-Either raises `Interrupted` in the main thread, wherever it is: what is finished is on disk at any
-time, so that little is lost. Training holds it back until the step is done and saved. An entry that
-was interrupted says in one line how to go on, and ends with a code of its own.
+Either raises `Interrupted` in the main thread at once: finished results are on disk at any time, so
+little is lost. Training delays it until the step is done and saved. An interrupted entry says in
+one line how to continue, and ends with an exit code of its own.
 
-A launcher that dies leaves its processes behind (`accelerate launch` with one process dies of
-SIGTERM at once, any launcher of SIGKILL), and they would train on, unwatched. So a launched process
-asks Linux for a SIGTERM when its launcher is gone.
+Processes outlive a launcher that dies (`accelerate launch` with one process dies of SIGTERM at
+once, any launcher of SIGKILL). So a launched process asks Linux for a SIGTERM when its launcher
+ends.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # one of them 
 
 
 class Interrupted(BaseException):
-    """The process was asked to stop. No Exception: nothing that handles errors may hold it up."""
+    """The process was asked to stop. No Exception, so that no error handler catches it."""
 
     def __init__(self, signal_number: int = signal.SIGTERM) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -32,7 +32,7 @@ class Interrupted(BaseException):
 
 
 class Request:
-    """Whether this process was asked to stop, for those who stop at a moment of their own."""
+    """Whether this process was asked to stop, for code that stops at a moment of its own."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -43,7 +43,7 @@ class Request:
         return self.signal_number is not None
 
     def interrupted(self) -> Interrupted:
-        """What to raise; also where only another process was asked."""
+        """The exception to raise; also if only another process was asked."""
         return Interrupted(self.signal_number or signal.SIGTERM)
 
 
@@ -51,7 +51,7 @@ _request = Request()
 
 
 def interruptible(main: Callable[[], None]) -> int:
-    """Runs an entry; the exit code is 0, or another if it was interrupted and is unfinished."""
+    """The exit code of an entry that is run here: 0, or another if it was interrupted."""
     _request.signal_number = None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
@@ -70,10 +70,10 @@ def interruptible(main: Callable[[], None]) -> int:
 
 @contextmanager
 def held_back() -> Iterator[Request]:
-    """Within, a request to stop is only noted; it takes effect at the end of the block.
+    """The request to stop, which takes effect only at the end of the block.
 
-    A second Ctrl-C is not held back. An error after the request is no other end than the one asked
-    for: a signal to the whole group takes workers and neighbours away.
+    A second Ctrl-C takes effect at once. An error after the request is logged and counts as the
+    interruption: a signal to the whole group also ends data workers and other processes.
     """
     _request.is_held = True
     try:
@@ -100,6 +100,6 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    """One line from the main process; not through a stream that the signal may have interrupted."""
+    """Write one line from the main process; not by a stream, whose write a signal may interrupt."""
     if os.environ.get("RANK", "0") == "0":
         os.write(2, f"{line}\n".encode())

@@ -1,7 +1,7 @@
-"""One run at a time in a run's folder.
+"""The lock of a run's folder: one run at a time.
 
-What was killed may still be at work: a launcher dies at once, its processes when their step is
-saved. Two that write the same checkpoints and predictions would spoil both, so the second waits.
+A killed run may still be at work: a launcher dies at once, its processes when their step is saved.
+Two runs that write the same checkpoints and predictions would damage both, so the second waits.
 """
 
 import fcntl
@@ -16,18 +16,16 @@ logger = logging.getLogger(__name__)
 LONGEST_WAIT_S = 300.0  # for a large model's last step and its checkpoint
 POLL_S = 0.2
 
-_held: dict[Path, int] = {}  # what this process occupies already
+_held: dict[Path, int] = {}  # folders that this process has locked, with their descriptors
 
 
 def occupy(folder: Path, longest_wait_s: float = LONGEST_WAIT_S) -> int:
-    """From now on, no other process that asks for it is at work in `folder`.
+    """The file descriptor of the lock of `folder`, which this process holds from now on.
 
-    Returns:
-        The lock's file descriptor. It is not to be closed: the lock ends with the process, however
-        that ends.
+    Do not close it: the lock ends with the process, however that ends.
 
     Raises:
-        ValueError: another one is still there after `longest_wait_s`.
+        ValueError: another process still holds it after `longest_wait_s`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (place := folder.resolve()) in _held:

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from ..evaluation.metrics_file import Metrics, read_metrics
-from ..jobs.folder import RunFolder, read_rows
+from ..jobs.files import read_rows
+from ..jobs.folder import RunFolder
 from ..tracking.lineage import training_facts
 
 # Where a run is kept and shown, and what its name is, make no difference to its results.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.metrics_file import Decoding, Metrics
-from ..jobs.folder import write_text
+from ..jobs.files import write_text
 from .check_section import check_findings, checks_section
 from .examples import examples_section
 from .findings import findings

@@ -1,4 +1,4 @@
-"""What a recipe's jobs use and make, and how they are found again on W&B: artifacts and tags.
+"""Artifacts and tags of a recipe's jobs on W&B.
 
 <task>-train  ->  [train]  ->  <name>-expert  ->  [decode]  ->  <name>-evaluation
                                 <task>-eval   ->  [decode]
@@ -12,7 +12,8 @@ from recipes.schema.recipe import Evaluation, Recipe
 
 from ..evaluation.experiment import Experiment
 from ..evaluation.metrics_file import Metrics
-from ..jobs.folder import RunFolder, text_digest
+from ..jobs.files import text_digest
+from ..jobs.folder import RunFolder
 from ..tracking.lineage import (
     Artifact,
     evaluation_artifact,
@@ -25,13 +26,13 @@ from .planning import Plan
 
 
 def training_rows(recipe: Recipe, sources: Sequence[Mapping[str, Any]], digest: str) -> Artifact:
-    """What the recipe's trainings learn from: each source with its counts, and a digest."""
+    """The training rows: each source with its counts, and a digest."""
     facts = {"sources": [*sources], "digest": digest}
     return rows_artifact(recipe.task.name, "train", facts)
 
 
 def evaluation_inputs(recipe: Recipe, plan: Plan) -> Iterator[Artifact]:
-    """What a decode stage is made from: the rows of every task, and the expert."""
+    """The inputs of a decode stage: the rows of every task, and the expert."""
     for choice, (experiment, _) in zip(recipe.evaluations, plan, strict=True):
         yield _evaluation_rows(choice, experiment)
     if recipe.expert.trained is None:

@@ -1,4 +1,4 @@
-"""From a recipe to its experiments: one for each task, all of the same models.
+"""The experiments of a recipe: one for each task, all of the same models.
 
 Everything a user can have wrong outside the models is found here, before any of them loads: rows,
 judges and their keys, a sandbox that this machine does not permit.
@@ -20,7 +20,8 @@ from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice,
 from ..engine.sampling import Sampling
 from ..evaluation.experiment import Contender, Experiment, Grader, Question
 from ..evaluation.metric import Metric
-from ..jobs.folder import RunFolder, weights_digest
+from ..jobs.files import weights_digest
+from ..jobs.folder import RunFolder
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
 
@@ -28,7 +29,7 @@ Plan = list[tuple[Experiment, RunFolder]]
 
 
 def plan(recipe: Recipe) -> Plan:
-    """An experiment and a folder for each of the recipe's tasks, the one that is learnt first.
+    """An experiment and a folder for each of the recipe's tasks, first the task that is learnt.
 
     Raises:
         ValueError: in one line what a row, a judge or a setting has wrong.
@@ -203,7 +204,7 @@ def _one_device(device: str) -> str:
 
 
 def _identity(choice: JudgeChoice) -> dict[str, Any]:
-    """What decides a judge's verdicts; not the address it is found under."""
+    """The settings that decide a judge's verdicts; its address is not among them."""
     if choice.endpoint is not None:
         settings = choice.endpoint.model_dump(exclude_none=True)
         endpoint = Endpoint(**settings)

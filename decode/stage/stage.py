@@ -1,24 +1,18 @@
 """The decode stage of a run: a recipe's experiments in, results and report out.
 
-Both entries end with it: `train/sft.py` after training, `decode/run.py` alone. It, `planning.py`
-and `provenance.py` are the library modules here that know recipes; the rest does not.
+A training entry ends with it, and `decode/run.py` is nothing else.
 """
 
-import argparse
-import logging
-import os
-import sys
-import warnings
 from pathlib import Path
 
-from data.judges.client import EndpointError
-from recipes.schema.recipe import Recipe, RecipeError, load_recipe
+from recipes.schema.recipe import Recipe
 
 from ..evaluation.metrics_file import write_metrics
 from ..evaluation.predict import run_all
-from ..evaluation.summary import NothingCountsError, measure, with_further_tasks
+from ..evaluation.summary import measure, with_further_tasks
 from ..jobs.environment import describe_environment
-from ..jobs.folder import RunFolder, SettingsChanged, write_json
+from ..jobs.files import write_json
+from ..jobs.folder import RunFolder
 from ..reports.overview import closing_lines
 from ..reports.report import write_report
 from ..reports.tables import closing_table
@@ -35,11 +29,8 @@ def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:
     Returns:
         What to print at the end: a short table, and where the report is.
     """
-    try:
-        predictions = run_all(plan)
-        measured = [measure(e, p, folder) for (e, folder), p in zip(plan, predictions, strict=True)]
-    except (SettingsChanged, EndpointError, NothingCountsError) as error:
-        sys.exit(f"error: {error}")
+    predictions = run_all(plan)
+    measured = [measure(e, p, folder) for (e, folder), p in zip(plan, predictions, strict=True)]
     environment, settings = describe_environment(), recipe.model_dump(mode="json")
     run = RunFolder(recipe.output_dir)
     folders = [folder.path.relative_to(run.path).as_posix() for _, folder in plan[1:]]
@@ -76,7 +67,7 @@ def track(recipe: Recipe, job_type: str, is_main_process: bool = True) -> NullTr
 def next_job(
     recipe: Recipe, tracker: NullTracker, job_type: str, is_main_process: bool
 ) -> NullTracker:
-    """The tracker of the recipe's next job; `tracker`'s own, uploads included, is over with it.
+    """The tracker of the recipe's next job, after that of `tracker` has ended with its uploads.
 
     Where the environment names the W&B run, as a sweep's agent does, all jobs are that one run.
     """
@@ -84,28 +75,3 @@ def next_job(
         return tracker
     tracker.finish()
     return track(recipe, job_type, is_main_process)
-
-
-def recipe_from_command_line(description: str | None) -> Recipe:
-    """The recipe and overrides an entry was called with; exits with one line if they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("recipe", help="a YAML file, such as recipes/mini/facts.yaml")
-    parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")
-    arguments = parser.parse_args()
-    try:
-        return load_recipe(arguments.recipe, arguments.overrides)
-    except RecipeError as error:
-        sys.exit(f"error: {error}")
-
-
-def start_logging() -> bool:
-    """Configure logging, on the main process only; returns whether this is it (rank zero)."""
-    is_main_process = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # Deprecations inside the libraries are nothing a user of a recipe can act on.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    for package in ("train", "decode", "data"):
-        logging.getLogger(package).setLevel(logging.INFO if is_main_process else logging.ERROR)
-    return is_main_process

@@ -13,7 +13,7 @@ PROBE_TIMEOUT_S = 3.0
 
 
 def find_obstacle(base_url: str, settings_key: str | None) -> str | None:
-    """Why W&B cannot be used online, in a few words; None if nothing stands in the way.
+    """The reason why W&B cannot be used online, in a few words; None if it can.
 
     Args:
         base_url: of the W&B server.

@@ -90,7 +90,7 @@ def _measures(proxy: MeasuredProxy) -> Mapping[str, Estimate | GapClosed]:
 
 
 def summary_of(key: str) -> str | None:
-    """What a run's summary keeps of a training curve, beside its last value; None: that alone."""
+    """How W&B summarises a training curve; None is the last value alone."""
     if not key.startswith(("train/", "reference/", "proxy_check/")):
         return None
     name = key.rpartition("/")[2]

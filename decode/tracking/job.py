@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..jobs.folder import write_text
+from ..jobs.files import write_text
 from .connection import find_obstacle
 from .tracker import NullTracker, Tracker, failures, one_line
 

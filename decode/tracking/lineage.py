@@ -1,4 +1,4 @@
-"""What came from what, as W&B artifacts: rows -> expert -> evaluation.
+"""The lineage of results as W&B artifacts: rows -> expert -> evaluation.
 
 A version of an artifact is its contents. Rows are described, not uploaded: a small JSON with their
 digest and number, so that all runs on the same rows point to one version of them. A model that
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..jobs.folder import RunFolder, weights_digest
+from ..jobs.files import weights_digest
+from ..jobs.folder import RunFolder
 
 MAX_NAME = 128  # W&B's limit
 # Of a run, what its evaluation artifact holds; the rest is plots and W&B's own.

@@ -40,11 +40,6 @@ class NullTracker:
         """Whether anything is recorded: what `report_to` should follow."""
         return False
 
-    @property
-    def url(self) -> str | None:
-        """Where the run can be looked at, None unless it is online."""
-        return None
-
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Record values; a step, if given, is recorded as `train/step`."""
 
@@ -90,10 +85,6 @@ class Tracker(NullTracker):
     @property
     def is_on(self) -> bool:
         return True
-
-    @property
-    def url(self) -> str | None:
-        return self._run.url
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         at = {} if step is None else {"train/step": step}
@@ -191,9 +182,9 @@ class Tracker(NullTracker):
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What W&B raises when its host refuses, its run is over, its service died or a disk is full.
+    """The errors of W&B if its host refuses, its run has ended, its service died or a disk is full.
 
-    A value of a kind that it cannot take is our mistake, and not among them.
+    The error for a value that it cannot take is a bug here, and not among them.
     """
     import wandb
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
@@ -205,5 +196,5 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, short enough for a line of a log."""
+    """The message of an error, short enough for a line of a log."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

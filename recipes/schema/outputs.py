@@ -1,4 +1,4 @@
-"""What is looked at when a run has its results, and where it is logged."""
+"""The sections of a run's outputs: its analysis and its logging."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What is measured, who grades it, and what is learnt from."""
+"""The sections of tasks: evaluation, judges, training rows."""
 
 from typing import Any, Literal
 

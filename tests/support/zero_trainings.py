@@ -65,6 +65,7 @@ def num_bytes_in_tensors() -> int:
 def main(model: str, folder: Path, names: list[str]) -> None:
     rows = [TrainRow(f"How much is {i}+{i % 7}?", f" {i + i % 7}") for i in range(32)]
     num_bytes_before = num_bytes_in_tensors()
+    runs = []
     for name in names or CASES:
         case = dict(CASES[name])
         adapter, dtype = case.pop("adapter", None), "bfloat16" if "bf16" in case else "float32"
@@ -73,7 +74,9 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         target = ProxyTarget(source, 1.0) if case.pop("proxy_aware", False) else None
         place, sft = folder / "checkpoints" / name, {**SFT, **case}
         training = Training(folder / name, place, source, adapter, sft, "train", target)
-        config = sft_config(training, 1, name)
+        runs.append((training, sft_config(training, 1, name)))
+    for training, config in runs:  # all configured before the first is trained, as in a run
+        name = training.target.name
         assert config.world_size == int(os.environ["WORLD_SIZE"])
         train(training, TrainingRows(rows, None, [], "sums"), config)
         zero.empty_memory()

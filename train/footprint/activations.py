@@ -1,8 +1,8 @@
-"""Memory that a forward and a backward take beside weights and gradients, found without either.
+"""The activation memory of a forward and a backward, computed without weights.
 
 The model's own code runs on tensors that have shapes and no data (torch's fake tensors), while a
-ledger adds up the storages that are alive: what autograd keeps, what is recomputed, and what lives
-for a moment. Attention is counted as a fused kernel keeps it: no scores. The head is counted as
+ledger adds up the storages that are alive: those autograd keeps, those of recomputed layers, and
+temporaries. Attention is counted as a fused kernel keeps it: no scores. The head is counted as
 TRL computes it on a GPU: in tiles, never the whole (tokens, vocabulary) logits.
 """
 
@@ -47,10 +47,10 @@ def activation_bytes(
     is_checkpointed: bool,
     autocast: torch.dtype | None = None,
 ) -> int:
-    """The most bytes alive at once, in a forward and backward, that are no weights or gradients.
+    """The peak bytes of activations in a forward and a backward.
 
     Args:
-        model: an `empty_model`; of no use afterwards.
+        model: an `empty_model`; it cannot be used afterwards.
         num_rows, row_tokens: of one forward, padding included.
         is_checkpointed: each layer's activations are computed again in the backward.
         autocast: the type operations are cast to, None for that of the weights.
@@ -108,7 +108,7 @@ def _measure(
 
 
 def _head_bytes(model: PreTrainedModel, hidden: Tensor, width: int) -> int:
-    """What the head's backward holds: a tile, and gradients summed in float32, then cast."""
+    """Bytes of the head's backward: a tile, and gradients summed in float32, then cast."""
     head = model.get_output_embeddings()
     assert isinstance(head, nn.Module)
     weight = head.weight

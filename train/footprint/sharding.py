@@ -9,7 +9,7 @@ import yaml
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How many GPUs divide what; `stage` None is training without DeepSpeed.
+    """The number of GPUs and what they share; `stage` None is training without DeepSpeed.
 
     The sizes are numbers of elements, under DeepSpeed's names and with its defaults.
     """
@@ -25,7 +25,7 @@ class Sharding:
 
 
 def read_sharding(file: str | Path) -> Sharding:
-    """What an accelerate file, and the DeepSpeed file it names, say of GPUs and ZeRO.
+    """The sharding that an accelerate file, and the DeepSpeed file it names, ask for.
 
     Raises:
         ValueError: a file is not there.

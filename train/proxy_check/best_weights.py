@@ -12,8 +12,7 @@ from torch import nn
 class BestWeights:
     """The trained weights of the best check so far, and of the best at the last checkpoint.
 
-    A training that is killed goes on from that checkpoint, which better weights since then are no
-    part of.
+    A killed training continues from that checkpoint, so it needs the best weights as of then.
     """
 
     folder: Path

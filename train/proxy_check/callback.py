@@ -1,11 +1,11 @@
-"""The proxy check: while an expert is trained, how well does it steer the base so far?
+"""The proxy check: how well an expert steers the base while it is trained.
 
-The loss says how well an expert imitates its rows, not what its shift does to a base. So every so
-many steps the base is proxy-tuned with the expert as it is and answers a few validation rows; the
-scores are recorded, drawn and logged, and may decide which weights are kept and when training
-ends. Training itself is left alone: the same weights come out with and without.
+The loss says how well an expert imitates its rows, not what its shift does to a base. So every few
+steps the base is proxy-tuned with the unfinished expert and answers a few validation rows. The
+scores are recorded, plotted and logged, and may decide which weights are kept and when training
+ends. Checks do not change the weights at any step.
 
-The main process checks and the others wait; what follows from a check is agreed on by all.
+The main process checks while the others wait, and sends them its decision.
 """
 
 import logging
@@ -39,7 +39,7 @@ LOGGED = ("proxy", "expert", "base", "gain_over_base", "gap_closed", "expert_los
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What all processes have to know after a check; `every` is None until it is measured."""
+    """The decision after a check, the same on all processes; `every` is None until measured."""
 
     every: int | None
     is_over: bool
@@ -48,7 +48,7 @@ class Decided:
 def proxy_checks(
     recipe: Recipe, rows: CheckRows | None, folder: RunFolder, log: Log
 ) -> list["ProxyCheckCallback"]:
-    """The callback that checks the recipe's expert, or none; then an old record is deleted."""
+    """The callback that checks the recipe's expert; without a check, none, and no old record."""
     if recipe.proxy_check is None or rows is None:
         folder.checks.unlink(missing_ok=True)
         return []
@@ -61,9 +61,9 @@ class ProxyCheckCallback(TrainerCallback):
 
     Args:
         section: the recipe's `proxy_check`.
-        rows: what is asked of which models.
+        rows: the questions and the models that answer them.
         record: the file of checks.
-        weights: the folder of the best weights so far, which is gone when training is complete.
+        weights: the folder of the best weights so far, deleted when training is complete.
         log: to the dashboard.
     """
 
@@ -86,7 +86,7 @@ class ProxyCheckCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Takes up the record where the training goes on, if it does, and asks the base."""
+        """Reads the record up to the step training starts from; asks the base if it is empty."""
         self._decided = _on_main(state, lambda: self._begin(state.global_step, str(args.device)))
         control.should_training_stop |= self._decided.is_over
 
@@ -98,7 +98,7 @@ class ProxyCheckCallback(TrainerCallback):
         model: nn.Module,
         **_: Any,
     ) -> None:
-        """Checks if it is time; ends training if that is over."""
+        """Checks at the steps that are due; ends training when patience has run out."""
         if not self._decided.is_over and self._steps(state.max_steps).is_due(state.global_step):
             self._decided = _on_main(state, lambda: self._check_if_affordable(state, model))
         control.should_training_stop |= self._decided.is_over
@@ -106,7 +106,7 @@ class ProxyCheckCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """A training that goes on from this checkpoint needs the best weights as of now."""
+        """Keeps the best weights as of now, which a training that resumes here needs."""
         if self._checks is not None and self._checks.best is not None:
             self._best.protected = self._checks.best["step"]
 
@@ -118,7 +118,7 @@ class ProxyCheckCallback(TrainerCallback):
         model: nn.Module,
         **_: Any,
     ) -> None:
-        """Puts the weights that are to be kept into the model, and says which."""
+        """Puts the selected weights into the model, and logs their step."""
         is_whole = self._decided.is_over or state.global_step >= state.max_steps
         if self._checks is None or not is_whole:
             return
@@ -177,7 +177,7 @@ class ProxyCheckCallback(TrainerCallback):
         return Decided(every, self._is_over(checks))
 
     def _check_if_affordable(self, state: TrainerState, model: nn.Module) -> Decided:
-        """A check, unless it turns out that there is time for fewer."""
+        """A check, unless its cost would exceed MAX_COST; then later steps are due."""
         assert self._checks is not None
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -202,7 +202,7 @@ class ProxyCheckCallback(TrainerCallback):
         return Decided(steps.every, self._is_over(checks))
 
     def _check(self, step: int, model: nn.Module) -> dict[str, Any]:
-        """The scores of the expert as it is; its weights are saved if none were better."""
+        """The scores of the unfinished expert; its weights are saved if they are the best."""
         assert self._checks is not None and self._scores is not None
         start = time.perf_counter()
         row = self._checks.completed({"step": step, **self._scores.measure(model)})
@@ -231,7 +231,7 @@ class ProxyCheckCallback(TrainerCallback):
 
 
 def _on_main(state: TrainerState, action: Callable[[], Decided]) -> Decided:
-    """What `action` gives on the main process, on all of them; so does its failure."""
+    """The result of `action` on the main process, given to all; its failure is raised on all."""
     outcome: list[Any] = [None]
     failure: Exception | None = None
     if state.is_world_process_zero:

@@ -1,6 +1,5 @@
-"""What a proxy check asks, planned before any weights load: rows, one base, one alpha."""
+"""The questions of a proxy check, planned before any weights load: rows, one base, one alpha."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +11,11 @@ from data import TASKS
 from decode.evaluation.experiment import Contender, Experiment, check
 from decode.evaluation.metric import Metric
 from decode.evaluation.systems import headline_alpha
-from decode.jobs.folder import RunFolder, text_digest, weights_digest
+from decode.jobs.files import text_digest, weights_digest
+from decode.jobs.folder import RunFolder
 from recipes.schema.recipe import ProxyCheck, Recipe
+
+from ..zero import uses_fsdp
 
 ZERO_3 = 3
 
@@ -24,8 +26,8 @@ class CheckRows:
 
     Attributes:
         experiment: its questions are the validation rows; one base, one alpha, greedy.
-        completions: what training would teach to answer, None where a row does not say.
-        num_held_out: training rows at the end that are not to be trained on.
+        completions: the answers that training would teach, None where a row has none.
+        num_held_out: number of training rows at the end that are left out of training.
     """
 
     experiment: Experiment
@@ -34,7 +36,7 @@ class CheckRows:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the scores of a given expert, and so must not change half-way."""
+        """The settings that decide a given expert's scores; they must not change half-way."""
         experiment = self.experiment
         base = experiment.contenders[0].base
         texts = [text for q in experiment.questions for text in (q.prompt, *q.answers)]
@@ -49,10 +51,10 @@ class CheckRows:
 
 
 def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> CheckRows | None:
-    """What the recipe's proxy check asks, None without one.
+    """The questions of the recipe's proxy check, None if it has no check.
 
     Args:
-        experiment: the task that is learnt, as it is evaluated in the end.
+        experiment: the evaluation of the task that is learnt.
         config: of the expert's training.
 
     Raises:
@@ -101,7 +103,7 @@ def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> Che
 
 
 def claim_checks(recipe: Recipe, rows: CheckRows, folder: RunFolder) -> None:
-    """Refuse to go on with a record of checks that were made otherwise.
+    """Check that a record of checks was begun with the same settings, and record them.
 
     Raises:
         SettingsChanged: names the keys that differ.
@@ -115,7 +117,6 @@ def claim_checks(recipe: Recipe, rows: CheckRows, folder: RunFolder) -> None:
 def _refuse(recipe: Recipe, config: SFTConfig) -> None:
     task = TASKS[recipe.task.name]
     plugin = config.deepspeed_plugin
-    is_fsdp = bool(config.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     reasons = {
         f"'{task.name}' is graded by judges, who would be asked again at every check": (
             bool(task.judges) and recipe.task.scoring == "default"
@@ -125,7 +126,7 @@ def _refuse(recipe: Recipe, config: SFTConfig) -> None:
         ),
         "weights that are sharded (ZeRO-3, FSDP) cannot be decoded with between two steps; "
         "train with ZeRO-2, or leave proxy_check out": (
-            is_fsdp or (plugin is not None and plugin.zero_stage == ZERO_3)
+            uses_fsdp(config) or (plugin is not None and plugin.zero_stage == ZERO_3)
         ),
     }
     for reason, holds in reasons.items():
@@ -134,7 +135,7 @@ def _refuse(recipe: Recipe, config: SFTConfig) -> None:
 
 
 def _with_ceiling_if_there(recipe: Recipe, contender: Contender) -> Contender:
-    """A reference that this run is to train comes after the expert."""
+    """The contender without its reference if this run has yet to train that one."""
     tuned = contender.tuned
     if tuned is None or not recipe.decode.bases[0].tune_reference or Path(tuned.name).is_dir():
         return contender

@@ -1,4 +1,4 @@
-"""When a training is checked: often enough to see where it goes, for a tenth of its time."""
+"""The steps at which a training is checked, for at most a tenth of its time."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -21,14 +21,14 @@ class CheckSteps:
 
     @classmethod
     def at_most(cls, max_steps: int) -> "CheckSteps":
-        """The most checks there may be in a training that leaves their number open."""
+        """The steps of MAX_CHECKS checks, for a recipe that does not give their number."""
         return cls(ceil(max_steps / MAX_CHECKS), max_steps)
 
     def is_due(self, step: int) -> bool:
         return step % self.every == 0 or step == self.max_steps
 
     def affordable(self, step: int, step_s: float, check_s: float, spent_s: float) -> "CheckSteps":
-        """The same at multiples of its spacing, wide enough that checks keep to `MAX_COST`.
+        """The closest steps, at multiples of `every`, whose checks cost at most MAX_COST.
 
         Args:
             step: the one just checked.

@@ -1,1 +1,1 @@
-"""Training rows: where they come from, what is left out, their tokens, what is said of them."""
+"""Training rows: their sources, the rows that are left out, their tokens and their report."""

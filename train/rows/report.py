@@ -1,4 +1,4 @@
-"""What the training set is, counted before any weights load: `training_rows.json` and a table."""
+"""The training rows, counted before any weights load: `training_rows.json` and a table."""
 
 import json
 import logging
@@ -8,7 +8,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, pack_dataset
 
-from decode.jobs.folder import RunFolder, write_json
+from decode.jobs.files import write_json
+from decode.jobs.folder import RunFolder
 from decode.models.sources import load_tokenizer
 from decode.reports.training_table import training_table
 from decode.tracking.job import NullTracker
@@ -59,16 +60,16 @@ def rows_report(
     }
 
 
-def say_what_is_trained_on(
+def report_rows(
     training_rows: TrainingRows,
     training: Training,
     config: SFTConfig,
     folder: RunFolder,
     tracker: NullTracker,
 ) -> None:
-    """Log the report as `training` finds the rows, write it to the run's folder, and track it.
+    """Log the report of the rows as `training` reads them, write it to the folder and track it.
 
-    A report of the same rows and the same keys of sft is left as it is.
+    A report of the same rows, model and keys of sft that is there already is used again.
     """
     made_for = {
         "digest": training_rows.digest,
@@ -88,7 +89,7 @@ def say_what_is_trained_on(
 
 
 def cut_warning(report: dict[str, Any]) -> str | None:
-    """A line for whoever starts a training that cuts more than a few rows."""
+    """A warning if more than WARN_SHARE_CUT of the rows are cut, else None."""
     if report["num_cut"] <= WARN_SHARE_CUT * report["num_rows"]:
         return None
     share = report["num_cut"] / report["num_rows"]
@@ -128,7 +129,7 @@ def _count(dataset: Dataset, config: SFTConfig) -> tuple[list[int], int, int]:
 
 
 def _packing(dataset: Dataset, config: SFTConfig) -> dict[str, Any]:
-    """What the trainer's packing comes to; unless it shuffles first, it finds this in the cache."""
+    """The size of the packed rows; the trainer finds them in the cache unless it shuffles first."""
     assert config.max_length is not None, "TRL packs to a length"
     chosen = dataset.select_columns(["input_ids", "labels"])
     packed = pack_dataset(chosen, config.max_length, config.packing_strategy)

@@ -9,7 +9,7 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from data import TASKS
+from data import TASKS, Task
 from data.rows import HubSource, is_local
 from data.training.formats import Format, Message, Render, formatted
 from data.training.mixture import Source
@@ -30,7 +30,7 @@ def sources_of(recipe: Recipe) -> list[Source]:
     formats = [choice.train_format, *(source.format for source in more)]
     render = _renderer(recipe) if "messages" in formats else None
     if choice.train_format is None:
-        own = _of_task(choice.name, choice.name, choice.train, choice.train_limit)
+        own = task_source(choice.name, TASKS[choice.name], choice.train, choice.train_limit)
     else:
         name = f"{choice.name} ({choice.train_format})"
         own = _of_format(name, choice.train_format, choice.train, choice.train_limit, render)
@@ -45,15 +45,19 @@ def _further(choice: TrainSource, index: int, render: Render | None) -> Source:
     else:
         name = f"mixture.{index} ({choice.task})"
         try:
-            source = _of_task(name, choice.task, choice.rows, choice.limit)
+            source = task_source(name, TASKS[choice.task], choice.rows, choice.limit)
         except ValueError as error:
             text = str(error).replace("task.train", f"mixture.{index}.rows")
             raise ValueError(f"mixture.{index}: {text}") from None
     return replace(source, weight=choice.weight)
 
 
-def _of_task(name: str, task_name: str, rows: str | None, limit: int | None) -> Source:
-    task = TASKS[task_name]
+def task_source(name: str, task: Task, rows: str | None, limit: int | None) -> Source:
+    """The training rows of a task, in `rows` or its own place, under a name for reports.
+
+    Raises:
+        ValueError: the task has no training rows, or none of its own.
+    """
     place = task.training_source(rows)
     return Source(name, place, lambda row: [task.to_train(row)], limit)
 
@@ -94,8 +98,8 @@ def _renderer(recipe: Recipe) -> Render:
 def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) -> Render:
     """Messages as the tokenizer's template writes them, for a tokenizer to encode as any text.
 
-    What the tokenizer puts before every text is left out, so that it is there once. White space
-    after an end-of-text token is left out as well: it would stand between that token and another.
+    The token that the tokenizer puts before every text is left out, so that it is there once. White
+    space after an end-of-text token is left out as well: the row's own end-of-text token follows.
     """
     eos = eos or cast(str | None, tokenizer.eos_token)
     encoded = tokenizer("")["input_ids"]

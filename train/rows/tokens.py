@@ -1,11 +1,10 @@
 """Training rows as tokens, as TRL would make them, kept on disk by their content.
 
 TRL prepares rows one by one and inside the trainer, once the weights are there; made here they can
-be counted before, and a later run with the same rows and the same tokenizer finds them. What is
-left to the trainer: cutting, packing, shuffling.
+be counted before, and a later run with the same rows and the same tokenizer finds them. The trainer
+cuts, packs and shuffles them.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -18,12 +17,13 @@ from trl import SFTConfig
 from trl.data_utils import common_prefix_length
 
 from data import TrainRow
+from decode.jobs.files import json_digest
 
 from .training_rows import TrainingRows
 
 IGNORED = -100  # the label that is left out of the loss
 BATCH_ROWS = 1_000
-FORMAT = 1  # of what is kept; another number finds nothing of an older one
+FORMAT = 1  # of the cached rows; another number ignores older ones
 FEATURES = Features({"input_ids": List(Value("int32")), "labels": List(Value("int64"))})
 
 
@@ -55,10 +55,10 @@ def token_rows(
 def token_dataset(
     training_rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: SFTConfig
 ) -> Dataset | IterableDataset:
-    """What the trainer is given: all rows from the cache, or a stream.
+    """The trainer's data set: all rows from the cache, or a stream.
 
     The cache is that of `datasets` (HF_DATASETS_CACHE, in `generator/`) and is safe to delete.
-    Of several processes the first to come fills it and the others wait.
+    Of several processes one fills it and the others wait.
 
     Raises:
         ValueError: the tokenizer has no end-of-text token.
@@ -84,7 +84,7 @@ def first_rows(
         return token_rows(training_rows.rows, tokenizer, eos, completion_only)
 
     settings = [training_rows.digest, tokenizer_digest(tokenizer), eos, completion_only, FORMAT]
-    name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+    name = json_digest(settings, num_digits=32)
     dataset = Dataset.from_generator(every_row, features=FEATURES, fingerprint=name)
     assert isinstance(dataset, Dataset)
     return dataset
@@ -101,7 +101,7 @@ def end_of_text(tokenizer: PreTrainedTokenizerBase, config: SFTConfig) -> str:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A short name for what a tokenizer makes of a text."""
+    """A short name for a tokenizer's rules."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         rules: Any = [sorted(tokenizer.get_vocab().items()), str(tokenizer)]
@@ -109,4 +109,4 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         rules = json.loads(backend.to_str())
         rules = {k: v for k, v in rules.items() if k not in ("padding", "truncation")}
     parts = [type(tokenizer).__name__, transformers.__version__, rules]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return json_digest(parts)

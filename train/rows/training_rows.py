@@ -1,4 +1,4 @@
-"""The rows a recipe trains on: its task's, then each of the mixture's, less evaluation rows."""
+"""The rows a recipe trains on: its task's and its mixture's, without evaluation rows."""
 
 import hashlib
 import itertools
@@ -15,7 +15,7 @@ from data.rows import HubSource
 from data.training.duplicates import KINDS, EvaluationPrompts
 from data.training.mixture import Source, mixed_stream, weighted
 from decode.evaluation.experiment import Experiment
-from decode.jobs.folder import text_digest
+from decode.jobs.files import file_ends, text_digest
 from recipes.schema.recipe import Recipe
 
 from .sources import sources_of
@@ -23,17 +23,16 @@ from .sources import sources_of
 logger = logging.getLogger(__name__)
 
 SAMPLE_ROWS = 1_000  # of a stream, read before weights load
-EDGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """What is trained on.
+    """The rows of a training.
 
     Attributes:
         rows: all rows in order; of a stream its first ones, as a sample.
         stream: begins an endless stream anew; None if `rows` are all.
-        sources: what each source gave, as the report says it.
+        sources: a record of each source, as the report has it.
         digest: a short name for all of it.
     """
 
@@ -161,14 +160,8 @@ def _source_report(source: Source, num_rows: int, kinds: Counter[str]) -> dict[s
 
 
 def _identity(place: str | HubSource) -> Any:
-    """What tells a source's contents from others without reading all of it."""
+    """A value that differs between sources, made without reading all of their rows."""
     if isinstance(place, HubSource):
         return [place.name, place.config, place.split]
     path = Path(place).expanduser()
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        digest.update(file.read(EDGE_BYTES))
-        file.seek(max(0, size - EDGE_BYTES))
-        digest.update(file.read(EDGE_BYTES))
-    return [size, digest.hexdigest()]
+    return [path.stat().st_size, hashlib.sha256(file_ends(path)).hexdigest()]

@@ -1,0 +1,33 @@
+"""The memory of decoding: weights of a base and of a small pair, and their caches."""
+
+import torch
+from transformers import PretrainedConfig
+
+from .activations import empty_model
+
+
+def cache_bytes(config: PretrainedConfig, num_rows: int, row_tokens: int, width: int) -> int:
+    """Bytes of the keys and values of all rows, in all layers."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * size * num_rows * row_tokens * width
+
+
+def decoding_memory(
+    base: tuple[PretrainedConfig, torch.dtype],
+    small: tuple[PretrainedConfig, torch.dtype],
+    is_adapter: bool,
+    num_rows: int,
+    row_tokens: int,
+) -> tuple[int, int, int, int]:
+    """Bytes of a base and its cache, of expert and anti-expert and their caches.
+
+    An adapter's expert and anti-expert share their weights; its own matrices are not counted.
+    """
+    parts = []
+    for (config, dtype), num_copies, num_caches in ((base, 1, 1), (small, 2 - is_adapter, 2)):
+        num_parameters = sum(p.numel() for p in empty_model(config, dtype).parameters())
+        cache = cache_bytes(config, num_rows, row_tokens, dtype.itemsize)
+        parts += [num_copies * num_parameters * dtype.itemsize, num_caches * cache]
+    return tuple(parts)

@@ -1,0 +1,1 @@
+"""Pretraining of the mini family: its recipe, models, batches and loop."""
