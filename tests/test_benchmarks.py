@@ -1,25 +1,17 @@
 """The benchmarks run, at sizes that say nothing about speed, and record what they measured."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support import fork_server
 
 ROOT = Path(__file__).parents[1]
 
 
 def bench(script: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, f"benchmarks/{script}", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return fork_server.run([f"benchmarks/{script}", *arguments])
 
 
 @pytest.mark.parametrize("lengths", [(), ("--lengths", "3:9")], ids=["stops", "lengths"])

@@ -1,18 +1,16 @@
 """DeepSpeed: names, whole weights whatever the settings, and the same training as without it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from support import zero_trainings
+from support import fork_server, zero_trainings
+from support.tiny_run import start
 from test_launch import FORK, environment  # noqa: F401  (a fixture)
-from test_sft import TWO, finished, launch, overrides  # noqa: F401  (a fixture)
+from test_sft import finished, overrides  # noqa: F401  (a fixture)
 from transformers import AutoModelForCausalLM
 
 from decode.evaluation.predict import decode_all
@@ -41,18 +39,8 @@ def small(tmp_path_factory) -> Path:
 def trained(small, tmp_path_factory) -> Path:
     """Every case of `zero_trainings.py`, trained by two processes."""
     folder = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", str(ROOT / "tests" / "support" / "zero_trainings.py")]
-    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    variables |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [*command, str(small), str(folder)],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    arguments = ["tests/support/zero_trainings.py", str(small), str(folder)]
+    result = fork_server.run(arguments, num_processes=2)
     assert result.returncode == 0, result.stderr[-3000:]
     return folder
 
@@ -211,7 +199,7 @@ def test_checkpoints_are_of_one_launch(overrides, monkeypatch):  # noqa: F811
 def test_a_whole_run_under_zero3_on_two_processes(overrides, tmp_path):  # noqa: F811
     """Trains two models, frees them, decodes on both; one process would have said the same."""
     run = tmp_path / "run"
-    result = launch("gsm7b.yaml", [*overrides, "sft.deepspeed=zero3"], *TWO)
+    result = start("gsm7b.yaml", [*overrides, "sft.deepspeed=zero3"], 2)
     finished(result, run)
     assert not list(run.glob("predictions/*.early*"))
     together = {path.name: path.read_bytes() for path in run.glob("predictions/*.jsonl")}

@@ -4,8 +4,6 @@ import gc
 import json
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import torch
 from conftest import byte_tokenizer, tiny_model
 from safetensors.torch import load_file
+from support import fork_server
 from support.runs import run
 from transformers import LlamaForCausalLM, TrainerCallback
 
@@ -400,14 +399,11 @@ def test_what_cannot_be_checked_is_one_line(recipe_of, tmp_path, monkeypatch):
 def test_two_processes_check_together_and_report(recipe_of, tmp_path):
     """The main job; one process checks, both stop at the step that it says."""
     recipe_of()  # writes toy.yaml
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    command += ["recipes/accelerate/cpu_2proc.yaml", "--main_process_port", "0", "train/sft.py"]
-    command += [str(tmp_path / "toy.yaml"), "proxy_check.select_by=loss", "proxy_check.patience=1"]
-    command += ["sft.learning_rate=0.5", "sft.max_steps=30", "sft.max_grad_norm=1e9"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    result = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    arguments = ["train/sft.py", str(tmp_path / "toy.yaml"), "proxy_check.select_by=loss"]
+    arguments += ["proxy_check.patience=1", "sft.learning_rate=0.5", "sft.max_steps=30"]
+    arguments.append("sft.max_grad_norm=1e9")
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    result = fork_server.run(arguments, environment, num_processes=2)
     assert result.returncode == 0, result.stderr[-3000:]
     folder = RunFolder(tmp_path / "run")
     assert json.loads(folder.environment.read_text())["world_size"] == 2

@@ -1,8 +1,6 @@
 """Laws of the proxy-aware loss: it is decoding's equation, TRL's averaging, and one that learns."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,10 @@ from conftest import byte_tokenizer, tiny_model
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
+from support import tiny_run
+from support.tiny_run import ROOT
 from test_bad_input import start  # noqa: F401  (a fixture)
-from test_sft import ROOT, TWO, launch, overrides  # noqa: F401  (a fixture)
+from test_sft import overrides  # noqa: F401  (a fixture)
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
@@ -284,12 +284,8 @@ def test_two_processes_train_the_same_expert(overrides, tmp_path):  # noqa: F811
     for run, rows, processes in zip(runs, (16, 8), (1, 2), strict=True):  # all rows in one step
         changed = [f"output_dir={run}", *overrides[1:], *settings]
         changed.append(f"sft.per_device_train_batch_size={rows}")
-        if processes == 2:
-            result = launch("gsm7b_lora.yaml", changed, *TWO)
-            assert result.returncode == 0, result.stderr[-3000:]
-        else:
-            command = [sys.executable, "train/sft.py", "recipes/gsm7b_lora.yaml", *changed]
-            subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+        result = tiny_run.start("gsm7b_lora.yaml", changed, processes)
+        assert result.returncode == 0, result.stderr[-3000:]
     assert json.loads((runs[1] / "environment.json").read_text())["world_size"] == 2
     one, two = (load_file(run / "expert" / "adapter_model.safetensors") for run in runs)
     assert any(weight.abs().max() > 1e-4 for name, weight in one.items() if "lora_B" in name)

@@ -3,13 +3,12 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from support import fork_server
 from test_tracking import FAKE_KEY
 
 from decode.engine.stats import DecodingStats
@@ -131,7 +130,4 @@ def test_a_server_takes_it_or_one_line_says_why_not(refuses):
 def run_entry(url):
     clean = {name: text for name, text in os.environ.items() if not name.startswith("WANDB")}
     clean |= {"WANDB_BASE_URL": url, "WANDB_API_KEY": FAKE_KEY, "no_proxy": "*"}
-    command = [sys.executable, "decode/workspace.py", RECIPE, "wandb.entity=team"]
-    return subprocess.run(
-        command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=600, check=False
-    )
+    return fork_server.run(["decode/workspace.py", RECIPE, "wandb.entity=team"], clean)

@@ -24,14 +24,15 @@ LONGEST_RUN_S = 600
 
 
 def run(
-    arguments: list[str], environment: dict[str, str], num_processes: int = 1, cwd: Path = ROOT
+    arguments: list[str], environment: dict[str, str] | None = None, num_processes: int = 1
 ) -> subprocess.CompletedProcess:
     """A finished run of an entry; with several processes, the code of the first that failed.
 
     Args:
         arguments: the entry's path and what follows it on the command line.
-        environment: all of it; what a launcher adds is added here.
+        environment: all of it, None for this process's own; what a launcher adds is added here.
     """
+    environment = dict(os.environ) if environment is None else environment
     added = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "True"}
     environments = [environment | added]
     if num_processes > 1:
@@ -44,8 +45,8 @@ def run(
     server = _server()
     assert server.stdin is not None and server.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
-        request = {"arguments": arguments, "environments": environments, "cwd": str(cwd)}
-        server.stdin.write(json.dumps(request | {"folder": folder}) + "\n")
+        request = {"arguments": arguments, "environments": environments, "folder": folder}
+        server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         code = json.loads(server.stdout.readline())
         out, err = (Path(folder, name).read_text("utf-8") for name in ("stdout", "stderr"))
@@ -106,7 +107,6 @@ def _fork(request: dict, environment: dict[str, str]) -> int:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(file, descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(environment)
         entry, *_ = sys.argv = request["arguments"]
