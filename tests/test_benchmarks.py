@@ -38,7 +38,7 @@ def test_a_forced_acceptance_comes_out(tmp_path):
     done = bench(
         "decode_gpu.py",
         *("--sizes", "tinier", "tinier", "--device", "cpu", "--dtype", "float32"),
-        *("--vocab", "64", "--prompt-tokens", "4", "--new-tokens", "200", "--batch-size", "8"),
+        *("--vocab", "64", "--prompt-tokens", "4", "--new-tokens", "100", "--batch-size", "8"),
         *("--num-rounds", "1", "--drafts", "3", "--acceptance", "0.8", "--json", str(out)),
     )
     assert done.returncode == 0, done.stderr[-2000:]

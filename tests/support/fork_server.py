@@ -33,9 +33,10 @@ def run(
         environment: all of it, None for this process's own; what a launcher adds is added here.
     """
     environment = dict(os.environ) if environment is None else environment
-    added = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "True"}
-    environments = [environment | added]
-    if num_processes > 1:
+    added = {"ACCELERATE_MIXED_PRECISION": "no"}
+    if num_processes == 1:
+        environments = [environment | added | {"ACCELERATE_USE_CPU": "True"}]
+    else:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             added |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
