@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support import fork_server
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 
 

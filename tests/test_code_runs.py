@@ -51,6 +51,7 @@ def code_recipe(recipe, tmp_path):  # noqa: F811
     return path, ("decode.num_samples=4", "decode.pass_at=2", "decode.max_new_tokens=5")
 
 
+@pytest.mark.long
 def test_a_code_run(code_recipe, tmp_path):
     path, overrides = code_recipe
     assert decode(path, *overrides) is None
@@ -79,6 +80,7 @@ def test_a_code_run(code_recipe, tmp_path):
     assert "was made with" in error and "num_samples 4, and this recipe has 5" in error
 
 
+@pytest.mark.long
 def test_a_code_run_killed_while_it_executes(code_recipe, tmp_path):
     path, overrides = code_recipe
     assert decode(path, *overrides, f"output_dir={tmp_path / 'whole'}") is None

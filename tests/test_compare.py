@@ -140,6 +140,7 @@ def test_labels_tell_folders_apart(tmp_path):
         read_runs([paths[0], paths[0] + "/"])
 
 
+@pytest.mark.long
 def test_the_entry_prints_draws_and_writes(two, tmp_path):
     plot, output = tmp_path / "out" / "c.png", tmp_path / "c.json"
     command = ["decode/compare.py", *two]

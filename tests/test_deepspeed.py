@@ -53,6 +53,7 @@ def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in log(folder) if "loss" in entry]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", STAGES)
 def test_stages_train_as_plain_data_parallel(case, trained, small):
     before = load_file(small / "model.safetensors")
@@ -66,6 +67,7 @@ def test_stages_train_as_plain_data_parallel(case, trained, small):
     assert losses(trained / case) == pytest.approx(losses(trained / "ddp"), abs=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["ddp", *STAGES, "zero3_bf16"])
 def test_weights_are_whole(case, trained, small):
     """Also where the settings forbid ZeRO-3 to gather them."""
@@ -80,6 +82,7 @@ def test_weights_are_whole(case, trained, small):
     assert {item.dtype for item in saved.values()} == {dtype} == {model.dtype}
 
 
+@pytest.mark.long
 def test_a_proxy_aware_loss_is_the_same_under_zero2(trained):
     """With the anti-expert as its base it is the plain loss, but for the rounding of a detour."""
     expected = load_file(trained / "ddp" / "model.safetensors")
@@ -87,11 +90,13 @@ def test_a_proxy_aware_loss_is_the_same_under_zero2(trained):
         torch.testing.assert_close(weights, expected[name], rtol=0, atol=1e-4)
 
 
+@pytest.mark.long
 def test_no_operations_are_counted_where_weights_are_divided(trained):
     assert log(trained / "ddp")[-1]["total_flos"] > 0
     assert not any("total_flos" in entry for entry in log(trained / "zero3"))
 
 
+@pytest.mark.long
 def test_adapters_are_whole(trained, small):
     expected = load_file(trained / "ddp_lora" / "adapter_model.safetensors")
     found = load_file(trained / "zero3_lora" / "adapter_model.safetensors")
@@ -148,6 +153,7 @@ def test_a_wrong_name_is_one_line(value, expected, overrides, tmp_path, monkeypa
     assert "\n" not in line
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("environment")
 def test_one_process_needs_no_launcher(small, tmp_path):
     def train() -> None:
@@ -196,6 +202,7 @@ def test_checkpoints_are_of_one_launch(overrides, monkeypatch):  # noqa: F811
     claim(mine, [])
 
 
+@pytest.mark.long
 def test_a_whole_run_under_zero3_on_two_processes(overrides, tmp_path):  # noqa: F811
     """Trains two models, frees them, decodes on both; one process would have said the same."""
     run = tmp_path / "run"

@@ -69,6 +69,7 @@ def graded(experiment, graders):  # noqa: F811
     return replace(experiment, score=None, grader=grader)
 
 
+@pytest.mark.long
 def test_rows_are_graded_once_however_often_the_run_is_killed(graded, graders, tmp_path):
     whole = RunFolder(tmp_path / "whole")
     expected = run(graded, whole)
@@ -128,6 +129,7 @@ def test_another_judge_does_not_go_on_with_the_grades_of_the_first(graded, grade
         run(other, folder)
 
 
+@pytest.mark.long
 def test_samples_are_drawn_by_row_and_combined_by_question(experiment, tmp_path):  # noqa: F811
     sampled = replace(experiment, sampling=replace(experiment.sampling, temperature=1.0))
     three = replace(sampled, num_samples=3, combine=max)
@@ -148,6 +150,7 @@ def test_samples_are_drawn_by_row_and_combined_by_question(experiment, tmp_path)
     assert metrics.expert.value == pytest.approx(3 / 7)
 
 
+@pytest.mark.long
 def test_tasks_share_models_and_survive_a_kill(experiment, graders, tmp_path, monkeypatch):  # noqa: F811
     """Two tasks of the same models: each model is loaded once; killed anywhere, nothing is lost."""
     second = replace(
@@ -277,6 +280,7 @@ def opinion(request):
     return "hm" if "Say 1." in request["prompt"] else "A"
 
 
+@pytest.mark.long
 def test_a_judged_run(recipe, serve, tmp_path, capsys):
     server = serve(opinion)
     assert decode(recipe(server)) is None
@@ -307,6 +311,7 @@ def test_a_judged_run(recipe, serve, tmp_path, capsys):
     assert len(server.seen) == num_asked
 
 
+@pytest.mark.long
 def test_a_judged_run_killed_while_it_asks(recipe, serve, tmp_path):
     def slowly(request):
         time.sleep(0.1)
@@ -374,6 +379,7 @@ def test_an_endpoint_that_fails_is_one_line_and_loses_nothing(recipe, serve, tmp
     assert files(tmp_path / "run" / "predictions") == before
 
 
+@pytest.mark.long
 def test_several_tasks_of_one_expert(recipe, serve, tmp_path, capsys):
     """Instructions, word problems and, where lower is better, ToxiGen."""
     toxic = [toxigen_row(i, group) for i, group in enumerate(("women", "asian", "trans"))]

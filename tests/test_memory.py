@@ -134,6 +134,7 @@ def run(monkeypatch, *arguments):
     memory.main()
 
 
+@pytest.mark.long
 def test_a_recipe_becomes_a_table(monkeypatch, capsys):
     run(monkeypatch, "recipes/mini/facts.yaml")
     lines = capsys.readouterr().out.splitlines()

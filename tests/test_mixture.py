@@ -257,6 +257,7 @@ class StopAt(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("packing", ["false", "true"])
 def test_an_interrupted_training_on_a_stream_ends_as_an_uninterrupted_one(
     recipe_of, tmp_path, packing

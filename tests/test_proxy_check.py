@@ -134,6 +134,7 @@ def same(one: Path, other: Path) -> bool:
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "adapter", [MIXED, (FULL,), (FULL, *MIXED)], ids=["lora", "full", "full mixed"]
 )
@@ -154,6 +155,7 @@ def test_training_is_the_same_with_checks_and_without(recipe_of, tmp_path, adapt
     assert not (tmp_path / "run" / "checkpoints" / "expert").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", [(), (FULL,)], ids=["lora", "full"])
 def test_a_check_says_what_decoding_says(recipe_of, tmp_path, adapter):
     """The last check's scores and loss, against the finished expert on the same rows."""
@@ -205,6 +207,7 @@ class KeepAll(TrainerCallback):
         }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", [(), (FULL,)], ids=["lora", "full"])
 def test_the_expert_is_the_best_check_and_patience_ends_training(recipe_of, tmp_path, adapter):
     """A learning rate that soon does harm: the lowest loss is not the last."""
@@ -245,6 +248,7 @@ class KillAt(TrainerCallback):
             raise Killed
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
     chosen = ["proxy_check.select_by=loss", "proxy_check.patience=5", "sft.learning_rate=0.3"]
     chosen += ["sft.max_steps=12", "sft.max_grad_norm=1e9"]
@@ -276,6 +280,7 @@ class CountBases(TrainerCallback):
         self.found.append(sum(model.config.hidden_size == 32 for model in models))
 
 
+@pytest.mark.long
 def test_proxy_aware_training_lends_its_base_to_the_checks(recipe_of, tmp_path):
     gc.collect()
     count = CountBases()
@@ -295,6 +300,7 @@ class KillAtSave(TrainerCallback):
             raise Killed
 
 
+@pytest.mark.long
 def test_a_training_that_is_over_does_not_go_on(recipe_of, tmp_path):
     """Killed after the checkpoint of its last step, which patience has made the last."""
     chosen = ["proxy_check.select_by=loss", "proxy_check.patience=2", "sft.learning_rate=0.3"]
@@ -396,6 +402,7 @@ def test_what_cannot_be_checked_is_one_line(recipe_of, tmp_path, monkeypatch):
         recipe_of("proxy_check.every_step=2")
 
 
+@pytest.mark.long
 def test_two_processes_check_together_and_report(recipe_of, tmp_path):
     """The main job; one process checks, both stop at the step that it says."""
     recipe_of()  # writes toy.yaml

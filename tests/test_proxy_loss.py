@@ -275,6 +275,7 @@ def test_what_does_not_fit_is_one_line(start, save_model, monkeypatch):  # noqa:
     assert "does not go together with FSDP" in start("expert.proxy_aware={}")
 
 
+@pytest.mark.long
 def test_two_processes_train_the_same_expert(overrides, tmp_path):  # noqa: F811
     settings = ["expert.proxy_aware.alpha=1.5", "sft.optim=sgd", "sft.learning_rate=0.1"]
     settings.append("sft.warmup_steps=0")  # or else the only step has no learning rate

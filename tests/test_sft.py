@@ -9,6 +9,8 @@ import pytest
 import yaml
 from support.tiny_run import CPU, ROOT, TWO, launch, start, tiny_overrides
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def overrides(save_model, tmp_path: Path) -> list[str]:

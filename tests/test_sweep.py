@@ -66,6 +66,7 @@ def test_a_trial_is_a_recipe_with_overrides(path, launch, tmp_path, capfd):
     assert task == resolved.task.name and base in [base.slug for base in resolved.decode.bases]
 
 
+@pytest.mark.long
 def test_a_trial_is_one_wandb_run_with_the_agents_id(launch, tmp_path):
     sweep = yaml.safe_load((ROOT / "recipes" / "sweeps" / "facts.yaml").read_text())
     few = {

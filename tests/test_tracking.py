@@ -112,6 +112,7 @@ def records_of(file):
     return [json.loads(line) for line in listed.stdout.splitlines()]
 
 
+@pytest.mark.long
 def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
     process, _ = launch(SETTINGS)
     assert process.stdout == "on\n"
@@ -158,6 +159,7 @@ def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
     assert not any(path.read_bytes() == b"weights" for path in copies)
 
 
+@pytest.mark.long
 def test_an_unreachable_host_is_found_out_soon_and_said_once(launch, tmp_path):
     process, seconds = launch(SETTINGS, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY=FAKE_KEY)
     assert seconds < 15
@@ -178,6 +180,7 @@ class _Refusing(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.long
 def test_a_key_that_the_server_refuses_leaves_the_run_offline(launch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -190,6 +193,7 @@ def test_a_key_that_the_server_refuses_leaves_the_run_offline(launch, tmp_path):
     assert any(record["type"] == "exit" for record in records(tmp_path / "run"))
 
 
+@pytest.mark.long
 def test_a_run_that_is_over_is_reported_once_and_ends_nothing(launch, tmp_path):
     kept = tmp_path / "run" / "wandb" / "run_id"
     kept.parent.mkdir(parents=True)
@@ -202,6 +206,7 @@ def test_a_run_that_is_over_is_reported_once_and_ends_nothing(launch, tmp_path):
     assert folder.name.endswith("abcd1234")
 
 
+@pytest.mark.long
 def test_a_run_that_is_interrupted_is_marked_and_continued_under_its_id(launch, tmp_path):
     process, _ = launch(SETTINGS, "be", "interrupted", WANDB_MODE="offline")
     assert process.stdout == "75\non\n"
@@ -219,6 +224,7 @@ def test_a_run_that_is_interrupted_is_marked_and_continued_under_its_id(launch, 
     assert not any(record["type"] == "preempting" for record in again)
 
 
+@pytest.mark.long
 def test_each_job_is_a_run_that_a_rerun_continues(launch, tmp_path):
     settings = {**SETTINGS, "group": None, "mode": "offline"}
     process, _ = launch(settings, "two jobs")
@@ -232,6 +238,7 @@ def test_each_job_is_a_run_that_a_rerun_continues(launch, tmp_path):
     assert {run["run_id"] for run in runs_below(tmp_path / "run")} == set(ids.values())
 
 
+@pytest.mark.long
 def test_a_run_that_the_environment_names_is_all_jobs(launch, tmp_path):
     launch(SETTINGS, "two jobs", WANDB_MODE="offline", WANDB_RUN_ID="given123")
     assert {run["run_id"] for run in runs_below(tmp_path / "run")} == {"given123"}

@@ -76,6 +76,7 @@ def test_the_workspace_is_built(recipe):
     assert runs["grouping"] == [{"section": "run", "name": "group"}]
 
 
+@pytest.mark.long
 def test_without_an_entity_or_a_network_it_says_so(monkeypatch, recipe):
     with pytest.raises(ValueError, match=r"wandb\.entity: a workspace belongs to one"):
         save(load_recipe(RECIPE))
@@ -106,6 +107,7 @@ class _Views(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("refuses", [False, True])
 def test_a_server_takes_it_or_one_line_says_why_not(refuses):
     pytest.importorskip("wandb_workspaces")
