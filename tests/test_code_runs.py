@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from support.decode_run import decode
+from support.rows import jsonl
 from test_experiment import files
-from test_grading import decode, jsonl, recipe  # noqa: F401  (recipe is a fixture)
 
 from data import TASKS
 from data.rows import Row
@@ -34,7 +35,7 @@ def _confined():
 
 
 @pytest.fixture
-def code_recipe(recipe, tmp_path):  # noqa: F811
+def code_recipe(recipe, tmp_path):
     """Problems that even noise solves at times: it stands in a comment up to a new line."""
     rows = [
         {

@@ -8,9 +8,9 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from support import fork_server, zero_trainings
-from support.tiny_run import start
-from test_launch import FORK, environment  # noqa: F401  (a fixture)
-from test_sft import finished, overrides  # noqa: F401  (a fixture)
+from support.models import save_tiny
+from support.tiny_run import finished, forked
+from test_launch import FORK
 from transformers import AutoModelForCausalLM
 
 from decode.evaluation.predict import decode_all
@@ -27,12 +27,7 @@ STAGES = ("zero1", "zero2", "zero3", "zero3_offload_params")
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    from conftest import byte_tokenizer, tiny_model
-
-    folder = tmp_path_factory.mktemp("models") / "small"
-    tiny_model(1).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
+    return Path(save_tiny(tmp_path_factory.mktemp("models") / "small", 1))
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +108,12 @@ def test_adapters_are_whole(trained, small):
         assert torch.equal(loaded[f"{stem}.default.{end}"], weights)
 
 
-def recipe(overrides, *extra):  # noqa: F811
+def recipe(overrides, *extra):
     return load_recipe(ROOT / "recipes" / "gsm7b.yaml", [*overrides, *extra])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_is_known_anywhere(name, overrides, tmp_path, monkeypatch):  # noqa: F811
+def test_every_name_is_known_anywhere(name, overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sft = recipe(overrides, f"sft.deepspeed={name}").sft
     settings = zero.settings_of(sft)
@@ -143,7 +138,7 @@ def test_every_name_is_known_anywhere(name, overrides, tmp_path, monkeypatch):  
         ("{bf16: {enabled: auto}}", "found zero_optimization.stage None, expected 0, 1, 2 or 3"),
     ],
 )
-def test_a_wrong_name_is_one_line(value, expected, overrides, tmp_path, monkeypatch):  # noqa: F811
+def test_a_wrong_name_is_one_line(value, expected, overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("broken.json").write_text("{")
     with pytest.raises(RecipeError) as caught:
@@ -182,7 +177,7 @@ def test_two_sources_of_settings_are_refused(monkeypatch):
         zero.settings_of({"deepspeed": "zero2"})
 
 
-def test_checkpoints_are_of_one_launch(overrides, monkeypatch):  # noqa: F811
+def test_checkpoints_are_of_one_launch(overrides, monkeypatch):
     mine = recipe(overrides, "sft.deepspeed=zero3")
     monkeypatch.setenv("WORLD_SIZE", "2")
     claim(mine, [])
@@ -203,10 +198,10 @@ def test_checkpoints_are_of_one_launch(overrides, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.long
-def test_a_whole_run_under_zero3_on_two_processes(overrides, tmp_path):  # noqa: F811
+def test_a_whole_run_under_zero3_on_two_processes(overrides, tmp_path):
     """Trains two models, frees them, decodes on both; one process would have said the same."""
     run = tmp_path / "run"
-    result = start("gsm7b.yaml", [*overrides, "sft.deepspeed=zero3"], 2)
+    result = forked("gsm7b.yaml", [*overrides, "sft.deepspeed=zero3"], 2)
     finished(result, run)
     assert not list(run.glob("predictions/*.early*"))
     together = {path.name: path.read_bytes() for path in run.glob("predictions/*.jsonl")}

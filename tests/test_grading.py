@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from support.decode_run import decode
+from support.rows import jsonl
 from support.runs import run
+from support.toxicity import save_classifier, toxigen_row
 from test_experiment import QUESTIONS, experiment, files  # noqa: F401  (experiment is a fixture)
-from test_judged_tasks import save_classifier, toxigen_row
 
 import decode.evaluation.prediction_file as decode_predictions
 import decode.models.loaded as decode_loaded
@@ -215,64 +215,6 @@ def test_every_task_and_the_mean_go_to_wandb():
 
 
 # ---- as a user starts them
-
-
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-@pytest.fixture
-def recipe(save_model, tmp_path):
-    """A recipe with a finished expert, which only decodes; `judge` is where to ask."""
-    rows = [{"id": f"i{i}", "instruction": f"Say {i}.", "output": f"{i}"} for i in range(4)]
-    settings = {
-        "name": "toy",
-        "seed": 1,
-        "output_dir": str(tmp_path / "run"),
-        "task": {"name": "instruct", "eval": jsonl(tmp_path / "instruct.jsonl", rows)},
-        "expert": {
-            "model": save_model("small", 1),
-            "trained": save_model("expert", 2),
-            "dtype": "float32",
-        },
-        "decode": {
-            "bases": [
-                {
-                    "model": save_model("large", 0, width=64),
-                    "tuned": save_model("tuned", 3, width=64),
-                    "dtype": "float32",
-                }
-            ],
-            "batch_size": 4,
-            "max_new_tokens": 6,
-            "device": "cpu",
-        },
-    }
-
-    def write(judge=None, **changes):
-        made = json.loads(json.dumps({**settings, **changes}))
-        if judge is not None and made["task"]["name"] == "instruct":
-            endpoint = {"base_url": judge.base_url, "model": "m", "backoff_s": 0.01}
-            made["task"]["judges"] = {"judge": {"endpoint": endpoint}}
-        path = tmp_path / "toy.yaml"
-        path.write_text(yaml.safe_dump(made))
-        return path
-
-    return write
-
-
-def decode(path, *overrides, entry="decode/run.py"):
-    """What `python ENTRY RECIPE` exits with: None, or its one line."""
-    kept = sys.argv
-    sys.argv = [entry, str(path), *overrides]
-    try:
-        runpy.run_path(str(ROOT / entry), run_name="__main__")
-    except SystemExit as stopped:
-        return stopped.code
-    finally:
-        sys.argv = kept
-    return None
 
 
 def opinion(request):

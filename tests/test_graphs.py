@@ -6,7 +6,7 @@ goes through all of the rounding of shapes, the padding of rows and the static c
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, byte_tokenizer
+from support.models import ARCHITECTURES, byte_tokenizer
 from test_engine import IDS, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_speculative import DRAWN, GREEDY, LONG, related_trio

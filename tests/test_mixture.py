@@ -9,8 +9,8 @@ from itertools import islice
 import pytest
 import yaml
 from accelerate.data_loader import prepare_data_loader
-from conftest import byte_tokenizer
 from datasets import Dataset
+from support.models import byte_tokenizer
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer

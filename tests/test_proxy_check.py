@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
 from safetensors.torch import load_file
 from support import fork_server
+from support.models import byte_tokenizer, save_tiny
 from support.runs import run
 from transformers import LlamaForCausalLM, TrainerCallback
 
@@ -49,8 +49,7 @@ def models(tmp_path_factory) -> Path:
     """A small and a large model that say nothing sensible, saved with their tokenizers."""
     folder = tmp_path_factory.mktemp("models")
     for name, seed, width in (("small", 1, 16), ("large", 0, 32)):
-        tiny_model(seed, width=width, sharpness=2.0).save_pretrained(folder / name)
-        byte_tokenizer().save_pretrained(folder / name)
+        save_tiny(folder / name, seed, width=width, sharpness=2.0)
     return folder
 
 

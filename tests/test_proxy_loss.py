@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from support import tiny_run
+from support.models import byte_tokenizer, tiny_model
 from support.tiny_run import ROOT
 from test_bad_input import start  # noqa: F401  (a fixture)
-from test_sft import overrides  # noqa: F401  (a fixture)
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
@@ -231,11 +230,11 @@ def assert_same(found, expected) -> None:
         assert torch.equal(found.state_dict()[name], weight), name
 
 
-def recipe_of(overrides: list[str], *extra: str):  # noqa: F811
+def recipe_of(overrides: list[str], *extra: str):
     return load_recipe(ROOT / "recipes/gsm7b.yaml", [*overrides, *extra])
 
 
-def test_the_expert_alone_is_trained_so(overrides):  # noqa: F811
+def test_the_expert_alone_is_trained_so(overrides):
     expert, tuned = trainings(recipe_of(overrides, "expert.proxy_aware={}"))
     assert expert.proxy_aware is not None
     assert Path(expert.proxy_aware.base.name).name == "large"
@@ -243,7 +242,7 @@ def test_the_expert_alone_is_trained_so(overrides):  # noqa: F811
     assert tuned.proxy_aware is None
 
 
-def test_another_loss_refuses_to_go_on(overrides, save_model, tmp_path):  # noqa: F811
+def test_another_loss_refuses_to_go_on(overrides, save_model, tmp_path):
     begun = recipe_of(overrides, "expert.proxy_aware.alpha=1.0")
     claim(begun, "d1")
     (tmp_path / "run" / "expert").mkdir(parents=True)
@@ -276,7 +275,7 @@ def test_what_does_not_fit_is_one_line(start, save_model, monkeypatch):  # noqa:
 
 
 @pytest.mark.long
-def test_two_processes_train_the_same_expert(overrides, tmp_path):  # noqa: F811
+def test_two_processes_train_the_same_expert(overrides, tmp_path):
     settings = ["expert.proxy_aware.alpha=1.5", "sft.optim=sgd", "sft.learning_rate=0.1"]
     settings.append("sft.warmup_steps=0")  # or else the only step has no learning rate
     settings.append("expert.adapter.lora_dropout=0")  # every process draws its own
@@ -285,7 +284,7 @@ def test_two_processes_train_the_same_expert(overrides, tmp_path):  # noqa: F811
     for run, rows, processes in zip(runs, (16, 8), (1, 2), strict=True):  # all rows in one step
         changed = [f"output_dir={run}", *overrides[1:], *settings]
         changed.append(f"sft.per_device_train_batch_size={rows}")
-        result = tiny_run.start("gsm7b_lora.yaml", changed, processes)
+        result = tiny_run.forked("gsm7b_lora.yaml", changed, processes)
         assert result.returncode == 0, result.stderr[-3000:]
     assert json.loads((runs[1] / "environment.json").read_text())["world_size"] == 2
     one, two = (load_file(run / "expert" / "adapter_model.safetensors") for run in runs)

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from test_grading import decode, jsonl
-from test_judged_tasks import save_classifier, toxigen_row
+from support.decode_run import decode
+from support.rows import jsonl
+from support.toxicity import save_classifier, toxigen_row
 from transformers import AutoTokenizer
 
 from data.sandbox import best_confinement

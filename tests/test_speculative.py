@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, byte_tokenizer, tiny_model
+from support.models import ARCHITECTURES, byte_tokenizer, tiny_model
 from test_engine import IDS, complete, requests, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_sampling import places

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_tracking import records_of
+from support.wandb_runs import records_of
 
 from decode.workspace import layout
 from recipes.schema.recipe import load_recipe

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from support.wandb_runs import FAKE_KEY, records_of
 
 from decode.evaluation.metric import Metric
 from decode.evaluation.summary import BaseScores, summarize
@@ -19,7 +20,6 @@ from decode.tracking.dashboard import alpha_rows, predictions_table, result_valu
 from decode.tracking.job import NullTracker, start_tracking
 from decode.tracking.lineage import rows_artifact, run_tags, safe_name
 
-FAKE_KEY = "0123456789abcdef" * 2 + "01234567"
 SETTINGS = {"project": "proxy", "entity": None, "group": "g", "tags": ["t"], "mode": "online"}
 USE_TRACKER = """
 import json, logging, sys, types
@@ -101,15 +101,6 @@ def runs_below(run_dir):
     files = sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb"))
     found = [record for file in files for record in records_of(file)]
     return [record["run"] for record in found if record["type"] == "run"]
-
-
-def records_of(file):
-    tool = shutil.which("wandb", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert tool is not None
-    listed = subprocess.run(
-        [tool, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
-    )
-    return [json.loads(line) for line in listed.stdout.splitlines()]
 
 
 @pytest.mark.long

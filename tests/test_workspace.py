@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 from support import fork_server
-from test_tracking import FAKE_KEY
+from support.wandb_runs import FAKE_KEY
 
 from decode.engine.stats import DecodingStats
 from decode.evaluation.metric import Metric
