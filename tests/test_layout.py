@@ -29,7 +29,8 @@ FLOORS = {
         __init__ run score compare analyze workspace
     """,
     "train": """
-        zero checkpoints proxy_loss footprint
+        zero checkpoints footprint pretraining
+        proxy_loss
         training
         claims contradictions rows
         trainer
@@ -53,7 +54,12 @@ FLOORS = {
 APART = {("decode.models", "decode.jobs"), ("decode.backends", "decode.jobs")}
 # Top-level folders that a room may import besides its own. Entries may import all.
 CROSSING = {"train": {"decode", "data", "recipes"}, "decode.stage": {"data", "recipes"}}
-PLANNED = {"decode.backends", "decode.serving", "train.job"}  # rooms that may be missing
+PLANNED = {
+    "decode.backends",
+    "decode.serving",
+    "train.job",
+    "train.pretraining",
+}  # rooms that may be missing
 
 MOST_OUTSIDE_ROOMS = 8
 MOST_ENGINE_LINES = 900
