@@ -12,10 +12,13 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test style quality clean
+.PHONY: demo check test style quality clean
 
 demo: $(INSTALLED)  ## train the mini expert, proxy-tune the mini base, report (minutes, no GPU, offline)
 	$(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml train/sft.py recipes/mini/facts.yaml
+
+check: quality  ## for daily work, about a minute: format, types and the quick tests
+	$(BIN)/pytest -q -n 2 -m "not long and not slow and not gpu and not network"
 
 test: $(INSTALLED)  ## every test that needs no GPU, no network and no minutes
 	$(BIN)/pytest -n auto

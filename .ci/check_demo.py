@@ -1,53 +1,72 @@
-"""Whether a demo's metrics.json is whole and shows proxy-tuning at work; exits 1 if not."""
+"""Whether a demo's metrics.json has the figures of the README's table, within one point.
 
-import argparse
+    python .ci/check_demo.py runs/mini-facts/metrics.json
+
+Another processor may round a near-tie between two tokens the other way, which moves a system by a
+row or two of 400. A change that moves a figure for good changes TABLE and the README alike.
+Exits 1 with one line for each figure that is off.
+"""
+
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# The demo's table: percent exact match, and percent of the gap closed.
+TABLE = {
+    "anti-expert": (0.0, None),
+    "expert": (42.25, None),
+    "base": (0.0, None),
+    "proxy, alpha 0.5": (56.75, 56.75),
+    "proxy, alpha 0.75": (95.0, 95.0),
+    "proxy, alpha 1": (94.5, 94.5),
+    "proxy, alpha 1.25": (90.0, 90.0),
+    "proxy, alpha 1.5": (84.25, 84.25),
+    "tuned directly": (100.0, None),
+}
+NUM_ROWS = 400
+TOLERANCE = 1.0  # points
+
 
 def main() -> None:
     """Check the file named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("metrics", type=Path)
-    parser.add_argument("--base-at-most", type=float, required=True)
-    parser.add_argument("--gap-closed-at-least", type=float, required=True)
-    arguments = parser.parse_args()
-    metrics = json.loads(arguments.metrics.read_text())
-    problems = list(_problems(metrics, arguments.base_at_most, arguments.gap_closed_at_least))
-    sys.exit("\n".join(f"{arguments.metrics}: {problem}" for problem in problems) or None)
+    (path,) = sys.argv[1:]
+    problems = list(differences(json.loads(Path(path).read_text("utf-8"))))
+    sys.exit("\n".join(f"{path}: {problem}" for problem in problems) or None)
 
 
-def _problems(
-    metrics: dict[str, Any], base_at_most: float, gap_closed_at_least: float
-) -> Iterator[str]:
-
-    missing = {"task", "metric", "num_examples", "antiexpert", "expert", "bases"} - set(metrics)
-    if missing:
-        yield f"{', '.join(sorted(missing))} missing"
+def differences(metrics: dict[str, Any]) -> Iterator[str]:
+    """The figures of the table that `metrics` has not, within TOLERANCE, one line each."""
+    if metrics["num_examples"] != NUM_ROWS:
+        yield f"{metrics['num_examples']} rows, expected {NUM_ROWS}"
+    found = table(metrics)
+    if list(found) != list(TABLE):
+        yield f"systems {', '.join(found)}; expected {', '.join(TABLE)}"
         return
-    expert = metrics["expert"]["value"]
-    if not metrics["bases"]:
-        yield "no base was measured"
-    for base in metrics["bases"]:
-        name, base_value = base["model"], base["base"]["value"]
-        proxy = next((system for system in base["proxy"] if system["alpha"] == 1.0), None)
-        if proxy is None:
-            yield f"{name}: alpha 1 was not measured"
-            continue
-        for system in (metrics["expert"], metrics["antiexpert"], base["base"], proxy):
-            low, high = system["ci95"]
-            if not 0 <= low <= system["value"] <= high <= 1:
-                yield f"{name}: {system['value']} is not within its interval {low} to {high}"
-        if base_value > base_at_most:
-            yield f"{name}: base {base_value:.3f}, expected at most {base_at_most}"
-        if proxy["value"] <= expert:
-            yield f"{name}: proxy {proxy['value']:.3f} does not beat the expert {expert:.3f}"
-        closed = proxy["gap_closed"]
-        if closed is None or closed["value"] < gap_closed_at_least:
-            yield f"{name}: gap closed {closed}, expected at least {gap_closed_at_least}"
+    for system, expected in TABLE.items():
+        names = ("exact match", "gap closed")
+        for name, value, figure in zip(names, found[system], expected, strict=True):
+            if (value is None) != (figure is None):
+                yield f"{system}: {name} {value}, expected {figure}"
+            elif value is not None and figure is not None and abs(value - figure) > TOLERANCE:
+                yield f"{system}: {name} {value:.2f}, expected {figure} within {TOLERANCE} point"
+
+
+def table(metrics: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
+    """Percent exact match and percent of the gap closed of every system that was measured."""
+    (entry,) = metrics["bases"]
+    systems = {"anti-expert": metrics["antiexpert"], "expert": metrics["expert"]}
+    systems["base"] = entry["base"]
+    systems |= {f"proxy, alpha {proxy['alpha']:g}": proxy for proxy in entry["proxy"]}
+    systems["tuned directly"] = entry["tuned"]
+    return {
+        name: (
+            100 * system["value"],
+            (closed := system.get("gap_closed")) and 100 * closed["value"],
+        )
+        for name, system in systems.items()
+    }
 
 
 if __name__ == "__main__":

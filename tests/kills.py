@@ -29,9 +29,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import conftest  # first: it keeps the hub out
+import conftest  # noqa: F401  (first: it keeps the hub out)
 import deepspeed
 import transformers.models.llama.modeling_llama  # noqa: F401  (what forked processes would import)
+from support.models import save_tiny
 from support.tiny_run import CPU, ROOT, TWO, launch_command, launch_environment, tiny_overrides
 
 from decode.jobs.interruption import UNFINISHED, interruptible
@@ -309,8 +310,7 @@ def differences(run: Path, whole: Path) -> list[str]:
 
 def make_models(folder: Path) -> None:
     for name, seed, width in (("small", 1, 32), ("large", 0, 64)):
-        conftest.tiny_model(seed, width=width).save_pretrained(folder / name)
-        conftest.byte_tokenizer().save_pretrained(folder / name)
+        save_tiny(folder / name, seed, width=width)
 
 
 def main() -> None:

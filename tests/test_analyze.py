@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
 from peft import LoraConfig, get_peft_model
+from support.models import byte_tokenizer, tiny_model
 from support.runs import run
 from test_experiment import QUESTIONS, score
 

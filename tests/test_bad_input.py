@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from support.tiny_run import write_rows
-from test_sft import overrides  # noqa: F401  (a fixture)
 
 from decode.jobs.folder import SettingsChanged
 from decode.stage.command import user_errors
@@ -16,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def start(monkeypatch, overrides, tmp_path):  # noqa: F811
+def start(monkeypatch, overrides, tmp_path):
     """Runs an entry as `python ENTRY recipes/gsm7b.yaml ...` and returns the line it exits with."""
 
     def run(*extra: str, entry: str = "train/sft.py", recipe: str = "recipes/gsm7b.yaml") -> str:

@@ -1,25 +1,19 @@
 """The benchmarks run, at sizes that say nothing about speed, and record what they measured."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support import fork_server
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[1]
 
 
 def bench(script: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, f"benchmarks/{script}", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return fork_server.run([f"benchmarks/{script}", *arguments])
 
 
 @pytest.mark.parametrize("lengths", [(), ("--lengths", "3:9")], ids=["stops", "lengths"])
@@ -46,7 +40,7 @@ def test_a_forced_acceptance_comes_out(tmp_path):
     done = bench(
         "decode_gpu.py",
         *("--sizes", "tinier", "tinier", "--device", "cpu", "--dtype", "float32"),
-        *("--vocab", "64", "--prompt-tokens", "4", "--new-tokens", "200", "--batch-size", "8"),
+        *("--vocab", "64", "--prompt-tokens", "4", "--new-tokens", "100", "--batch-size", "8"),
         *("--num-rounds", "1", "--drafts", "3", "--acceptance", "0.8", "--json", str(out)),
     )
     assert done.returncode == 0, done.stderr[-2000:]

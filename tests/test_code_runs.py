@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support.decode_run import decode
+from support.rows import jsonl
 from support.task_rows import train_rows
 from test_experiment import files
-from test_grading import decode, jsonl, recipe  # noqa: F401  (recipe is a fixture)
 
 from data import TASKS
 from data.rows import Row
@@ -35,7 +36,7 @@ def _confined():
 
 
 @pytest.fixture
-def code_recipe(recipe, tmp_path):  # noqa: F811
+def code_recipe(recipe, tmp_path):
     """Problems that even noise solves at times: it stands in a comment up to a new line."""
     rows = [
         {
@@ -52,6 +53,7 @@ def code_recipe(recipe, tmp_path):  # noqa: F811
     return path, ("decode.num_samples=4", "decode.pass_at=2", "decode.max_new_tokens=5")
 
 
+@pytest.mark.long
 def test_a_code_run(code_recipe, tmp_path):
     path, overrides = code_recipe
     assert decode(path, *overrides) is None
@@ -80,6 +82,7 @@ def test_a_code_run(code_recipe, tmp_path):
     assert "was made with" in error and "num_samples 4, and this recipe has 5" in error
 
 
+@pytest.mark.long
 def test_a_code_run_killed_while_it_executes(code_recipe, tmp_path):
     path, overrides = code_recipe
     assert decode(path, *overrides, f"output_dir={tmp_path / 'whole'}") is None

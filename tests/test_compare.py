@@ -1,12 +1,11 @@
 """Runs side by side: made by hand, so that every difference is known."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support import fork_server
 
 from decode.compare import RunSystem, paired_differences, pairs_table, task_table
 from decode.evaluation.intervals import Estimate
@@ -142,13 +141,12 @@ def test_labels_tell_folders_apart(tmp_path):
         read_runs([paths[0], paths[0] + "/"])
 
 
+@pytest.mark.long
 def test_the_entry_prints_draws_and_writes(two, tmp_path):
     plot, output = tmp_path / "out" / "c.png", tmp_path / "c.json"
-    command = [sys.executable, "decode/compare.py", *two]
+    command = ["decode/compare.py", *two]
     options = ["--plot", str(plot), "--json", str(output)]
-    done = subprocess.run(
-        [*command, *options], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = fork_server.run([*command, *options])
     assert done.returncode == 0, done.stderr
     assert "what differs in the recipes" in done.stdout and "training of the expert" in done.stdout
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -158,8 +156,6 @@ def test_the_entry_prints_draws_and_writes(two, tmp_path):
     assert len(written["pairs"]) == 2
     assert written["pairs"][0]["difference"] == {"value": 0.0, "ci95": [0.0, 0.0]}
     assert written["runs"][1]["tasks"]["facts"]["bases"][0]["slug"] == "large"
-    bad = subprocess.run(
-        [*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    bad = fork_server.run([*command, str(tmp_path)])
     assert bad.returncode == 1 and not bad.stdout
     assert bad.stderr == f"error: {tmp_path}: no finished run (no metrics.json)\n"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_model
+from support.models import tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from recipes.schema.recipe import load_recipe

@@ -1,18 +1,16 @@
 """DeepSpeed: names, whole weights whatever the settings, and the same training as without it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from support import zero_trainings
-from test_launch import FORK, environment  # noqa: F401  (a fixture)
-from test_sft import TWO, finished, launch, overrides  # noqa: F401  (a fixture)
+from support import fork_server, zero_trainings
+from support.models import save_tiny
+from support.tiny_run import finished, forked
+from test_launch import FORK
 from transformers import AutoModelForCausalLM
 
 from decode.evaluation.predict import decode_all
@@ -29,30 +27,15 @@ STAGES = ("zero1", "zero2", "zero3", "zero3_offload_params")
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    from conftest import byte_tokenizer, tiny_model
-
-    folder = tmp_path_factory.mktemp("models") / "small"
-    tiny_model(1).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
+    return Path(save_tiny(tmp_path_factory.mktemp("models") / "small", 1))
 
 
 @pytest.fixture(scope="module")
 def trained(small, tmp_path_factory) -> Path:
     """Every case of `zero_trainings.py`, trained by two processes."""
     folder = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", str(ROOT / "tests" / "support" / "zero_trainings.py")]
-    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    variables |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [*command, str(small), str(folder)],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    arguments = ["tests/support/zero_trainings.py", str(small), str(folder)]
+    result = fork_server.run(arguments, num_processes=2)
     assert result.returncode == 0, result.stderr[-3000:]
     return folder
 
@@ -65,6 +48,7 @@ def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in log(folder) if "loss" in entry]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", STAGES)
 def test_stages_train_as_plain_data_parallel(case, trained, small):
     before = load_file(small / "model.safetensors")
@@ -78,6 +62,7 @@ def test_stages_train_as_plain_data_parallel(case, trained, small):
     assert losses(trained / case) == pytest.approx(losses(trained / "ddp"), abs=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["ddp", *STAGES, "zero3_bf16"])
 def test_weights_are_whole(case, trained, small):
     """Also where the settings forbid ZeRO-3 to gather them."""
@@ -92,6 +77,7 @@ def test_weights_are_whole(case, trained, small):
     assert {item.dtype for item in saved.values()} == {dtype} == {model.dtype}
 
 
+@pytest.mark.long
 def test_a_proxy_aware_loss_is_the_same_under_zero2(trained):
     """With the anti-expert as its base it is the plain loss, but for the rounding of a detour."""
     expected = load_file(trained / "ddp" / "model.safetensors")
@@ -99,11 +85,13 @@ def test_a_proxy_aware_loss_is_the_same_under_zero2(trained):
         torch.testing.assert_close(weights, expected[name], rtol=0, atol=1e-4)
 
 
+@pytest.mark.long
 def test_no_operations_are_counted_where_weights_are_divided(trained):
     assert log(trained / "ddp")[-1]["total_flos"] > 0
     assert not any("total_flos" in entry for entry in log(trained / "zero3"))
 
 
+@pytest.mark.long
 def test_adapters_are_whole(trained, small):
     expected = load_file(trained / "ddp_lora" / "adapter_model.safetensors")
     found = load_file(trained / "zero3_lora" / "adapter_model.safetensors")
@@ -120,12 +108,12 @@ def test_adapters_are_whole(trained, small):
         assert torch.equal(loaded[f"{stem}.default.{end}"], weights)
 
 
-def recipe(overrides, *extra):  # noqa: F811
+def recipe(overrides, *extra):
     return load_recipe(ROOT / "recipes" / "gsm7b.yaml", [*overrides, *extra])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_is_known_anywhere(name, overrides, tmp_path, monkeypatch):  # noqa: F811
+def test_every_name_is_known_anywhere(name, overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sft = recipe(overrides, f"sft.deepspeed={name}").sft
     settings = zero.settings_of(sft)
@@ -150,7 +138,7 @@ def test_every_name_is_known_anywhere(name, overrides, tmp_path, monkeypatch):  
         ("{bf16: {enabled: auto}}", "found zero_optimization.stage None, expected 0, 1, 2 or 3"),
     ],
 )
-def test_a_wrong_name_is_one_line(value, expected, overrides, tmp_path, monkeypatch):  # noqa: F811
+def test_a_wrong_name_is_one_line(value, expected, overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("broken.json").write_text("{")
     with pytest.raises(RecipeError) as caught:
@@ -160,6 +148,7 @@ def test_a_wrong_name_is_one_line(value, expected, overrides, tmp_path, monkeypa
     assert "\n" not in line
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("environment")
 def test_one_process_needs_no_launcher(small, tmp_path):
     def train() -> None:
@@ -192,7 +181,7 @@ def claim_of(recipe) -> None:
     claim(recipe, trainings(recipe), "digest")
 
 
-def test_checkpoints_are_of_one_launch(overrides, monkeypatch):  # noqa: F811
+def test_checkpoints_are_of_one_launch(overrides, monkeypatch):
     mine = recipe(overrides, "sft.deepspeed=zero3")
     monkeypatch.setenv("WORLD_SIZE", "2")
     claim_of(mine)
@@ -212,10 +201,11 @@ def test_checkpoints_are_of_one_launch(overrides, monkeypatch):  # noqa: F811
     claim_of(mine)
 
 
-def test_a_whole_run_under_zero3_on_two_processes(overrides, tmp_path):  # noqa: F811
+@pytest.mark.long
+def test_a_whole_run_under_zero3_on_two_processes(overrides, tmp_path):
     """Trains two models, frees them, decodes on both; one process would have said the same."""
     run = tmp_path / "run"
-    result = launch("gsm7b.yaml", [*overrides, "sft.deepspeed=zero3"], *TWO)
+    result = forked("gsm7b.yaml", [*overrides, "sft.deepspeed=zero3"], 2)
     finished(result, run)
     assert not list(run.glob("predictions/*.early*"))
     together = {path.name: path.read_bytes() for path in run.glob("predictions/*.jsonl")}

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, byte_tokenizer, tiny_model
+from support.models import ARCHITECTURES, byte_tokenizer, tiny_model
 
 from decode.engine.completer import Request, RolePrompt
 from decode.engine.engine import Engine, generate

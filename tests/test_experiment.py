@@ -85,6 +85,7 @@ def test_every_system_is_decoded_and_measured(experiment, tmp_path):
     assert metrics.expert.value == pytest.approx(mean)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(experiment, tmp_path, monkeypatch):
     whole = RunFolder(tmp_path / "whole")
     run(experiment, whole)
@@ -226,6 +227,7 @@ def test_decoding_figures_are_kept_and_reported(experiment, tmp_path):
     assert proxy.peak_memory_gib > 0
 
 
+@pytest.mark.long
 def test_drafts_change_no_prediction_and_may_change_in_a_finished_run(experiment, tmp_path):
     folder = RunFolder(tmp_path / "run")
     plain = run(replace(experiment, num_draft_tokens=0), folder)
@@ -233,6 +235,7 @@ def test_drafts_change_no_prediction_and_may_change_in_a_finished_run(experiment
     assert run(replace(experiment, num_draft_tokens=3), RunFolder(tmp_path / "drafts")) == plain
 
 
+@pytest.mark.long
 def test_a_warm_up_and_more_experts_are_part_of_what_decides_a_proxy(
     experiment, save_model, tmp_path
 ):

@@ -1,7 +1,7 @@
 """Chats, plain text and pairs as training rows: what is learnt, and that decoding asks the same."""
 
 import pytest
-from conftest import byte_tokenizer
+from support.models import byte_tokenizer
 from tokenizers import processors
 
 from data.rows import Row

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from support.decode_run import decode
+from support.rows import jsonl
 from support.runs import run
+from support.toxicity import save_classifier, toxigen_row
 from test_experiment import QUESTIONS, experiment, files  # noqa: F401  (experiment is a fixture)
-from test_judged_tasks import save_classifier, toxigen_row
 
 import decode.evaluation.prediction_file as decode_predictions
 import decode.models.loaded as decode_loaded
@@ -70,6 +70,7 @@ def graded(experiment, graders):  # noqa: F811
     return replace(experiment, score=None, grader=grader)
 
 
+@pytest.mark.long
 def test_rows_are_graded_once_however_often_the_run_is_killed(graded, graders, tmp_path):
     whole = RunFolder(tmp_path / "whole")
     expected = run(graded, whole)
@@ -129,6 +130,7 @@ def test_another_judge_does_not_go_on_with_the_grades_of_the_first(graded, grade
         run(other, folder)
 
 
+@pytest.mark.long
 def test_samples_are_drawn_by_row_and_combined_by_question(experiment, tmp_path):  # noqa: F811
     sampled = replace(experiment, sampling=replace(experiment.sampling, temperature=1.0))
     three = replace(sampled, num_samples=3, combine=max)
@@ -149,6 +151,7 @@ def test_samples_are_drawn_by_row_and_combined_by_question(experiment, tmp_path)
     assert metrics.expert.value == pytest.approx(3 / 7)
 
 
+@pytest.mark.long
 def test_tasks_share_models_and_survive_a_kill(experiment, graders, tmp_path, monkeypatch):  # noqa: F811
     """Two tasks of the same models: each model is loaded once; killed anywhere, nothing is lost."""
     second = replace(
@@ -215,69 +218,12 @@ def test_every_task_and_the_mean_go_to_wandb():
 # ---- as a user starts them
 
 
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-@pytest.fixture
-def recipe(save_model, tmp_path):
-    """A recipe with a finished expert, which only decodes; `judge` is where to ask."""
-    rows = [{"id": f"i{i}", "instruction": f"Say {i}.", "output": f"{i}"} for i in range(4)]
-    settings = {
-        "name": "toy",
-        "seed": 1,
-        "output_dir": str(tmp_path / "run"),
-        "task": {"name": "instruct", "eval": jsonl(tmp_path / "instruct.jsonl", rows)},
-        "expert": {
-            "model": save_model("small", 1),
-            "trained": save_model("expert", 2),
-            "dtype": "float32",
-        },
-        "decode": {
-            "bases": [
-                {
-                    "model": save_model("large", 0, width=64),
-                    "tuned": save_model("tuned", 3, width=64),
-                    "dtype": "float32",
-                }
-            ],
-            "batch_size": 4,
-            "max_new_tokens": 6,
-            "device": "cpu",
-        },
-    }
-
-    def write(judge=None, **changes):
-        made = json.loads(json.dumps({**settings, **changes}))
-        if judge is not None and made["task"]["name"] == "instruct":
-            endpoint = {"base_url": judge.base_url, "model": "m", "backoff_s": 0.01}
-            made["task"]["judges"] = {"judge": {"endpoint": endpoint}}
-        path = tmp_path / "toy.yaml"
-        path.write_text(yaml.safe_dump(made))
-        return path
-
-    return write
-
-
-def decode(path, *overrides, entry="decode/run.py"):
-    """What `python ENTRY RECIPE` exits with: None, or its one line."""
-    kept = sys.argv
-    sys.argv = [entry, str(path), *overrides]
-    try:
-        runpy.run_path(str(ROOT / entry), run_name="__main__")
-    except SystemExit as stopped:
-        return stopped.code
-    finally:
-        sys.argv = kept
-    return None
-
-
 def opinion(request):
     """A judge that is undecided about the second instruction, and likes what it reads first."""
     return "hm" if "Say 1." in request["prompt"] else "A"
 
 
+@pytest.mark.long
 def test_a_judged_run(recipe, serve, tmp_path, capsys):
     server = serve(opinion)
     assert decode(recipe(server)) is None
@@ -308,6 +254,7 @@ def test_a_judged_run(recipe, serve, tmp_path, capsys):
     assert len(server.seen) == num_asked
 
 
+@pytest.mark.long
 def test_a_judged_run_killed_while_it_asks(recipe, serve, tmp_path):
     def slowly(request):
         time.sleep(0.1)
@@ -375,6 +322,7 @@ def test_an_endpoint_that_fails_is_one_line_and_loses_nothing(recipe, serve, tmp
     assert files(tmp_path / "run" / "predictions") == before
 
 
+@pytest.mark.long
 def test_several_tasks_of_one_expert(recipe, serve, tmp_path, capsys):
     """Instructions, word problems and, where lower is better, ToxiGen."""
     toxic = [toxigen_row(i, group) for i, group in enumerate(("women", "asian", "trans"))]

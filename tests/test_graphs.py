@@ -6,10 +6,10 @@ goes through all of the rounding of shapes, the padding of rows and the static c
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, byte_tokenizer
+from support.models import ARCHITECTURES, byte_tokenizer
 from test_engine import IDS, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
-from test_speculative import DRAWN, GREEDY, related_trio
+from test_speculative import DRAWN, GREEDY, LONG, related_trio
 
 from decode.models import gpu as graphs
 from decode.models.gpu import Recordings
@@ -43,9 +43,12 @@ def counting_capture(counts):
     return capture
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-@pytest.mark.parametrize("span_step", [8, 256])
+@pytest.mark.parametrize(
+    "architecture", ["llama", *(pytest.param(a, marks=LONG) for a in ARCHITECTURES if a != "llama")]
+)
+@pytest.mark.parametrize(
+    ("span_step", "sampling"), [(8, DRAWN), (256, GREEDY)], ids=["8-drawn", "256-greedy"]
+)
 def test_replayed_forwards_give_the_same_tokens(architecture, sampling, span_step, monkeypatch):
     trio = related_trio(architecture)
     expected = run(steered(*trio), same(IDS), sampling=sampling)

@@ -113,11 +113,14 @@ def test_judging_stops_at_once_and_asks_again_only_what_was_under_way(serve, tmp
     assert len(server.seen) <= 22
 
 
-CHILD = """
+ROOT = Path(__file__).resolve().parents[1]
+JOBS_ALONE = """
 import os, sys, time, types
-package = types.ModuleType("decode")  # the module alone: the whole package imports torch
+package = types.ModuleType("decode")  # decode.jobs alone: the whole package imports torch
 package.__path__ = ["decode"]
 sys.modules["decode"] = package
+"""
+CHILD = f"""{JOBS_ALONE}
 from decode.jobs.interruption import interruptible
 def main():
     print("ready", flush=True)
@@ -133,7 +136,7 @@ def test_a_launched_process_ends_with_its_launcher(tmp_path):
     result = tmp_path / "code"
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, CHILD, str(result)],
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=ROOT,
         env={**os.environ, "ACCELERATE_MIXED_PRECISION": "no"},
         stdout=subprocess.PIPE,
         text=True,
@@ -153,14 +156,15 @@ def test_a_run_folder_has_one_user_at_a_time(tmp_path, caplog):
     lock = occupy(tmp_path / "run")
     assert occupy(tmp_path / "run") == lock  # it is ours already
     code = (
-        "import sys; from pathlib import Path; from decode.jobs.lock import occupy\n"
+        "from pathlib import Path; from decode.jobs.lock import occupy\n"
         "try: occupy(Path(sys.argv[1]), longest_wait_s=0.1)\n"
         "except ValueError as error: sys.exit(str(error))"
     )
 
     def other(folder) -> str:
-        command = [sys.executable, "-c", code, str(tmp_path / folder)]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+        command = [sys.executable, "-c", JOBS_ALONE + code, str(tmp_path / folder)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stderr
 
     assert f"process {os.getpid()} on" in other("run")
     assert other("other") == ""

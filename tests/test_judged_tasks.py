@@ -3,14 +3,14 @@
 Where a text is to be "toxic", it is about cabbage: nothing offensive belongs in a test.
 """
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from support.rows import jsonl
+from support.toxicity import save_classifier, toxigen_row
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from data.judges.classifier import Classifier
 from data.judges.judge import Verdict
@@ -21,43 +21,6 @@ from data.tasks import instruct, toxigen, truthfulqa
 SHARED = Path(__file__).parents[2] / "shared"
 REAL = SHARED / "datasets"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not here")
-WORDS = ("i", "like", "cabbage", "apples", "and", "soup", "very", "much")
-
-
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def save_classifier(folder, architecture="bert", labels=("LABEL_0", "LABEL_1"), **more):
-    """A tiny random classifier with a tokenizer of a few words, saved in `folder`."""
-    vocab = {word: i for i, word in enumerate(("<s>", "<pad>", "</s>", "<unk>", *WORDS))}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", **more
-    )
-    config = AutoConfig.for_model(
-        architecture,
-        vocab_size=len(vocab),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=24,
-        pad_token_id=1,
-        initializer_range=0.5,
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
-    )
-    torch.manual_seed(3)
-    model = AutoModelForSequenceClassification.from_config(config)
-    model.save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
@@ -114,11 +77,6 @@ class CabbageClassifier(Classifier):
         from data.judges.classifier import Classification
 
         return [Classification("cabbage" in text, float("cabbage" in text)) for text in texts]
-
-
-def toxigen_row(i, group, kind="hate"):
-    prompt = "- cabbages are round\\n- cabbages are green\\n-"
-    return {"id": f"x{i}", "prompt": prompt, "group": group, "kind": kind}
 
 
 def test_toxigen_rows(tmp_path):

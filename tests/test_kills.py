@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.tiny_run import ROOT
+
+pytestmark = pytest.mark.long
 
 
 def kill(folder: Path, *options: str) -> subprocess.CompletedProcess:

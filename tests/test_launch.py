@@ -11,7 +11,6 @@ import pytest
 import torch.distributed as dist
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
-from test_sft import overrides  # noqa: F401  (a fixture)
 
 from decode.evaluation import shares
 from decode.evaluation.experiment import systems
@@ -24,22 +23,6 @@ from train import zero
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = multiprocessing.get_context("fork")
-
-
-@pytest.fixture
-def environment(monkeypatch):
-    """An environment without any launcher's variables, to be filled."""
-    for name in list(os.environ):
-        if name.startswith(("ACCELERATE", "SLURM", "MASTER", "OMPI", "PMI")) or "RANK" in name:
-            monkeypatch.delenv(name)
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
-    def fill(**variables: str) -> None:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-
-    return fill
 
 
 def launched(*options: str):
@@ -95,7 +78,7 @@ def test_the_command_line_goes_before_the_file():
 
 
 @pytest.fixture
-def experiments(overrides, tmp_path, save_model):  # noqa: F811
+def experiments(overrides, tmp_path, save_model):
     """A finished expert of whole weights, to be decoded."""
     save_model("run/expert", 3)
     settings = [*overrides, "decode.bases.0.tune_reference=false"]

@@ -1,6 +1,10 @@
-"""The checkout is what gets imported, its names hide nothing, and imports point one way."""
+"""The order of the rooms: imports point down and in no circle, and no name hides another.
 
-import ast
+A room is a folder one level below `train`, `decode`, `data` or `recipes`, or a module that stands
+there by itself. Each rule takes a tree and returns its violations, one a line. Each is tried on
+this checkout, and on a small made-up tree that breaks it.
+"""
+
 import importlib.metadata
 import json
 import subprocess
@@ -8,32 +12,280 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.imports import FOLDERS, Module, Tree
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("train", "decode", "data", "recipes")
-MODULES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
-# Entries are launched as scripts and may import every folder.
-SCRIPTS = ("run.py", "score.py", "analyze.py", "compare.py", "workspace.py")
-ENTRIES = {ROOT / "decode" / name for name in SCRIPTS}
-# What the two entries share: the library modules that know recipes and tasks.
-SHARED = ("stage/stage.py", "stage/planning.py", "stage/artifacts.py", "stage/command.py")
-ENTRIES |= {ROOT / "decode" / name for name in SHARED}
-MAY_IMPORT = {"train": set(PACKAGES), "decode": set(), "data": set(), "recipes": set()}
+
+# A module imports its own room and the rooms on the lines above its own.
+FLOORS = {
+    "decode": """
+        engine jobs
+        models
+        backends serving
+        evaluation
+        reports
+        analysis tracking
+        stage
+        __init__ run score compare analyze workspace
+    """,
+    "train": """
+        zero checkpoints footprint pretraining
+        proxy_loss
+        training
+        claims contradictions rows
+        trainer
+        proxy_check
+        job
+        __init__ sft memory pretrain
+    """,
+    "data": """
+        rows judges sandbox mini
+        task
+        tasks training
+        __init__
+        scoring
+    """,
+    "recipes": """
+        schema
+        __init__
+    """,
+}
+# Rooms that know nothing of each other, although one stands on a higher line.
+APART = {("decode.models", "decode.jobs"), ("decode.backends", "decode.jobs")}
+# Top-level folders that a room may import besides its own. Entries may import all.
+CROSSING = {"train": {"decode", "data", "recipes"}, "decode.stage": {"data", "recipes"}}
+PLANNED = {
+    "decode.backends",
+    "decode.serving",
+    "train.job",
+    "train.pretraining",
+}  # rooms that may be missing
+
+MOST_OUTSIDE_ROOMS = 8
+MOST_ENGINE_LINES = 900
+HEIGHTS = {
+    folder if name == "__init__" else f"{folder}.{name}": height
+    for folder, floors in FLOORS.items()
+    for height, floor in enumerate(floors.strip().splitlines())
+    for name in floor.split()
+}
 
 
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def room(name: str) -> str:
+    """The room of a module, by their dotted names: `decode.engine` for `decode.engine.stops`."""
+    return ".".join(name.split(".")[:2])
 
 
-def imported_packages(path: Path) -> set[str]:
-    """The top-level names a module imports absolutely, inside functions too."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
+def folder(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def is_entry(module: Module) -> bool:
+    """Whether it stands directly in `train/` or `decode/` and is started as a script."""
+    return module.has_main and module.name.count(".") == 1
+
+
+def arrows(tree: Tree) -> list[tuple[str, str]]:
+    """(importing module, imported module) for every import of the tree."""
+    return [(name, other) for name in sorted(tree.imports) for other in sorted(tree.imports[name])]
+
+
+def modules_without_a_place(tree: Tree) -> list[str]:
+    return [
+        f"{name} is in no room of the order" for name in tree.modules if room(name) not in HEIGHTS
+    ]
+
+
+def rooms_without_a_module(tree: Tree) -> list[str]:
+    rooms = {room(name) for name in tree.modules} | PLANNED
+    return [f"{name} is in the order and not in the tree" for name in HEIGHTS if name not in rooms]
+
+
+def imports_that_run_up(tree: Tree) -> list[str]:
+    return [
+        f"{name} imports {other}"
+        for name, other in arrows(tree)
+        if folder(name) == folder(other) and room(name) != room(other)
+        if (room(name), room(other)) in APART
+        or HEIGHTS.get(room(name), 0) <= HEIGHTS.get(room(other), 0)
+    ]
+
+
+def imports_that_cross(tree: Tree) -> list[str]:
+    return [
+        f"{name} imports {other}"
+        for name, other in arrows(tree)
+        if folder(name) != folder(other) and not is_entry(tree.modules[name])
+        if folder(other) not in CROSSING.get(folder(name), set()) | CROSSING.get(room(name), set())
+    ]
+
+
+def absolute_imports_of_the_own_folder(tree: Tree) -> list[str]:
+    """Entries have no package, and `train/` is an application; libraries import relatively."""
+    return [
+        f"{name} imports {other} absolutely"
+        for name in sorted(tree.modules)
+        if folder(name) != "train" and not tree.modules[name].has_main
+        for other in sorted(tree.absolute_imports(name))
+        if folder(other) == folder(name)
+    ]
+
+
+def imports_of_entries(tree: Tree) -> list[str]:
+    return [
+        f"{name} imports {other}" for name, other in arrows(tree) if tree.modules[other].has_main
+    ]
+
+
+def circles(tree: Tree) -> list[str]:
+    return [" and ".join(circle) for circle in tree.circles()]
+
+
+def modules_outside_rooms(tree: Tree) -> list[str]:
+    outside = [path.name for path in (tree.root / "decode").glob("*.py")]
+    return [] if len(outside) <= MOST_OUTSIDE_ROOMS else [f"{len(outside)} in decode/"]
+
+
+def lines_of_the_engine(tree: Tree) -> list[str]:
+    modules = [module for name, module in tree.modules.items() if room(name) == "decode.engine"]
+    num_lines = sum(len(module.text.splitlines()) for module in modules)
+    return [] if num_lines <= MOST_ENGINE_LINES else [f"{num_lines} lines in decode/engine/"]
+
+
+def names_that_hide(tree: Tree) -> list[str]:
+    """A launched script puts its own folder first on sys.path: its neighbours hide packages."""
+    hidden = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, "tests"}
+    hidden.update(FOLDERS)
+    names = [name for name in tree.modules if "." in name]
+    return [f"{name} hides {last}" for name in names if (last := name.split(".")[-1]) in hidden]
+
+
+# Rule: a made-up tree that breaks it (a file's path: its text), and what the rule says of it.
+WELL = {
+    "decode/engine/loop.py": "from __future__ import annotations\nimport torch\n",
+    "decode/models/pair.py": "from ..engine.loop import step\nfrom ..engine import loop\n",
+    "decode/run.py": 'from data.task import Task\nif __name__ == "__main__":\n    main()\n',
+    "decode/stage/planning.py": "from data.task import Task\nfrom . import command\n",
+    "decode/stage/command.py": "",
+    "data/task.py": "from .rows import read_rows\n",
+    "data/rows.py": "",
+    "train/trainer.py": "from data.task import Task\nfrom .training import Training\n",
+    "train/training.py": "",
+}
+INNER = "def f():\n    from ..models.pair import x\n"
+TYPING = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..models import pair\n"
+BROKEN = [
+    (modules_without_a_place, {"decode/leftover.py": ""}, "decode.leftover is in no room of"),
+    (modules_without_a_place, {"data/extra/a.py": ""}, "data.extra.a is in no room of"),
+    (rooms_without_a_module, {}, "decode.reports is in the order and not"),
+    (imports_that_run_up, {"decode/engine/up.py": "from ..models.pair import x"}, "engine.up imp"),
+    (
+        imports_that_run_up,
+        {"decode/engine/up.py": "from ..models import pair"},
+        "engine.up imports",
+    ),
+    (
+        imports_that_run_up,
+        {"decode/engine/up.py": "import decode.models.pair"},
+        "decode.models.pair",
+    ),
+    (imports_that_run_up, {"decode/engine/up.py": INNER}, "decode.engine.up imports decode.models"),
+    (
+        imports_that_run_up,
+        {"decode/engine/up.py": TYPING},
+        "decode.engine.up imports decode.models",
+    ),
+    (
+        imports_that_run_up,
+        {"decode/__init__.py": "", "decode/engine/up.py": "from .. import x"},
+        "",
+    ),
+    (
+        imports_that_run_up,
+        {"decode/jobs/lock.py": "", "decode/models/up.py": "from ..jobs.lock import occupy"},
+        "decode.models.up imports decode.jobs.lock",
+    ),
+    (
+        imports_that_run_up,
+        {"decode/tracking/a.py": "", "decode/analysis/b.py": "from ..tracking import a"},
+        "decode.analysis.b imports decode.tracking.a",
+    ),
+    (
+        imports_that_run_up,
+        {"data/rows.py": "from .task import Task"},
+        "data.rows imports data.task",
+    ),
+    (imports_that_run_up, {"train/training.py": "from . import trainer"}, "train.training imports"),
+    (imports_that_cross, {"decode/models/a.py": "from data.task import Task"}, "decode.models.a"),
+    (imports_that_cross, {"data/rows.py": "import decode.engine.loop"}, "data.rows imports decode"),
+    (imports_that_cross, {"decode/stage/a.py": "from train import training"}, "decode.stage.a"),
+    (
+        imports_that_cross,
+        {"decode/run.py": "from data.task import Task"},
+        "decode.run imports data",
+    ),
+    (
+        absolute_imports_of_the_own_folder,
+        {"decode/models/a.py": "from decode.engine import loop"},
+        "decode.models.a imports decode.engine.loop absolutely",
+    ),
+    (imports_of_entries, {"decode/stage/a.py": "from ..run import main"}, "decode.stage.a imports"),
+    (imports_of_entries, {"train/training.py": "from decode import run"}, "train.training imports"),
+    (
+        circles,
+        {"data/tasks/a.py": "from .b import x", "data/tasks/b.py": "def f():\n    from . import a"},
+        "data.tasks.a and data.tasks.b",
+    ),
+    (modules_outside_rooms, {f"decode/m{i}.py": "" for i in range(9)}, "10 in decode/"),
+    (lines_of_the_engine, {"decode/engine/long.py": "\n" * 900}, "902 lines in decode/engine/"),
+    (names_that_hide, {"train/json.py": ""}, "train.json hides json"),
+    (
+        names_that_hide,
+        {"decode/evaluate.py": "", "decode/torch/__init__.py": ""},
+        "torch hides torch",
+    ),
+    (names_that_hide, {"decode/stage/data.py": ""}, "decode.stage.data hides data"),
+]
+RULES = sorted({rule for rule, _, _ in BROKEN}, key=lambda rule: rule.__name__)
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Tree:
+    return Tree(ROOT)
+
+
+def planted(root: Path, files: dict[str, str]) -> Tree:
+    """A tree of WELL with these files added or replaced."""
+    for name, text in {**WELL, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return Tree(root)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_this_checkout_keeps_the_rule(rule, checkout: Tree) -> None:
+    assert rule(checkout) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "files", "violation"), BROKEN, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_a_broken_rule_is_told(rule, files, violation, tmp_path: Path) -> None:
+    found = rule(planted(tmp_path, files))
+    assert found and violation in "\n".join(found)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_tree_in_order_breaks_no_rule(rule, tmp_path: Path) -> None:
+    if rule is not rooms_without_a_module:
+        assert rule(planted(tmp_path, {})) == []
+
+
+def test_an_import_of_a_missing_module_is_an_error(tmp_path: Path) -> None:
+    tree = planted(tmp_path, {"data/rows.py": "from .gone import x"})
+    with pytest.raises(ValueError, match=r"rows\.py:1: data\.gone is no module"):
+        tree.imports  # noqa: B018
 
 
 def test_packages_are_this_checkout_from_anywhere(tmp_path: Path) -> None:
@@ -42,50 +294,13 @@ def test_packages_are_this_checkout_from_anywhere(tmp_path: Path) -> None:
         "specs = {name: PathFinder.find_spec(name) for name in sys.argv[1:]}; "
         "print(json.dumps({name: spec and spec.origin for name, spec in specs.items()}))"
     )
-    command = [sys.executable, "-c", code, *PACKAGES]
+    command = [sys.executable, "-c", code, *FOLDERS]
     found = json.loads(subprocess.check_output(command, cwd=tmp_path, text=True))
-    expected = {name: str(ROOT / name / "__init__.py") for name in PACKAGES}
+    expected = {name: str(ROOT / name / "__init__.py") for name in FOLDERS}
     assert found == expected, "run `pip install --no-deps -e .` here, or uninstall what shadows it"
 
 
-@pytest.fixture(scope="module")
-def installed() -> set[str]:
-    """The top-level names of everything in the environment."""
-    return set(importlib.metadata.packages_distributions())
-
-
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_module_name_hides_nothing(path: Path, installed: set[str]) -> None:
-    name = path.parent.name if path.stem == "__init__" else path.stem
-    if path.parent.parent == ROOT and path.stem == "__init__":
-        return
-    # A launched script puts its own folder first on sys.path.
-    assert name not in sys.stdlib_module_names
-    assert name not in installed
-    assert name not in (*PACKAGES, "tests")
-
-
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_imports_point_down(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    allowed = set(PACKAGES) if path in ENTRIES else MAY_IMPORT[package]
-    assert imported_packages(path) & set(PACKAGES) <= allowed
-
-
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_entries_are_imported_by_no_module(path: Path) -> None:
-    scripts = {p for p in MODULES if 'if __name__ == "__main__":' in p.read_text()}
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            # `from .run import x`, `from decode.run import x` and `from . import run`
-            folder = path.parents[node.level - 1] if node.level else ROOT
-            target = folder.joinpath(*(node.module or "").split("."))
-            targets = {target.with_suffix(".py")} if node.module else set()
-            targets |= {target / f"{alias.name}.py" for alias in node.names}
-            assert not targets & scripts
-
-
-@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_packages_are_regular_and_typed(name: str) -> None:
     assert (ROOT / name / "__init__.py").is_file()
     assert (ROOT / name / "py.typed").is_file()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from support.models import byte_tokenizer, tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
@@ -135,6 +135,7 @@ def run(monkeypatch, *arguments):
     memory.main()
 
 
+@pytest.mark.long
 def test_a_recipe_becomes_a_table(monkeypatch, capsys):
     run(monkeypatch, "recipes/mini/facts.yaml")
     lines = capsys.readouterr().out.splitlines()

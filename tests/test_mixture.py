@@ -9,8 +9,8 @@ from itertools import islice
 import pytest
 import yaml
 from accelerate.data_loader import prepare_data_loader
-from conftest import byte_tokenizer
 from datasets import Dataset
+from support.models import byte_tokenizer
 from support.task_rows import train_rows
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, TrainerCallback
@@ -258,6 +258,7 @@ class StopAt(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("packing", ["false", "true"])
 def test_an_interrupted_training_on_a_stream_ends_as_an_uninterrupted_one(
     recipe_of, tmp_path, packing

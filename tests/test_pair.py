@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
 from peft import LoraConfig, get_peft_model
+from support.models import byte_tokenizer, tiny_model
 from test_engine import IDS, run
 
 from decode.engine.completer import RolePrompt

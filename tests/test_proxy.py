@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
+from support.models import byte_tokenizer, tiny_model
 
 from decode import Alpha, ProxyTuned, WeightedExpert
 from decode.engine.completer import Chat, Request, RolePrompt

@@ -4,16 +4,15 @@ import gc
 import json
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
 from safetensors.torch import load_file
+from support import fork_server
+from support.models import byte_tokenizer, save_tiny
 from support.runs import run
 from transformers import LlamaForCausalLM, TrainerCallback
 
@@ -50,8 +49,7 @@ def models(tmp_path_factory) -> Path:
     """A small and a large model that say nothing sensible, saved with their tokenizers."""
     folder = tmp_path_factory.mktemp("models")
     for name, seed, width in (("small", 1, 16), ("large", 0, 32)):
-        tiny_model(seed, width=width, sharpness=2.0).save_pretrained(folder / name)
-        byte_tokenizer().save_pretrained(folder / name)
+        save_tiny(folder / name, seed, width=width, sharpness=2.0)
     return folder
 
 
@@ -135,6 +133,7 @@ def same(one: Path, other: Path) -> bool:
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "adapter", [MIXED, (FULL,), (FULL, *MIXED)], ids=["lora", "full", "full mixed"]
 )
@@ -155,6 +154,7 @@ def test_training_is_the_same_with_checks_and_without(recipe_of, tmp_path, adapt
     assert not (tmp_path / "run" / "checkpoints" / "expert").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", [(), (FULL,)], ids=["lora", "full"])
 def test_a_check_says_what_decoding_says(recipe_of, tmp_path, adapter):
     """The last check's scores and loss, against the finished expert on the same rows."""
@@ -206,6 +206,7 @@ class KeepAll(TrainerCallback):
         }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", [(), (FULL,)], ids=["lora", "full"])
 def test_the_expert_is_the_best_check_and_patience_ends_training(recipe_of, tmp_path, adapter):
     """A learning rate that soon does harm: the lowest loss is not the last."""
@@ -246,6 +247,7 @@ class KillAt(TrainerCallback):
             raise Killed
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
     chosen = ["proxy_check.select_by=loss", "proxy_check.patience=5", "sft.learning_rate=0.3"]
     chosen += ["sft.max_steps=12", "sft.max_grad_norm=1e9"]
@@ -277,6 +279,7 @@ class CountBases(TrainerCallback):
         self.found.append(sum(model.config.hidden_size == 32 for model in models))
 
 
+@pytest.mark.long
 def test_proxy_aware_training_lends_its_base_to_the_checks(recipe_of, tmp_path):
     gc.collect()
     count = CountBases()
@@ -296,6 +299,7 @@ class KillAtSave(TrainerCallback):
             raise Killed
 
 
+@pytest.mark.long
 def test_a_training_that_is_over_does_not_go_on(recipe_of, tmp_path):
     """Killed after the checkpoint of its last step, which patience has made the last."""
     chosen = ["proxy_check.select_by=loss", "proxy_check.patience=2", "sft.learning_rate=0.3"]
@@ -397,17 +401,15 @@ def test_what_cannot_be_checked_is_one_line(recipe_of, tmp_path, monkeypatch):
         recipe_of("proxy_check.every_step=2")
 
 
+@pytest.mark.long
 def test_two_processes_check_together_and_report(recipe_of, tmp_path):
     """The main job; one process checks, both stop at the step that it says."""
     recipe_of()  # writes toy.yaml
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    command += ["recipes/accelerate/cpu_2proc.yaml", "--main_process_port", "0", "train/sft.py"]
-    command += [str(tmp_path / "toy.yaml"), "proxy_check.select_by=loss", "proxy_check.patience=1"]
-    command += ["sft.learning_rate=0.5", "sft.max_steps=30", "sft.max_grad_norm=1e9"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    result = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    arguments = ["train/sft.py", str(tmp_path / "toy.yaml"), "proxy_check.select_by=loss"]
+    arguments += ["proxy_check.patience=1", "sft.learning_rate=0.5", "sft.max_steps=30"]
+    arguments.append("sft.max_grad_norm=1e9")
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    result = fork_server.run(arguments, environment, num_processes=2)
     assert result.returncode == 0, result.stderr[-3000:]
     folder = RunFolder(tmp_path / "run")
     assert json.loads(folder.environment.read_text())["world_size"] == 2

@@ -1,18 +1,17 @@
 """Laws of the proxy-aware loss: it is decoding's equation, TRL's averaging, and one that learns."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
+from support import tiny_run
+from support.models import byte_tokenizer, tiny_model
+from support.tiny_run import ROOT
 from test_bad_input import start  # noqa: F401  (a fixture)
-from test_sft import ROOT, TWO, launch, overrides  # noqa: F401  (a fixture)
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
@@ -231,7 +230,7 @@ def assert_same(found, expected) -> None:
         assert torch.equal(found.state_dict()[name], weight), name
 
 
-def recipe_of(overrides: list[str], *extra: str):  # noqa: F811
+def recipe_of(overrides: list[str], *extra: str):
     return load_recipe(ROOT / "recipes/gsm7b.yaml", [*overrides, *extra])
 
 
@@ -239,7 +238,7 @@ def claim_of(recipe) -> None:
     claim(recipe, trainings(recipe), "d1")
 
 
-def test_the_expert_alone_is_trained_so(overrides):  # noqa: F811
+def test_the_expert_alone_is_trained_so(overrides):
     expert, tuned = trainings(recipe_of(overrides, "expert.proxy_aware={}"))
     assert expert.proxy_aware is not None
     assert Path(expert.proxy_aware.base.name).name == "large"
@@ -247,7 +246,7 @@ def test_the_expert_alone_is_trained_so(overrides):  # noqa: F811
     assert tuned.proxy_aware is None
 
 
-def test_another_loss_refuses_to_go_on(overrides, save_model, tmp_path):  # noqa: F811
+def test_another_loss_refuses_to_go_on(overrides, save_model, tmp_path):
     begun = recipe_of(overrides, "expert.proxy_aware.alpha=1.0")
     claim_of(begun)
     (tmp_path / "run" / "expert").mkdir(parents=True)
@@ -279,7 +278,8 @@ def test_what_does_not_fit_is_one_line(start, save_model, monkeypatch):  # noqa:
     assert "does not go together with FSDP" in start("expert.proxy_aware={}")
 
 
-def test_two_processes_train_the_same_expert(overrides, tmp_path):  # noqa: F811
+@pytest.mark.long
+def test_two_processes_train_the_same_expert(overrides, tmp_path):
     settings = ["expert.proxy_aware.alpha=1.5", "sft.optim=sgd", "sft.learning_rate=0.1"]
     settings.append("sft.warmup_steps=0")  # or else the only step has no learning rate
     settings.append("expert.adapter.lora_dropout=0")  # every process draws its own
@@ -288,12 +288,8 @@ def test_two_processes_train_the_same_expert(overrides, tmp_path):  # noqa: F811
     for run, rows, processes in zip(runs, (16, 8), (1, 2), strict=True):  # all rows in one step
         changed = [f"output_dir={run}", *overrides[1:], *settings]
         changed.append(f"sft.per_device_train_batch_size={rows}")
-        if processes == 2:
-            result = launch("gsm7b_lora.yaml", changed, *TWO)
-            assert result.returncode == 0, result.stderr[-3000:]
-        else:
-            command = [sys.executable, "train/sft.py", "recipes/gsm7b_lora.yaml", *changed]
-            subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+        result = tiny_run.forked("gsm7b_lora.yaml", changed, processes)
+        assert result.returncode == 0, result.stderr[-3000:]
     assert json.loads((runs[1] / "environment.json").read_text())["world_size"] == 2
     one, two = (load_file(run / "expert" / "adapter_model.safetensors") for run in runs)
     assert any(weight.abs().max() > 1e-4 for name, weight in one.items() if "lora_B" in name)

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from test_grading import decode, jsonl
-from test_judged_tasks import save_classifier, toxigen_row
+from support.decode_run import decode
+from support.rows import jsonl
+from support.toxicity import save_classifier, toxigen_row
 from transformers import AutoTokenizer
 
 from data.sandbox import best_confinement
@@ -74,6 +75,7 @@ def answer(request):
     return " yes" if request["prompt"].endswith("True:") else " no"
 
 
+@pytest.mark.long
 def test_instruct7b(tiny, serve, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-judge")
     server = serve(answer)
@@ -115,6 +117,7 @@ def test_instruct7b(tiny, serve, tmp_path, monkeypatch):
     assert json.loads((settings / "tuned-13b.json").read_text())["chat"] is True
 
 
+@pytest.mark.long
 def test_truthfulqa_alpha(tiny, serve, tmp_path):
     overrides, (trained, tuned, _) = tiny
     server = serve(answer)
@@ -165,6 +168,7 @@ def problems(tmp_path):
     return {name: jsonl(tmp_path / f"{name}.jsonl", [row]) for name, row in rows.items()}
 
 
+@pytest.mark.long
 def test_code7b(tiny, problems, tmp_path):
     overrides, tuned = tiny
     evals = [f"task.eval={problems['humaneval']}", f"also.0.eval={problems['ds1000']}"]
@@ -177,6 +181,7 @@ def test_code7b(tiny, problems, tmp_path):
     assert [grade["sample"] for grade in grades] == list(range(12))
 
 
+@pytest.mark.long
 def test_code7b_lora(tiny, problems, tmp_path):
     """Trains on packed instructions and plain text, then decodes."""
     from support.tiny_run import launch

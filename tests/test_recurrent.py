@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
+from support.models import byte_tokenizer, tiny_model
 from test_engine import GREEDY, IDS, naive, run, same
 from transformers import AutoConfig, AutoModelForCausalLM
 

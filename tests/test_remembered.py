@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, byte_tokenizer, tiny_model
+from support.models import ARCHITECTURES, byte_tokenizer, tiny_model
 from test_engine import IDS, run
 
 from decode.models.in_training import Memory, RememberingModel

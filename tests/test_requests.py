@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_model
+from support.models import byte_tokenizer, tiny_model
 from test_engine import GREEDY, IDS, complete, requests, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_speculative import related_trio

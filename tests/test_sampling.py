@@ -57,6 +57,7 @@ def test_a_token_of_probability_zero_is_never_drawn():
     assert set(drawn.unique().tolist()) == {1, 3}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(50_000, 1), (1, 50_000), (500, 100)])
 def test_draws_follow_the_distribution_over_rows_and_positions(shape):
     """Chi-square over the tokens that may be drawn, 50,000 draws, fixed seed, p > 0.001."""

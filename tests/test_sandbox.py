@@ -186,6 +186,7 @@ def test_there_are_at_least_25_hostile_programs() -> None:
     assert len(HOSTILE) >= 25
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
 def test_hostile_program_is_contained(path: Path, hostile, confinement: str) -> None:
     outcome = hostile[path]

@@ -2,41 +2,20 @@
 
 import json
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
-from support.tiny_run import CPU, ROOT, TWO, launch, tiny_overrides
+from support.tiny_run import CPU, ROOT, TWO, finished, forked, launch
 
-
-@pytest.fixture
-def overrides(save_model, tmp_path: Path) -> list[str]:
-    """What makes a 7B recipe small enough to run here: models, rows and steps, nothing else."""
-    small, large = save_model("small", 1), save_model("large", 0, width=64)
-    return tiny_overrides(tmp_path, small, large)
-
-
-def finished(result: subprocess.CompletedProcess, run: Path) -> dict:
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "Traceback" not in result.stderr
-    assert "gap closed" in result.stdout
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["num_examples"] == 5
-    assert {"antiexpert", "expert"} <= set(metrics)
-    assert set(metrics["bases"][0]) == {"model", "base", "tuned", "proxy"}
-    for name in ("recipe.yaml", "environment.json", "report.md", "plots/systems.png"):
-        assert (run / name).stat().st_size > 0
-    assert not (run / "checkpoints").exists()
-    return metrics
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("recipe", ["gsm7b.yaml", "gsm7b_lora.yaml"])
 def test_a_7b_recipe_runs_its_very_path_on_tiny_models(recipe, overrides, tmp_path):
     run = tmp_path / "run"
-    result = launch(recipe, overrides, *CPU)
-    finished(result, run)
     is_lora = recipe == "gsm7b_lora.yaml"
+    result = forked(recipe, overrides) if is_lora else launch(recipe, overrides, *CPU)
+    finished(result, run)
     assert (run / "expert" / "adapter_config.json").exists() == is_lora
     assert (run / "references" / "large" / "tokenizer.json").exists()
     assert len(list(run.glob("wandb/offline-run-*/run-*.wandb"))) == 2  # train and decode
@@ -50,28 +29,32 @@ def test_a_7b_recipe_runs_its_very_path_on_tiny_models(recipe, overrides, tmp_pa
 
     before = {p: p.read_bytes() for p in run.glob("predictions/*.jsonl")}
     weights = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
-    again = launch(recipe, overrides, *CPU)
+    again = forked(recipe, overrides)
     finished(again, run)
     assert again.stderr.count("is complete: not trained again") == 2
     assert {p: p.read_bytes() for p in run.glob("predictions/*.jsonl")} == before
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")} == weights
 
-    other = launch(recipe, [*overrides, "sft.learning_rate=1e-3"], "--quiet", *CPU)
+    other = forked(recipe, [*overrides, "sft.learning_rate=1e-3"])
     assert other.returncode != 0
     assert "expert was made with sft.learning_rate " in other.stderr
     assert "and this recipe has 0.001; choose" in other.stderr
     assert "choose another output_dir" in other.stderr
 
-    longer = launch(recipe, [*overrides, "decode.max_new_tokens=7"], "--quiet", *CPU)
+    longer = forked(recipe, [*overrides, "decode.max_new_tokens=7"])
     assert longer.returncode != 0
     assert "antiexpert.jsonl was made with max_new_tokens 6, and this recipe has 7" in longer.stderr
     assert "Traceback" not in longer.stderr
 
-    for processes in (CPU, TWO):  # alone, and with a share of the rows each
+    for num_processes in (1, 2):  # alone, and with a share of the rows each
         for name in ("metrics.json", "predictions", "report.md"):
             path = run / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        finished(launch(recipe, overrides, *processes, entry="decode/run.py"), run)
+        entry = "decode/run.py"
+        if num_processes == 2 and not is_lora:
+            finished(launch(recipe, overrides, *TWO, entry=entry), run)
+        else:
+            finished(forked(recipe, overrides, num_processes, entry), run)
         assert {p: p.read_bytes() for p in run.glob("predictions/*")} == before
 
 
@@ -79,9 +62,9 @@ def test_two_processes_train_one_expert(overrides, tmp_path):
     one, two = [*overrides], [*overrides]
     one[0], two[0] = f"output_dir={tmp_path / 'one'}", f"output_dir={tmp_path / 'two'}"
     one.append("sft.per_device_train_batch_size=4")
-    finished(launch("gsm7b.yaml", one, *CPU), tmp_path / "one")
+    finished(forked("gsm7b.yaml", one), tmp_path / "one")
     finished(launch("gsm7b.yaml", two, *TWO), tmp_path / "two")
-    finished(launch("gsm7b.yaml", two, *TWO), tmp_path / "two")  # again, with nothing to do
+    finished(forked("gsm7b.yaml", two, 2), tmp_path / "two")  # again, with nothing to do
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())
     assert environment["world_size"] == 2
     logs = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_tracking import records_of
+from support.wandb_runs import records_of
 
 from decode.workspace import layout
 from recipes.schema.recipe import load_recipe
@@ -66,6 +66,7 @@ def test_a_trial_is_a_recipe_with_overrides(path, launch, tmp_path, capfd):
     assert task == resolved.task.name and base in [base.slug for base in resolved.decode.bases]
 
 
+@pytest.mark.long
 def test_a_trial_is_one_wandb_run_with_the_agents_id(launch, tmp_path):
     sweep = yaml.safe_load((ROOT / "recipes" / "sweeps" / "facts.yaml").read_text())
     few = {

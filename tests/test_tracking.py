@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from support.wandb_runs import FAKE_KEY, records_of
 
 from decode.evaluation.metric import Metric
 from decode.evaluation.summary import BaseScores, summarize
@@ -19,7 +20,6 @@ from decode.tracking.dashboard import alpha_rows, predictions_table, result_valu
 from decode.tracking.job import NullTracker, start_tracking
 from decode.tracking.lineage import rows_artifact, run_tags, safe_name
 
-FAKE_KEY = "0123456789abcdef" * 2 + "01234567"
 SETTINGS = {"project": "proxy", "entity": None, "group": "g", "tags": ["t"], "mode": "online"}
 USE_TRACKER = """
 import json, logging, sys, types
@@ -103,15 +103,7 @@ def runs_below(run_dir):
     return [record["run"] for record in found if record["type"] == "run"]
 
 
-def records_of(file):
-    tool = shutil.which("wandb", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert tool is not None
-    listed = subprocess.run(
-        [tool, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
-    )
-    return [json.loads(line) for line in listed.stdout.splitlines()]
-
-
+@pytest.mark.long
 def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
     process, _ = launch(SETTINGS)
     assert process.stdout == "on\n"
@@ -158,6 +150,7 @@ def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
     assert not any(path.read_bytes() == b"weights" for path in copies)
 
 
+@pytest.mark.long
 def test_an_unreachable_host_is_found_out_soon_and_said_once(launch, tmp_path):
     process, seconds = launch(SETTINGS, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY=FAKE_KEY)
     assert seconds < 15
@@ -178,6 +171,7 @@ class _Refusing(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.long
 def test_a_key_that_the_server_refuses_leaves_the_run_offline(launch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -190,6 +184,7 @@ def test_a_key_that_the_server_refuses_leaves_the_run_offline(launch, tmp_path):
     assert any(record["type"] == "exit" for record in records(tmp_path / "run"))
 
 
+@pytest.mark.long
 def test_a_run_that_is_over_is_reported_once_and_ends_nothing(launch, tmp_path):
     kept = tmp_path / "run" / "wandb" / "run_id"
     kept.parent.mkdir(parents=True)
@@ -202,6 +197,7 @@ def test_a_run_that_is_over_is_reported_once_and_ends_nothing(launch, tmp_path):
     assert folder.name.endswith("abcd1234")
 
 
+@pytest.mark.long
 def test_a_run_that_is_interrupted_is_marked_and_continued_under_its_id(launch, tmp_path):
     process, _ = launch(SETTINGS, "be", "interrupted", WANDB_MODE="offline")
     assert process.stdout == "75\non\n"
@@ -219,6 +215,7 @@ def test_a_run_that_is_interrupted_is_marked_and_continued_under_its_id(launch, 
     assert not any(record["type"] == "preempting" for record in again)
 
 
+@pytest.mark.long
 def test_each_job_is_a_run_that_a_rerun_continues(launch, tmp_path):
     settings = {**SETTINGS, "group": None, "mode": "offline"}
     process, _ = launch(settings, "two jobs")
@@ -232,6 +229,7 @@ def test_each_job_is_a_run_that_a_rerun_continues(launch, tmp_path):
     assert {run["run_id"] for run in runs_below(tmp_path / "run")} == set(ids.values())
 
 
+@pytest.mark.long
 def test_a_run_that_the_environment_names_is_all_jobs(launch, tmp_path):
     launch(SETTINGS, "two jobs", WANDB_MODE="offline", WANDB_RUN_ID="given123")
     assert {run["run_id"] for run in runs_below(tmp_path / "run")} == {"given123"}

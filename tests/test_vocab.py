@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import byte_tokenizer
+from support.models import byte_tokenizer
 
 from decode.models.vocab import align
 

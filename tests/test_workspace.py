@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from test_tracking import FAKE_KEY
+from support import fork_server
+from support.wandb_runs import FAKE_KEY
 
 from decode.engine.stats import DecodingStats
 from decode.evaluation.metric import Metric
@@ -82,6 +81,7 @@ def test_the_workspace_is_built(recipe):
     assert runs["grouping"] == [{"section": "run", "name": "group"}]
 
 
+@pytest.mark.long
 def test_without_an_entity_or_a_network_it_says_so(monkeypatch, recipe):
     own = load_recipe(RECIPE)
     with pytest.raises(ValueError, match=r"wandb\.entity: a workspace belongs to one"):
@@ -113,6 +113,7 @@ class _Views(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("refuses", [False, True])
 def test_a_server_takes_it_or_one_line_says_why_not(refuses):
     pytest.importorskip("wandb_workspaces")
@@ -137,7 +138,4 @@ def test_a_server_takes_it_or_one_line_says_why_not(refuses):
 def run_entry(url):
     clean = {name: text for name, text in os.environ.items() if not name.startswith("WANDB")}
     clean |= {"WANDB_BASE_URL": url, "WANDB_API_KEY": FAKE_KEY, "no_proxy": "*"}
-    command = [sys.executable, "decode/workspace.py", RECIPE, "wandb.entity=team"]
-    return subprocess.run(
-        command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=600, check=False
-    )
+    return fork_server.run(["decode/workspace.py", RECIPE, "wandb.entity=team"], clean)

@@ -1,5 +1,6 @@
 """A finished run, read back from its folder: its metrics, its recipe, and its score on each row."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import yaml
 from ..evaluation.metrics_file import Metrics, read_metrics
 from ..jobs.files import read_rows
 from ..jobs.folder import RunFolder
-from ..tracking.lineage import training_facts
 
 # Where a run is kept and shown, and what its name is, make no difference to its results.
 NO_DIFFERENCE = ("name", "output_dir", "wandb")
@@ -78,6 +78,19 @@ def recipe_differences(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for own in leaves for key in own)
     found = {key: [own.get(key) for own in leaves] for key in keys}
     return {key: values for key, values in found.items() if any(v != values[0] for v in values)}
+
+
+def training_facts(folder: Path) -> dict[str, Any]:
+    """Steps and mean loss of a finished training, as far as its `training_log.json` has them."""
+    try:
+        entries = json.loads((folder / "training_log.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}  # trained elsewhere
+    last = next((entry for entry in reversed(entries) if "train_loss" in entry), {})
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    facts = {"num_steps": last.get("step"), "train_loss": last.get("train_loss")}
+    facts |= {"last_loss": losses[-1]} if losses else {}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _read(folder: RunFolder, label: str) -> FinishedRun:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ..jobs.files import weights_digest
 from ..jobs.folder import RunFolder
+from ..reports.finished_run import training_facts
 
 MAX_NAME = 128  # W&B's limit
 # Of a run, what its evaluation artifact holds; the rest is plots and W&B's own.
@@ -66,19 +67,6 @@ def evaluation_artifact(run_name: str, folder: RunFolder, facts: Mapping[str, An
     paths = [path for pattern in patterns for path in sorted(folder.path.glob(pattern))]
     files = {path.relative_to(folder.path).as_posix(): path for path in paths}
     return Artifact(safe_name(f"{run_name}-evaluation"), "evaluation", facts, files)
-
-
-def training_facts(folder: Path) -> dict[str, Any]:
-    """Steps and mean loss of a finished training, as far as its `training_log.json` has them."""
-    try:
-        entries = json.loads((folder / "training_log.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}  # trained elsewhere
-    last = next((entry for entry in reversed(entries) if "train_loss" in entry), {})
-    losses = [entry["loss"] for entry in entries if "loss" in entry]
-    facts = {"num_steps": last.get("step"), "train_loss": last.get("train_loss")}
-    facts |= {"last_loss": losses[-1]} if losses else {}
-    return {name: value for name, value in facts.items() if value is not None}
 
 
 def run_tags(given: Sequence[str], kinds: Mapping[str, Sequence[str]]) -> list[str]:

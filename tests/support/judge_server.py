@@ -4,7 +4,9 @@ import json
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock
+from threading import Lock, Thread
+
+import pytest
 
 
 class JudgeServer(ThreadingHTTPServer):
@@ -79,3 +81,20 @@ def completion(choice, **more):
 def failure(status, message="no", **headers):
     body = json.dumps({"error": {"message": message, "type": "test"}}).encode()
     return status, {name.replace("_", "-"): value for name, value in headers.items()}, body
+
+
+@pytest.fixture
+def serve():
+    """Starts a server with an `answer` function; all are closed at the end."""
+    servers = []
+
+    def start(answer):
+        server = JudgeServer(answer)
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -1,10 +1,19 @@
-"""The main job in small: what makes a 7B recipe run here in seconds, and how a user starts it."""
+"""The main job in small: what makes a 7B recipe run here in seconds, and how a user starts it.
+
+`launch` is what a user types. `forked` runs the same entry in forked processes, which saves what a
+process takes to begin; tests that are not about the launcher use it.
+"""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from . import fork_server
+from .rows import jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("Ann", "Bob", "Cy", "Dee", "Eve", "Fay")
@@ -20,8 +29,7 @@ def write_rows(path: Path, num_rows: int, first: int) -> str:
         }
         for i in range(first, first + num_rows)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return jsonl(path, rows)
 
 
 def tiny_overrides(folder: Path, small: str, large: str) -> list[str]:
@@ -63,6 +71,14 @@ def launch_environment(overrides: list[str]) -> dict[str, str]:
     }
 
 
+def forked(
+    recipe: str, overrides: list[str], num_processes: int = 1, entry: str = "train/sft.py"
+) -> subprocess.CompletedProcess:
+    """A finished run of ENTRY on recipes/RECIPE, as `launch` gives it, without a launcher."""
+    arguments = [entry, f"recipes/{recipe}", *overrides]
+    return fork_server.run(arguments, launch_environment(overrides), num_processes)
+
+
 def launch(recipe: str, overrides: list[str], *options: str, entry: str = "train/sft.py"):
     """A finished `accelerate launch ENTRY recipes/RECIPE`."""
     return subprocess.run(
@@ -74,3 +90,40 @@ def launch(recipe: str, overrides: list[str], *options: str, entry: str = "train
         timeout=600,
         check=False,
     )
+
+
+def finished(result: subprocess.CompletedProcess, run: Path) -> dict:
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "Traceback" not in result.stderr
+    assert "gap closed" in result.stdout
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["num_examples"] == 5
+    assert {"antiexpert", "expert"} <= set(metrics)
+    assert set(metrics["bases"][0]) == {"model", "base", "tuned", "proxy"}
+    for name in ("recipe.yaml", "environment.json", "report.md", "plots/systems.png"):
+        assert (run / name).stat().st_size > 0
+    assert not (run / "checkpoints").exists()
+    return metrics
+
+
+@pytest.fixture
+def overrides(save_model, tmp_path: Path) -> list[str]:
+    """What makes a 7B recipe small enough to run here: models, rows and steps, nothing else."""
+    small, large = save_model("small", 1), save_model("large", 0, width=64)
+    return tiny_overrides(tmp_path, small, large)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """An environment without any launcher's variables, to be filled."""
+    for name in list(os.environ):
+        if name.startswith(("ACCELERATE", "SLURM", "MASTER", "OMPI", "PMI")) or "RANK" in name:
+            monkeypatch.delenv(name)
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def fill(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return fill
