@@ -14,10 +14,12 @@ from decode.analysis.analysis_folder import dashboard_numbers, write_analysis, w
 from decode.analysis.analysis_report import closing_lines
 from decode.analysis.completions import read_completions
 from decode.analysis.shift_summary import summarize_shifts, token_table
-from decode.analysis.token_rows import check_models, token_rows
+from decode.analysis.token_rows import token_rows
 from decode.analysis.trade_off import trade_offs
-from decode.evaluation.experiment import System, check
+from decode.evaluation.experiment import check
+from decode.evaluation.lineup import System
 from decode.evaluation.loaded import Completers
+from decode.evaluation.settings import check_models
 from decode.evaluation.systems import headline_alpha
 from decode.jobs.interruption import interruptible
 from decode.stage.command import recipe_from_command_line, start_logging, user_errors
@@ -36,16 +38,16 @@ def main() -> None:
         alpha = chosen_alpha(recipe)
         tasks = plan(recipe)
         first, _ = tasks[0]
-        systems = [System("proxy", contender, alpha) for contender in first.contenders]
+        systems = [System("proxy", contender, alpha) for contender in first.lineup.contenders]
         for experiment, folder in tasks:
             check(experiment)
             for system in systems:
                 read_completions(experiment, system, folder)
-                check_models(experiment, system, folder)
+                check_models(experiment.lineup, system, folder)
         curves = [trade_offs(folder, recipe.analyze.trade_off) for _, folder in tasks]
 
     tracker = track(recipe, "analyze")
-    completers = Completers(first)
+    completers = Completers(first.lineup)
     summaries: list[dict[str, Any]] = [{} for _ in tasks]
     for system in systems:
         for (experiment, folder), own in zip(tasks, summaries, strict=True):

@@ -4,14 +4,13 @@ import json
 import runpy
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from support.models import byte_tokenizer, tiny_model
-from support.runs import run
+from support.runs import changed, run
 from test_experiment import QUESTIONS, score
 
 import decode.analysis.token_rows
@@ -22,7 +21,8 @@ from decode.analysis.token_text import pieces, token_text
 from decode.engine.completer import Request, RolePrompt
 from decode.engine.row import Row
 from decode.engine.sampling import Sampling
-from decode.evaluation.experiment import Contender, Experiment, System
+from decode.evaluation.experiment import Experiment
+from decode.evaluation.lineup import Contender, Lineup, System
 from decode.evaluation.loaded import Completers
 from decode.evaluation.metric import Metric
 from decode.jobs.files import read_rows
@@ -60,7 +60,16 @@ def save(tmp_path):
 
 @pytest.fixture
 def experiment(save) -> Experiment:
+    small, expert = save("small", ascii_model(1)), save("expert", ascii_model(2))
+    lineup = Lineup(
+        experts=(ExpertSource(expert, small),),
+        contenders=(Contender("large", save("large", ascii_model(0)), None),),
+        alphas=(1.0,),
+        batch_size=3,
+        device="cpu",
+    )
     return Experiment(
+        lineup=lineup,
         task="letters",
         metric=Metric("exact_match"),
         questions=QUESTIONS,
@@ -68,12 +77,6 @@ def experiment(save) -> Experiment:
         stop=("@N", "pq\t", "\x05:-:"),
         max_new_tokens=12,
         sampling=Sampling(),
-        antiexpert=save("small", ascii_model(1)),
-        expert=save("expert", ascii_model(2)),
-        contenders=(Contender("large", save("large", ascii_model(0)), None),),
-        alphas=(1.0,),
-        batch_size=3,
-        device="cpu",
     )
 
 
@@ -90,24 +93,15 @@ def lora(save, tmp_path) -> ModelSource:
 
 
 def rows_of(experiment, *arguments):
-    return token_rows(Completers(experiment), experiment, *arguments)
+    return token_rows(Completers(experiment.lineup), experiment, *arguments)
 
 
 def decoded(experiment, folder):
     """The proxy's predictions, and its completions decoded once more, for their ids."""
-    system = System("proxy", experiment.contenders[0], experiment.alphas[0])
+    system = System("proxy", experiment.lineup.contenders[0], experiment.lineup.alphas[0])
     predictions = run(experiment, folder)[system.name]
-    requests = [
-        Request(
-            place,
-            experiment.prompt(system, experiment.question(place)),
-            experiment.max_new_tokens,
-            experiment.stop,
-            experiment.sampling,
-        )
-        for place in range(len(experiment.row_ids))
-    ]
-    done = list(Completers(experiment).of(system).complete(requests))
+    requests = experiment.requests(system, range(len(experiment.row_ids)))
+    done = list(Completers(experiment.lineup).of(system).complete(requests))
     ids = [c.token_ids for c in sorted(done, key=lambda c: c.name)]
     return system, predictions, ids
 
@@ -126,17 +120,17 @@ def stepwise(model: LanguageModel, prompt: list[int], ids) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["two models", "adapter", "sampled"])
 def test_forced_figures_are_those_of_decoding(experiment, save, tmp_path, kind):
     if kind == "adapter":
-        experiment = replace(experiment, expert=lora(save, tmp_path))
+        experiment = changed(experiment, expert=lora(save, tmp_path))
     if kind == "sampled":
         sampling = Sampling(temperature=1.0, seed=3)
-        experiment = replace(experiment, sampling=sampling, num_samples=2)
+        experiment = changed(experiment, sampling=sampling, num_samples=2)
     folder = RunFolder(tmp_path / "run")
     system, predictions, ids = decoded(experiment, folder)
     rows = rows_of(experiment, system, predictions, len(predictions), folder)
     assert [row["id"] for row in rows] == experiment.row_ids
     reasons = {row["finish_reason"] for row in rows}
     assert reasons == {"stop", "length", "eos"} or kind == "sampled"
-    model = Completers(experiment).of(system).model
+    model = Completers(experiment.lineup).of(system).model
     readers = {
         "base": model.base,
         "expert": model.pair.expert,
@@ -178,7 +172,7 @@ def test_batches_and_chunks_change_nothing(experiment, tmp_path, monkeypatch):
     wanted = rows_of(experiment, system, predictions, 7, folder)
     shutil.rmtree(folder.analysis)
     monkeypatch.setattr(decode.models.forced, "MAX_LOGITS", 2 * 258)
-    found = rows_of(replace(experiment, batch_size=1), system, predictions, 7, folder)
+    found = rows_of(changed(experiment, batch_size=1), system, predictions, 7, folder)
     for row, other in zip(found, wanted, strict=True):
         assert [t["id"] for t in row["tokens"]] == [t["id"] for t in other["tokens"]]
         for token, same in zip(row["tokens"], other["tokens"], strict=True):
@@ -187,7 +181,7 @@ def test_batches_and_chunks_change_nothing(experiment, tmp_path, monkeypatch):
 
 
 def test_alpha_0_moves_nothing(experiment, tmp_path):
-    experiment = replace(experiment, alphas=(0.0,))
+    experiment = changed(experiment, alphas=(0.0,))
     folder = RunFolder(tmp_path / "run")
     system, predictions, _ = decoded(experiment, folder)
     rows = rows_of(experiment, system, predictions, 7, folder)
@@ -201,8 +195,8 @@ def test_alpha_0_moves_nothing(experiment, tmp_path):
 
 
 def test_warm_up_and_further_experts_apply_as_in_decoding(experiment, save, tmp_path):
-    more = ExpertSource(save("third", ascii_model(4)), experiment.antiexpert, 0.5)
-    experiment = replace(experiment, alpha_warmup_tokens=4, more_experts=(more,))
+    more = ExpertSource(save("third", ascii_model(4)), experiment.lineup.antiexpert, 0.5)
+    experiment = changed(experiment, alpha_warmup_tokens=4, more_experts=(more,))
     folder = RunFolder(tmp_path / "run")
     system, predictions, ids = decoded(experiment, folder)
     rows = rows_of(experiment, system, predictions, 7, folder)
@@ -253,11 +247,11 @@ def test_other_models_or_predictions_are_refused(experiment, save, tmp_path):
     changed = [{**predictions[0], "completion": "other"}, *predictions[1:]]
     with pytest.raises(SettingsChanged, match="was made with predictions"):
         rows_of(experiment, system, changed, 2, moved)
-    stranger = replace(experiment, expert=save("stranger", ascii_model(9)))
+    stranger = changed(experiment, expert=save("stranger", ascii_model(9)))
     with pytest.raises(SettingsChanged, match=r"was made with expert \w+, and this recipe has"):
         rows_of(stranger, system, predictions, 2, folder)
     with pytest.raises(SettingsChanged, match="alpha_warmup_tokens 0, and this recipe has 2"):
-        rows_of(replace(experiment, alpha_warmup_tokens=2), system, predictions, 2, folder)
+        rows_of(changed(experiment, alpha_warmup_tokens=2), system, predictions, 2, folder)
 
 
 def test_rows_without_token_ids_are_refused(experiment, tmp_path):

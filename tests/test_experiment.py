@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.runs import run
+from support.runs import changed, run
 
 import decode.backends.local
 import decode.evaluation.prediction_file
 import decode.models.loaded
 from decode.engine.sampling import Sampling
-from decode.evaluation.experiment import Contender, Experiment, check, systems
+from decode.evaluation.experiment import Experiment, check
+from decode.evaluation.lineup import Contender, Lineup
 from decode.evaluation.metric import Metric
 from decode.evaluation.summary import measure
 from decode.jobs.files import read_rows
@@ -41,7 +42,15 @@ def experiment(save_model) -> Experiment:
         ModelSource(save_model(name, seed))
         for seed, name in enumerate(("large", "small", "expert", "tuned"))
     )
+    lineup = Lineup(
+        experts=(ExpertSource(expert, small),),
+        contenders=(Contender("large", base, tuned),),
+        alphas=(0.5, 1.0),
+        batch_size=3,
+        device="cpu",
+    )
     return Experiment(
+        lineup=lineup,
         task="letters",
         metric=Metric("exact_match"),
         questions=QUESTIONS,
@@ -49,12 +58,6 @@ def experiment(save_model) -> Experiment:
         stop=("z",),
         max_new_tokens=6,
         sampling=Sampling(),
-        antiexpert=small,
-        expert=expert,
-        contenders=(Contender("large", base, tuned),),
-        alphas=(0.5, 1.0),
-        batch_size=3,
-        device="cpu",
     )
 
 
@@ -138,7 +141,7 @@ def test_results_of_other_settings_are_not_continued(experiment, tmp_path, chang
     run(experiment, folder)
     before = files(folder.path)
     with pytest.raises(ValueError, match=named) as caught:
-        run(replace(experiment, **change), folder)
+        run(changed(experiment, **change), folder)
     assert "choose another output_dir" in str(caught.value)
     assert files(folder.path) == before
 
@@ -155,7 +158,9 @@ def test_an_alpha_or_a_base_can_be_added_to_a_finished_run(experiment, save_mode
     folder = RunFolder(tmp_path / "run")
     before = run(experiment, folder)
     other = Contender("other", ModelSource(save_model("other", 8)), None)
-    more = replace(experiment, alphas=(0.5, 1.0, 2.0), contenders=(*experiment.contenders, other))
+    more = replace(
+        experiment, alphas=(0.5, 1.0, 2.0), contenders=(*experiment.lineup.contenders, other)
+    )
     after = run(more, folder)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {
@@ -182,7 +187,7 @@ def test_out_of_memory_halves_the_batch_and_repeats_nothing(
             yield done
 
     monkeypatch.setattr(decode.backends.local, "generate", short_of_memory)
-    found = run(replace(experiment, batch_size=4), RunFolder(tmp_path / "short"))
+    found = run(changed(experiment, batch_size=4), RunFolder(tmp_path / "short"))
     assert found == expected
     assert calls[:3] == [(4, 7), (2, 5), (1, 3)]
     assert "out of memory, going on with batches of 2" in caplog.text
@@ -190,28 +195,28 @@ def test_out_of_memory_halves_the_batch_and_repeats_nothing(
 
 def test_systems_come_in_the_order_that_loads_each_model_once(experiment):
     other = Contender("other", ModelSource("other"), ModelSource("other-tuned"))
-    two = replace(experiment, contenders=(*experiment.contenders, other))
-    roles = [system.role for system in systems(two)]
+    two = changed(experiment, contenders=(*experiment.lineup.contenders, other))
+    roles = [system.role for system in two.lineup.systems]
     assert roles == ["antiexpert", "expert", *["base", "proxy", "proxy"] * 2, "tuned", "tuned"]
 
 
 def test_check_finds_mistakes_before_weights_load(experiment, save_model):
     check(experiment)
-    repeated = replace(experiment, questions=[QUESTIONS[0], QUESTIONS[0]])
+    repeated = changed(experiment, questions=[QUESTIONS[0], QUESTIONS[0]])
     with pytest.raises(ValueError, match="row id 'q0' occurs more than once"):
         check(repeated)
     stranger = ModelSource(save_model("stranger", 3, extra=("<x>",), vocab_size=259))
     with pytest.raises(ValueError, match="different vocabularies: 1 ids differ"):
-        check(replace(experiment, contenders=(Contender("large", stranger, None),)))
+        check(changed(experiment, contenders=(Contender("large", stranger, None),)))
     with pytest.raises(ValueError, match="row 'q0' has 15 tokens; with 500 new ones"):
-        check(replace(experiment, max_new_tokens=500))
+        check(changed(experiment, max_new_tokens=500))
     with pytest.raises(ValueError, match="no chat template"):
-        check(replace(experiment, expert_is_chat=True))
+        check(changed(experiment, expert_is_chat=True))
 
 
 def test_decoding_figures_are_kept_and_reported(experiment, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    few = replace(experiment, num_draft_tokens=2, max_new_tokens=20, stop=())
+    few = changed(experiment, num_draft_tokens=2, max_new_tokens=20, stop=())
     predictions = run(few, folder)
     decoding = measure(few, predictions, folder).decoding
     assert set(decoding) == set(predictions)
@@ -230,9 +235,9 @@ def test_decoding_figures_are_kept_and_reported(experiment, tmp_path):
 @pytest.mark.long
 def test_drafts_change_no_prediction_and_may_change_in_a_finished_run(experiment, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    plain = run(replace(experiment, num_draft_tokens=0), folder)
-    assert run(replace(experiment, num_draft_tokens=3), folder) == plain
-    assert run(replace(experiment, num_draft_tokens=3), RunFolder(tmp_path / "drafts")) == plain
+    plain = run(changed(experiment, num_draft_tokens=0), folder)
+    assert run(changed(experiment, num_draft_tokens=3), folder) == plain
+    assert run(changed(experiment, num_draft_tokens=3), RunFolder(tmp_path / "drafts")) == plain
 
 
 @pytest.mark.long
@@ -243,19 +248,19 @@ def test_a_warm_up_and_more_experts_are_part_of_what_decides_a_proxy(
     other = ModelSource(save_model("other", 5))
     changes = {
         "alpha_warmup_tokens": 4,
-        "more_experts": (ExpertSource(other, experiment.antiexpert, 0.5),),
+        "more_experts": (ExpertSource(other, experiment.lineup.antiexpert, 0.5),),
     }
     for name, change in changes.items():
-        changed = replace(experiment, **{name: change})
-        found = run(changed, RunFolder(tmp_path / name))
+        other_run = changed(experiment, **{name: change})
+        found = run(other_run, RunFolder(tmp_path / name))
         assert found["expert"] == plain["expert"]
         assert found["proxy-large-alpha1"] != plain["proxy-large-alpha1"]
         with pytest.raises(ValueError, match=f"was made with {name}"):
-            run(changed, RunFolder(tmp_path / "plain"))
+            run(other_run, RunFolder(tmp_path / "plain"))
 
 
 def test_more_experts_must_speak_the_bases_language(experiment, save_model):
     stranger = ModelSource(save_model("stranger", 3, extra=("<x>",), vocab_size=259))
-    more = (ExpertSource(stranger, experiment.antiexpert, 1.0),)
+    more = (ExpertSource(stranger, experiment.lineup.antiexpert, 1.0),)
     with pytest.raises(ValueError, match="base and expert have different vocabularies"):
-        check(replace(experiment, more_experts=more))
+        check(changed(experiment, more_experts=more))

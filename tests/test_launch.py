@@ -13,7 +13,6 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from decode.evaluation import shares
-from decode.evaluation.experiment import systems
 from decode.jobs.files import read_rows
 from decode.jobs.processes import Replica, ReplicaLost, check_devices, check_group, check_launch
 from decode.models.sources import load_weights
@@ -88,15 +87,20 @@ def experiments(overrides, tmp_path, save_model):
 def test_weights_are_counted_as_they_load(experiments):
     experiment, _ = experiments[0]
     counted = {
-        system.name: shares.weight_bytes(experiment, system) for system in systems(experiment)
+        system.name: shares.weight_bytes(experiment.lineup, system)
+        for system in experiment.lineup.systems
     }
     loaded = {
         source: sum(p.numel() * p.element_size() for p in load_weights(source, "cpu").parameters())
-        for source in (experiment.antiexpert, experiment.expert, experiment.contenders[0].base)
+        for source in (
+            experiment.lineup.antiexpert,
+            experiment.lineup.expert,
+            experiment.lineup.contenders[0].base,
+        )
     }
-    small = loaded[experiment.antiexpert] + loaded[experiment.expert]
+    small = loaded[experiment.lineup.antiexpert] + loaded[experiment.lineup.expert]
     assert counted["expert"] == counted["antiexpert"] == small
-    base = loaded[experiment.contenders[0].base]
+    base = loaded[experiment.lineup.contenders[0].base]
     assert counted["base-large"] == counted["proxy-large-alpha1"] == small + base
 
 
@@ -128,7 +132,9 @@ def _decode(rank, experiments, room):
 @pytest.mark.parametrize("is_base_small", [True, False])
 def test_systems_that_fit_are_shared(is_base_small, experiments, environment):
     experiment, folder = experiments[0]
-    room = shares.weight_bytes(experiment, systems(experiment)[-1 if is_base_small else 0])
+    room = shares.weight_bytes(
+        experiment.lineup, experiment.lineup.systems[-1 if is_base_small else 0]
+    )
     assert together(_decode, experiments, room) == [0, 0]
     shared = ["antiexpert", "expert"] + ["base-large", "proxy-large-alpha1"] * is_base_small
     found = {path.name for path in folder.path.glob("predictions/*")}

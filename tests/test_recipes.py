@@ -190,15 +190,14 @@ def test_a_model_has_one_slug_however_it_is_spelt(model: str, name: str) -> None
 
 
 def test_a_slug_names_folders_systems_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    from decode.evaluation.experiment import systems
     from decode.stage.planning import plan
 
     monkeypatch.chdir(ROOT)
     recipe = load_recipe("recipes/mini/facts.yaml", ["decode.bases.0.model=data/mini/large/."])
     ((experiment, folder),) = plan(recipe)
-    names = [system.name for system in systems(experiment)]
+    names = [system.name for system in experiment.lineup.systems]
     assert {"base-large", "proxy-large-alpha1", "tuned-large"} <= set(names)
-    (contender,) = experiment.contenders
+    (contender,) = experiment.lineup.contenders
     assert contender.tuned is not None
     assert contender.tuned.name == str(folder.reference(contender.slug))
 

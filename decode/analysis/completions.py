@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ..evaluation.experiment import Experiment, System
+from ..evaluation.experiment import Experiment
+from ..evaluation.lineup import System
 from ..jobs.files import read_rows
 from ..jobs.folder import RunFolder
 

@@ -16,13 +16,15 @@ from tqdm import tqdm
 
 from ..backends.local import LocalCompleter, fewer_rows
 from ..engine.completer import Continuation
-from ..evaluation.experiment import Experiment, System
+from ..evaluation.experiment import Experiment
+from ..evaluation.lineup import System
 from ..evaluation.loaded import Completers
 from ..evaluation.prediction_file import PredictionFile
-from ..jobs.files import text_digest, weights_digest
-from ..jobs.folder import RunFolder, SettingsChanged
+from ..evaluation.settings import check_models
+from ..jobs.files import text_digest
+from ..jobs.folder import RunFolder
 from ..models.forced import ROLES, RoleLogits, forced_role_logits
-from ..models.sources import ModelSource, load_tokenizer
+from ..models.sources import load_tokenizer
 from ..models.steered import Steered
 from .shifts import candidates, logprobs, shifts
 from .token_text import pieces, token_text
@@ -54,7 +56,7 @@ def token_rows(
             analysis that was begun is of other predictions.
         ValueError: the predictions hold no token ids.
     """
-    check_models(experiment, system, folder)
+    check_models(experiment.lineup, system, folder)
     path = folder.tokens(system.name)
     folder.claim(
         path,
@@ -77,7 +79,7 @@ def token_rows(
     # Rows of about one length go together; they are filed in their own order.
     waiting = sorted(file.missing, key=lambda place: chosen[place]["num_tokens"])
     bar = tqdm(total=len(waiting), desc=system.name, unit="row", disable=not sys.stderr.isatty())
-    batch_size = experiment.batch_size
+    batch_size = experiment.lineup.batch_size
     while waiting:
         batch = waiting[:batch_size]
         try:
@@ -91,51 +93,6 @@ def token_rows(
         bar.update(len(batch))
     bar.close()
     return file.finish()
-
-
-def check_models(experiment: Experiment, system: System, folder: RunFolder) -> None:
-    """Nothing, if the experiment's models are those that the system's predictions were made with.
-
-    Weights are compared rather than names, so a run folder may have been moved.
-
-    Raises:
-        SettingsChanged: a model, or how they are combined, is another.
-    """
-    assert system.contender is not None, "a proxy has a base"
-    record = folder.settings(folder.predictions(system.name))
-    if not record.exists():
-        raise SettingsChanged(f"{record}: missing; it says what the predictions were made with")
-    found = json.loads(record.read_text("utf-8"))
-    sources = {
-        "base": system.contender.base,
-        "expert": experiment.expert,
-        "antiexpert": experiment.antiexpert,
-    }
-    pairs: dict[str, tuple[Any, Any]] = {
-        role: (_name(found[role]), _identity(source)) for role, source in sources.items()
-    }
-    pairs["chat"] = found["chat"], experiment.expert_is_chat
-    pairs["vocabulary"] = found["vocabulary"], experiment.vocabulary
-    pairs["alpha_warmup_tokens"] = (
-        found.get("alpha_warmup_tokens", 0),
-        experiment.alpha_warmup_tokens,
-    )
-    pairs["more_experts"] = (
-        [
-            (_name(more["expert"]), _name(more["antiexpert"]), more["weight"])
-            for more in found.get("more_experts", [])
-        ],
-        [
-            (_identity(more.expert), _identity(more.antiexpert), more.weight)
-            for more in experiment.more_experts
-        ],
-    )
-    for key, (then, now) in pairs.items():
-        if then != now:
-            raise SettingsChanged(
-                f"{folder.predictions(system.name)} was made with {key} {then}, and this recipe "
-                f"has {now}; give the recipe of the run, or decode it again with decode/run.py"
-            )
 
 
 class _Reader:
@@ -158,13 +115,11 @@ class _Reader:
         found: list[list[dict[str, Any]]] = [[] for _ in rows]
         emitted = [row["token_ids"] for row in rows]
         experiment = self._experiment
+        prompts = [r.prompt for r in experiment.requests(self._system, places)]
         given = [
-            Continuation(
-                place,
-                tokenizers.encode(experiment.prompt(self._system, experiment.question(place))),
-                ids[:-1],  # nobody asks what would follow the last token
-            )
-            for place, ids in zip(places, emitted, strict=True)
+            # nobody asks what would follow the last token
+            Continuation(place, tokenizers.encode(prompt), ids[:-1])
+            for place, prompt, ids in zip(places, prompts, emitted, strict=True)
         ]
         for first, logits in forced_role_logits(model, given):
             for row, ids in enumerate(emitted):
@@ -229,11 +184,3 @@ def _number(value: torch.Tensor | float) -> float | None:
     """Rounded; None for what JSON cannot say (a token that is ruled out)."""
     number = float(value)
     return round(number, DIGITS) if math.isfinite(number) else None
-
-
-def _identity(source: ModelSource) -> str:
-    return weights_digest(source.name) or f"{source.name}@{source.revision}"
-
-
-def _name(identity: dict[str, Any]) -> str:
-    return identity["weights"] or f"{identity['name']}@{identity['revision']}"

@@ -1,49 +1,45 @@
-"""The completers of an experiment's systems, and the models behind them.
+"""The completers of a lineup's systems, and the models behind them.
 
 The small models and one large model are in memory at a time; a run that was finished loads nothing.
 """
 
 from ..backends.local import LocalCompleter
 from ..engine.logits import Alpha
-from ..models.loaded import ExpertSource, LoadedModels
+from ..models.loaded import LoadedModels
 from ..models.prompts import RoleTokenizers
 from ..models.sources import load_tokenizer
-from .experiment import Experiment, System
+from .lineup import Lineup, System
 
 
 class Completers:
     """One completer a system, made when it is asked for."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self._experiment = experiment
-        self._models = LoadedModels(experiment.device)
+    def __init__(self, lineup: Lineup) -> None:
+        self._lineup = lineup
+        self._models = LoadedModels(lineup.device)
 
     def of(self, system: System) -> LocalCompleter:
-        """The system's completer; what it has taken is counted from now on."""
-        experiment, models, contender = self._experiment, self._models, system.contender
+        """The system's completer; what it takes is counted from now on."""
+        lineup, models, contender = self._lineup, self._models, system.contender
         if system.role == "proxy":
             assert contender is not None and system.alpha is not None
-            alpha = Alpha(system.alpha, experiment.alpha_warmup_tokens)
-            experts = [
-                ExpertSource(experiment.expert, experiment.antiexpert),
-                *experiment.more_experts,
-            ]
+            alpha = Alpha(system.alpha, lineup.alpha_warmup_tokens)
             model, tokenizers = models.steered(
-                contender.base, experts, experiment.vocabulary, alpha
+                contender.base, lineup.experts, lineup.vocabulary, alpha
             )
+            return LocalCompleter(model, tokenizers, lineup.batch_size, lineup.num_draft_tokens)
+        if contender is None:
+            pair = models.pair(lineup.expert, lineup.antiexpert)
+            is_expert = system.role == "expert"
+            source = lineup.expert if is_expert else lineup.antiexpert
+            model = pair.expert if is_expert else pair.antiexpert
+        elif system.role == "base":
+            source, model = contender.base, models.base(contender.base)
         else:
-            if contender is None:
-                pair = models.pair(experiment.expert, experiment.antiexpert)
-                is_expert = system.role == "expert"
-                source = experiment.expert if is_expert else experiment.antiexpert
-                model = pair.expert if is_expert else pair.antiexpert
-            elif system.role == "base":
-                source, model = contender.base, models.base(contender.base)
-            else:
-                assert contender.tuned is not None
-                source, model = contender.tuned, models.tuned(contender.tuned)
-            tokenizers = RoleTokenizers.alone(load_tokenizer(source))
-        return LocalCompleter(model, tokenizers, experiment.batch_size, experiment.num_draft_tokens)
+            assert contender.tuned is not None
+            source, model = contender.tuned, models.tuned(contender.tuned)
+        tokenizers = RoleTokenizers.alone(load_tokenizer(source))
+        return LocalCompleter(model, tokenizers, lineup.batch_size)
 
     def leave(self) -> None:
         """Let go of all models."""

@@ -1,27 +1,28 @@
 """From an experiment to its predictions, row by row.
 
-Finished rows are read from the run's folder and never generated again. Several experiments with the
-same models, each with a task and a folder of its own, are decoded system by system, so that every
-model is loaded once.
+Finished rows are read from the run's folder and never decoded again. Several experiments with one
+lineup, each with a task and a folder of its own, are decoded system by system, so that every model
+is loaded once.
 """
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from tqdm import tqdm
 
-from ..engine.completer import Completion, Request
-from ..jobs.files import text_digest, weights_digest, write_json
+from ..engine.completer import Completion
+from ..jobs.files import write_json
 from ..jobs.folder import RunFolder
 from ..jobs.processes import ALONE, Replica
-from ..models.sources import ModelSource
-from .experiment import Experiment, System, systems
+from .experiment import Experiment
 from .grading import grade_all
+from .lineup import System
 from .loaded import Completers
 from .prediction_file import PredictionFile
+from .settings import claim
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ Predictions = dict[str, list[dict[str, Any]]]  # by system, rows in the question
 
 
 def run_all(experiments: Sequence[tuple[Experiment, RunFolder]]) -> list[Predictions]:
-    """Predictions of every system of experiments with the same models.
+    """Predictions of every system of experiments with one lineup.
 
     All are decoded, then those are graded whose tasks ask for it. Finished rows are read from the
     folders and never decoded again.
@@ -43,7 +44,7 @@ def run_all(experiments: Sequence[tuple[Experiment, RunFolder]]) -> list[Predict
             system.name: PredictionFile(
                 folder.predictions(system.name), experiment.row_ids
             ).finish()
-            for system in systems(experiment)
+            for system in experiment.lineup.systems
         }
         for experiment, folder in experiments
     ]
@@ -63,72 +64,17 @@ def decode_all(
     What was decoded with is out of memory then.
     """
     for experiment, folder in experiments:  # all of them before any weights load
-        _claim(experiment, folder)
+        claim(experiment, folder)
     replica.barrier()  # the claims are made, and nothing is decoded yet
-    first, _ = experiments[0]
-    completers = Completers(replace(first, device=replica.device(first.device)))
+    lineup = experiments[0][0].lineup
+    completers = Completers(replace(lineup, device=replica.device(lineup.device)))
     is_shown = sys.stderr.isatty() and replica.rank == 0
-    wanted = [system for system in systems(first) if is_wanted(system)]
+    wanted = [system for system in lineup.systems if is_wanted(system)]
     for system in tqdm(wanted, desc="systems", disable=not is_shown):
         for experiment, folder in experiments:
             _complete(experiment, system, completers, folder, replica)
     completers.leave()
     replica.barrier()
-
-
-def _claim(experiment: Experiment, folder: RunFolder) -> None:
-    for system in systems(experiment):
-        settings = _settings(experiment, system)
-        folder.claim(folder.predictions(system.name), settings)
-        if experiment.grader is not None:
-            folder.claim(folder.grades(system.name), {**settings, **experiment.grader.settings})
-
-
-def _settings(experiment: Experiment, system: System) -> dict[str, Any]:
-    """What decides a system's predictions; a folder made with other settings is not continued."""
-    contender = system.contender
-    expert = {"expert": _identity(experiment.expert), "chat": experiment.expert_is_chat}
-    if system.role == "expert":
-        models = expert
-    elif contender is None:
-        models = {"antiexpert": _identity(experiment.antiexpert)}
-    elif system.role == "proxy":
-        models = {
-            "base": _identity(contender.base),
-            "antiexpert": _identity(experiment.antiexpert),
-            **expert,
-            "alpha": system.alpha,
-            "alpha_warmup_tokens": experiment.alpha_warmup_tokens,
-            "vocabulary": experiment.vocabulary,
-            "more_experts": [
-                {
-                    "expert": _identity(more.expert),
-                    "antiexpert": _identity(more.antiexpert),
-                    "weight": more.weight,
-                }
-                for more in experiment.more_experts
-            ],
-        }
-    elif system.role == "base":
-        models = {"base": _identity(contender.base)}
-    else:
-        assert contender.tuned is not None
-        models = {"tuned": _identity(contender.tuned)}
-        models |= {"chat": True} if contender.tuned_is_chat else {}
-    questions = [text for q in experiment.questions for text in (q.id, q.prompt, *q.answers)]
-    return {
-        **models,
-        "task": experiment.task,
-        "questions": text_digest(questions),
-        "stop": list(experiment.stop),
-        "max_new_tokens": experiment.max_new_tokens,
-        **asdict(experiment.sampling),
-        **({"num_samples": experiment.num_samples} if experiment.num_samples > 1 else {}),
-    }
-
-
-def _identity(source: ModelSource) -> dict[str, Any]:
-    return {**asdict(source), "weights": weights_digest(source.name)}
 
 
 def _complete(
@@ -145,16 +91,6 @@ def _complete(
     if not missing:
         return
     logger.info("%s, %s: decoding %d rows", experiment.task, system.name, len(missing))
-    requests = [
-        Request(
-            place,
-            experiment.prompt(system, experiment.question(place)),
-            experiment.max_new_tokens,
-            experiment.stop,
-            experiment.sampling,
-        )
-        for place in missing
-    ]
     completer = completers.of(system)
     bar = tqdm(
         total=len(missing),
@@ -163,7 +99,7 @@ def _complete(
         leave=False,
         disable=not sys.stderr.isatty() or replica.rank > 0,
     )
-    for done in completer.complete(requests):
+    for done in completer.complete(experiment.requests(system, missing)):
         assert isinstance(done.name, int), "rows are named by their places"
         file.add(_row(experiment, ids[done.name], done.name, done))
         bar.update()

@@ -19,7 +19,8 @@ from ..jobs.folder import RunFolder
 from ..jobs.processes import Replica
 from ..models.pair import adapter_base, is_adapter
 from ..models.sources import ModelSource, load_config, weights_dtype
-from .experiment import Experiment, System
+from .experiment import Experiment
+from .lineup import Lineup, System
 from .predict import decode_all
 
 logger = logging.getLogger(__name__)
@@ -41,10 +42,10 @@ def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
     if replica.is_alone:
         return True
     first, _ = experiments[0]
-    limit = LARGEST_SHARE * memory_bytes(first.device)
+    limit = LARGEST_SHARE * memory_bytes(first.lineup.device)
 
     def fits(system: System) -> bool:
-        needed = weight_bytes(first, system)
+        needed = weight_bytes(first.lineup, system)
         if needed > limit:
             logger.info(
                 "%s: %.1f GiB of weights, and each process has room for %.1f; one decodes it alone",
@@ -68,18 +69,17 @@ def memory_bytes(device: str) -> int:
     return torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0"))).total_memory
 
 
-def weight_bytes(experiment: Experiment, system: System) -> int:
+def weight_bytes(lineup: Lineup, system: System) -> int:
     """The weights that are in memory while a system decodes, as loaded.py loads them."""
     contender = system.contender
     if system.role == "tuned":
         assert contender is not None and contender.tuned is not None
         return _model_bytes(contender.tuned)
-    pairs = [(experiment.expert, experiment.antiexpert)]
-    if system.role == "proxy":
-        pairs += [(more.expert, more.antiexpert) for more in experiment.more_experts]
+    experts = lineup.experts if system.role == "proxy" else lineup.experts[:1]
     small = sum(
-        _model_bytes(antiexpert) + (0 if is_adapter(expert.name) else _model_bytes(expert))
-        for expert, antiexpert in pairs
+        _model_bytes(one.antiexpert)
+        + (0 if is_adapter(one.expert.name) else _model_bytes(one.expert))
+        for one in experts
     )
     return small + (0 if contender is None else _model_bytes(contender.base))
 

@@ -13,9 +13,10 @@ from itertools import combinations
 from typing import Any
 
 from ..jobs.folder import RunFolder
-from .experiment import Experiment, System
+from .experiment import Experiment
 from .gap_closed import gap_closed_of, mean_gap_closed
 from .intervals import SEED, Estimate, Scores, difference_of, mean_of, resampled_means, stacked
+from .lineup import System
 from .mcnemar import mcnemar
 from .metric import Metric
 from .metrics_file import (
@@ -69,9 +70,12 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
             contender.slug,
             scores(System("base", contender)),
             None if contender.tuned is None else scores(System("tuned", contender)),
-            {alpha: scores(System("proxy", contender, alpha)) for alpha in experiment.alphas},
+            {
+                alpha: scores(System("proxy", contender, alpha))
+                for alpha in experiment.lineup.alphas
+            },
         )
-        for contender in experiment.contenders
+        for contender in experiment.lineup.contenders
     ]
     small = scores(System("antiexpert")), scores(System("expert"))
     count = experiment.num_samples

@@ -1,4 +1,4 @@
-"""Names of the systems a run compares.
+"""Names of the systems that a run compares.
 
 Every system is the same task answered by other models: the anti-expert and the expert once, and for
 each base the base itself, the proxy-tuned base at each alpha, and the directly tuned reference.
@@ -13,11 +13,7 @@ Role = Literal["antiexpert", "expert", "base", "proxy", "tuned"]
 
 
 def check_slugs(slugs: Iterable[str]) -> None:
-    """Nothing, if the bases' results can be told apart.
-
-    Raises:
-        ValueError: two bases have the same slug, so would write to the same prediction files.
-    """
+    """Raises ValueError if two bases have one slug: they would write to the same files."""
     seen: set[str] = set()
     for slug in slugs:
         if slug in seen:

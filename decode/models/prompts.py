@@ -23,13 +23,17 @@ class RoleTokenizers:
 
     def encode(self, prompt: RolePrompt | Prompt) -> RolePrompt:
         """The prompt as ids for each role. Raises ValueError as `encode` does."""
+        return RolePrompt(*self.encode_all(prompt))
+
+    def encode_all(self, prompt: RolePrompt | Prompt) -> tuple[list[int], list[int], list[int]]:
+        """The ids that base, expert and anti-expert read."""
         if not isinstance(prompt, RolePrompt):
+            if self.expert is self.base is self.antiexpert:
+                ids = encode(self.base, prompt)
+                return ids, ids, ids
             prompt = RolePrompt.same(prompt)
-        base = encode(self.base, prompt.base)
-        if self.expert is self.base is self.antiexpert and prompt == RolePrompt.same(prompt.base):
-            return RolePrompt.same(base)
-        expert = encode(self.expert, prompt.expert)
-        return RolePrompt(base, expert, encode(self.antiexpert, prompt.antiexpert))
+        base, expert = encode(self.base, prompt.base), encode(self.expert, prompt.expert)
+        return base, expert, encode(self.antiexpert, prompt.antiexpert)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:

@@ -18,7 +18,8 @@ from data.task import Scorer
 from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice, Recipe
 
 from ..engine.sampling import Sampling
-from ..evaluation.experiment import Contender, Experiment, Grader, Question
+from ..evaluation.experiment import Experiment, Grader, Question
+from ..evaluation.lineup import Contender, Lineup
 from ..evaluation.metric import Metric
 from ..jobs.files import weights_digest
 from ..jobs.folder import RunFolder
@@ -34,16 +35,18 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         ValueError: in one line what a row, a judge or a setting has wrong.
     """
-    folder = RunFolder(recipe.output_dir)
+    folder, lineup = RunFolder(recipe.output_dir), _lineup(recipe)
     folders = [folder, *(folder.task(also.name) for also in recipe.also)]
     return [
-        (_experiment(recipe, choice, own), own)
+        (_experiment(recipe, choice, lineup, own), own)
         for choice, own in zip(recipe.evaluations, folders, strict=True)
     ]
 
 
-def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experiment:
-    """The recipe's systems on one task's rows; `expert` is where training will leave it."""
+def _experiment(
+    recipe: Recipe, choice: Evaluation, lineup: Lineup, folder: RunFolder
+) -> Experiment:
+    """The lineup on one task's rows."""
     task, mode = TASKS[choice.name], choice.scoring
     if mode == "paper" and task.paper_drops_invalid:
         raise ValueError(
@@ -52,7 +55,7 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
             "with decode/score.py --mode paper"
         )
     is_graded = task.grade is not None and mode == "default"
-    trained, decode, small = RunFolder(recipe.output_dir), recipe.decode, recipe.expert
+    decode = recipe.decode
     questions = task.eval_rows(choice.eval, choice.eval_limit)
     sampling = Sampling(
         task.temperature if decode.temperature is None else decode.temperature,
@@ -62,19 +65,8 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
     )
     num_samples, pass_at = _samples(task, decode, sampling)
 
-    def contender(base: Base) -> Contender:
-        tuned = str(trained.reference(base.slug)) if base.tune_reference else base.tuned
-        untuned = untuned_model(base)
-        return Contender(
-            base.slug,
-            untuned,
-            None if tuned is None else replace(untuned, name=tuned, revision=None),
-            tuned_is_chat=base.tuned_prompt == "chat",
-        )
-
-    expert = str(trained.expert) if small.trained is None else small.trained
-    antiexpert = untuned_model(small)
     return Experiment(
+        lineup=lineup,
         task=choice.label,
         metric=Metric(
             task.metric if pass_at is None else f"pass@{pass_at}", task.higher_is_better, pass_at
@@ -87,24 +79,44 @@ def _experiment(recipe: Recipe, choice: Evaluation, folder: RunFolder) -> Experi
         sampling=sampling,
         num_samples=num_samples,
         **({} if pass_at is None else {"combine": _passes(pass_at)}),
-        antiexpert=antiexpert,
-        expert=replace(antiexpert, name=expert, revision=small.trained_revision),
-        expert_is_there=small.trained is not None,
+    )
+
+
+def _lineup(recipe: Recipe) -> Lineup:
+    """The recipe's models; `expert` and `references` are where training will leave them."""
+    trained, decode, small = RunFolder(recipe.output_dir), recipe.decode, recipe.expert
+
+    def contender(base: Base) -> Contender:
+        tuned = str(trained.reference(base.slug)) if base.tune_reference else base.tuned
+        untuned = untuned_model(base)
+        return Contender(
+            base.slug,
+            untuned,
+            None if tuned is None else replace(untuned, name=tuned, revision=None),
+            tuned_is_chat=base.tuned_prompt == "chat",
+        )
+
+    antiexpert = untuned_model(small)
+    expert = str(trained.expert) if small.trained is None else small.trained
+    tuned = replace(antiexpert, name=expert, revision=small.trained_revision)
+    more = (
+        ExpertSource(
+            ModelSource(more.expert, dtype=more.dtype),
+            ModelSource(more.antiexpert, dtype=more.dtype),
+            more.weight,
+        )
+        for more in decode.experts
+    )
+    return Lineup(
+        experts=(ExpertSource(tuned, antiexpert), *more),
         contenders=tuple(map(contender, decode.bases)),
         alphas=decode.alphas,
         alpha_warmup_tokens=decode.alpha_warmup_tokens,
-        more_experts=tuple(
-            ExpertSource(
-                ModelSource(more.expert, dtype=more.dtype),
-                ModelSource(more.antiexpert, dtype=more.dtype),
-                more.weight,
-            )
-            for more in decode.experts
-        ),
-        num_draft_tokens=decode.num_draft_tokens,
         expert_is_chat=small.prompt == "chat",
+        expert_is_there=small.trained is not None,
         vocabulary=decode.vocabulary,
         batch_size=decode.batch_size,
+        num_draft_tokens=decode.num_draft_tokens,
         device=decode.device,
     )
 

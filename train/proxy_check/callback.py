@@ -151,7 +151,7 @@ class ProxyCheckCallback(TrainerCallback):
         self._checks = checks = Checks(self._record, up_to_step=step)
         self._scores = ProxyScores(experiment, rows.completions, device)
         if not checks.rows:
-            tuned = experiment.contenders[0].tuned  # one large model at a time
+            tuned = experiment.lineup.contenders[0].tuned  # one large model at a time
             ceiling = {} if tuned is None else {"tuned": self._scores.of_tuned(tuned)}
             self._scores.load()
             loaded = time.perf_counter()
@@ -162,9 +162,9 @@ class ProxyCheckCallback(TrainerCallback):
                 "task": experiment.task,
                 "metric": experiment.metric.name,
                 "higher_is_better": experiment.metric.higher_is_better,
-                "base_model": experiment.contenders[0].base.name,
-                "base_slug": experiment.contenders[0].slug,
-                "alpha": experiment.alphas[0],
+                "base_model": experiment.lineup.contenders[0].base.name,
+                "base_slug": experiment.lineup.contenders[0].slug,
+                "alpha": experiment.lineup.alphas[0],
                 "max_new_tokens": self._scores.max_new_tokens,
                 "select_by": self._section.select_by,
             }

@@ -8,7 +8,8 @@ from typing import Any
 from trl import SFTConfig
 
 from data import TASKS
-from decode.evaluation.experiment import Contender, Experiment, check
+from decode.evaluation.experiment import Experiment, check
+from decode.evaluation.lineup import Contender
 from decode.evaluation.metric import Metric
 from decode.evaluation.systems import headline_alpha
 from decode.jobs.files import text_digest, weights_digest
@@ -38,12 +39,12 @@ class CheckRows:
     def settings(self) -> dict[str, Any]:
         """The settings that decide a given expert's scores; they must not change half-way."""
         experiment = self.experiment
-        base = experiment.contenders[0].base
+        base = experiment.lineup.contenders[0].base
         texts = [text for q in experiment.questions for text in (q.prompt, *q.answers)]
         return {
             "base": {"name": base.name, "revision": base.revision, "dtype": base.dtype},
             "weights": weights_digest(base.name),
-            "alpha": experiment.alphas[0],
+            "alpha": experiment.lineup.alphas[0],
             "task": experiment.task,
             "max_new_tokens": experiment.max_new_tokens,
             "validation rows": text_digest(texts),
@@ -95,8 +96,11 @@ def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> Che
         questions=questions,
         metric=experiment.metric if experiment.num_samples == 1 else Metric("pass@1", pass_at=1),
         num_samples=1,
-        contenders=(_with_ceiling_if_there(recipe, experiment.contenders[0]),),
-        alphas=(_alpha(section, experiment),),
+        lineup=replace(
+            experiment.lineup,
+            contenders=(_with_ceiling_if_there(recipe, experiment.lineup.contenders[0]),),
+            alphas=(_alpha(section, experiment),),
+        ),
     )
     check(planned)
     return CheckRows(planned, completions, len(questions) if is_held_out else 0)
@@ -143,4 +147,4 @@ def _with_ceiling_if_there(recipe: Recipe, contender: Contender) -> Contender:
 
 
 def _alpha(section: ProxyCheck, experiment: Experiment) -> float:
-    return headline_alpha(experiment.alphas) if section.alpha is None else section.alpha
+    return headline_alpha(experiment.lineup.alphas) if section.alpha is None else section.alpha

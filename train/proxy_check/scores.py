@@ -12,6 +12,7 @@ caches of keys and values do not stay.
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import fmean
 from typing import Any, cast
 
@@ -20,9 +21,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from decode.backends.local import LocalCompleter
-from decode.engine.completer import Completer, Continuation, Request
+from decode.engine.completer import Completer, Continuation
 from decode.engine.logits import Alpha
-from decode.evaluation.experiment import Experiment, System
+from decode.engine.sampling import Sampling
+from decode.evaluation.experiment import Experiment
+from decode.evaluation.lineup import System
 from decode.models.in_training import Memory, RememberingModel, keeps_its_antiexpert, live_pair
 from decode.models.language_model import LanguageModel
 from decode.models.loaded import ExpertSource, align_models
@@ -57,10 +60,12 @@ class ProxyScores:
         self, experiment: Experiment, completions: Sequence[str | None], device: str
     ) -> None:
         self._experiment, self._device = experiment, device
-        (self._contender,) = experiment.contenders
-        small = experiment.antiexpert
+        self._lineup = lineup = experiment.lineup
+        (self._contender,) = lineup.contenders
+        self._system = System("proxy", self._contender, lineup.alphas[0])
+        small = lineup.antiexpert
         self._tokenizers, self._vocabulary = align_models(
-            self._contender.base, [ExpertSource(small, small)], experiment.vocabulary
+            self._contender.base, [ExpertSource(small, small)], lineup.vocabulary
         )
         self._gold = self._gold_ids(completions)
         self.max_new_tokens = experiment.max_new_tokens
@@ -97,17 +102,16 @@ class ProxyScores:
         """
         with self._untouched():
             if self._antiexpert is None and not keeps_its_antiexpert(model):
-                self._antiexpert = load_weights(self._experiment.antiexpert, self._device)
+                self._antiexpert = load_weights(self._lineup.antiexpert, self._device)
             base = self._load_base()
             with live_pair(model, self._antiexpert, self._tokenizers.expert) as pair:
-                alpha = Alpha(self._experiment.alphas[0], self._experiment.alpha_warmup_tokens)
+                alpha = Alpha(self._lineup.alphas[0], self._lineup.alpha_warmup_tokens)
                 steered = Steered(base, pair, self._vocabulary, alpha)
-                size = self._experiment.batch_size
+                size = self._lineup.batch_size
                 proxy = LocalCompleter(steered, self._tokenizers, size, num_draft_tokens=0)
                 found: dict[str, Any] = self._losses(proxy)
-                system = System("proxy", self._contender, self._experiment.alphas[0])
-                scores = {"proxy": self._scores(proxy, system)}
-                expert = self._alone(pair.expert, self._experiment.antiexpert)
+                scores = {"proxy": self._scores(proxy, self._system)}
+                expert = self._alone(pair.expert, self._lineup.antiexpert)
                 scores["expert"] = self._scores(expert, System("expert"))
         return {"scores": scores, **found}
 
@@ -124,16 +128,14 @@ class ProxyScores:
 
     def _alone(self, model: LanguageModel, source: ModelSource) -> LocalCompleter:
         tokenizers = RoleTokenizers.alone(load_tokenizer(source))
-        return LocalCompleter(model, tokenizers, self._experiment.batch_size)
+        return LocalCompleter(model, tokenizers, self._lineup.batch_size)
 
     def _scores(self, completer: Completer, system: System) -> Scores:
         """What a system's answers are worth."""
         experiment = self._experiment
         requests = [
-            Request(
-                place, experiment.prompt(system, question), self.max_new_tokens, experiment.stop
-            )
-            for place, question in enumerate(experiment.questions)
+            replace(request, max_new_tokens=self.max_new_tokens, sampling=Sampling())
+            for request in experiment.requests(system, range(len(experiment.questions)))
         ]
         answers = {done.name: done.text for done in completer.complete(requests)}
         texts = [answers[place] for place in range(len(requests))]
@@ -158,10 +160,8 @@ class ProxyScores:
         """Completions as training reads them, the end of the text included, after their prompts."""
         tokenizer = self._tokenizers.expert
         end = [] if tokenizer.eos_token_id is None else [cast(int, tokenizer.eos_token_id)]
-        experiment = self._experiment
-        system = System("proxy", self._contender, experiment.alphas[0])
         found = []
-        rows = zip(experiment.questions, completions, strict=True)
+        rows = zip(self._experiment.questions, completions, strict=True)
         for place, (question, completion) in enumerate(rows):
             if completion is not None:
                 raw = encode(tokenizer, question.prompt)
@@ -169,7 +169,8 @@ class ProxyScores:
                 while end and len(whole) > len(raw) and whole[-1] == end[0]:
                     whole.pop()  # a tokenizer that ends every text
                 ids = [*whole[len(raw) :], *end]
-                found.append(Continuation(place, experiment.prompt(system, question), ids))
+                prompt = self._lineup.prompt(self._system, question.prompt)
+                found.append(Continuation(place, prompt, ids))
         return found
 
     @contextmanager

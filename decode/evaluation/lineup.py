@@ -1,0 +1,94 @@
+"""The lineup: which models a run compares, and as which systems."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..engine.completer import Chat, Prompt, RolePrompt
+from ..models.loaded import ExpertSource
+from ..models.sources import ModelSource
+from .systems import Role, system_name
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A large model to be proxy-tuned, and its directly tuned self if there is one.
+
+    Attributes:
+        slug: the name its systems, files and W&B keys go by; the recipe decides it.
+        tuned_is_chat: the tuned model reads prompts in its chat template.
+    """
+
+    slug: str
+    base: ModelSource
+    tuned: ModelSource | None
+    tuned_is_chat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One of the systems compared; `contender` and `alpha` are None where the role has none."""
+
+    role: Role
+    contender: Contender | None = None
+    alpha: float | None = None
+
+    @property
+    def name(self) -> str:
+        """As files and keys have it."""
+        slug = None if self.contender is None else self.contender.slug
+        return system_name(self.role, slug, self.alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """The models of a run, shared by all of its tasks, and how they are combined and run.
+
+    Attributes:
+        experts: the expert that the run is about; then finished ones that steer beside it. Their
+            differences are added, each with its weight, before alpha scales all.
+        alpha_warmup_tokens: alpha grows to its value over so many tokens; 0 is constant.
+        expert_is_chat: the expert reads prompts in its chat template, the others raw.
+        expert_is_there: the expert exists already, so that it can be checked as well.
+        batch_size, num_draft_tokens: a matter of speed only.
+    """
+
+    experts: tuple[ExpertSource, ...]
+    contenders: tuple[Contender, ...]
+    alphas: tuple[float, ...]
+    alpha_warmup_tokens: int = 0
+    expert_is_chat: bool = False
+    expert_is_there: bool = False
+    vocabulary: str = "identical"
+    batch_size: int = 8
+    num_draft_tokens: int | Literal["auto"] = "auto"
+    device: str = "auto"
+
+    @property
+    def expert(self) -> ModelSource:
+        """The expert that the run is about."""
+        return self.experts[0].expert
+
+    @property
+    def antiexpert(self) -> ModelSource:
+        """What that expert was tuned from."""
+        return self.experts[0].antiexpert
+
+    @property
+    def systems(self) -> list[System]:
+        """All systems, in the order that loads each model once."""
+        ordered = [System("antiexpert"), System("expert")]
+        for contender in self.contenders:
+            ordered.append(System("base", contender))
+            ordered += [System("proxy", contender, alpha) for alpha in self.alphas]
+        return ordered + [System("tuned", c) for c in self.contenders if c.tuned is not None]
+
+    def prompt(self, system: System, text: str) -> RolePrompt | Prompt:
+        """A question's prompt as a system's models read it."""
+        expert = Chat(text) if self.expert_is_chat else text
+        if system.role == "proxy":
+            return RolePrompt(text, expert, text)
+        if system.role == "expert":
+            return expert
+        contender = system.contender
+        is_chat = system.role == "tuned" and contender is not None and contender.tuned_is_chat
+        return Chat(text) if is_chat else text

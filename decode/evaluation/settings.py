@@ -1,0 +1,118 @@
+"""The settings that decide a system's predictions, as they are recorded beside them.
+
+A run folder made with other settings is not continued, and an analysis reads completions with the
+models that made them.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from ..engine.sampling import Sampling
+from ..jobs.files import text_digest, weights_digest
+from ..jobs.folder import RunFolder, SettingsChanged
+from ..models.sources import ModelSource
+from .experiment import Experiment
+from .lineup import Lineup, System
+
+# What a record leaves out where it has this value: a key that older records do not have.
+UNSAID = {"min_p": 0.0, "repetition_penalty": 1.0}
+
+
+def claim(experiment: Experiment, folder: RunFolder) -> None:
+    """Record what decides every system's predictions and grades.
+
+    Raises:
+        SettingsChanged: the folder holds some that were made with other settings.
+    """
+    for system in experiment.lineup.systems:
+        settings = _settings(experiment, system)
+        folder.claim(folder.predictions(system.name), settings)
+        if experiment.grader is not None:
+            folder.claim(folder.grades(system.name), {**settings, **experiment.grader.settings})
+
+
+def model_settings(lineup: Lineup, system: System) -> dict[str, Any]:
+    """A system's models, each with the digest of its weights, and how they are combined."""
+    contender = system.contender
+    expert = {"expert": _identity(lineup.expert), "chat": lineup.expert_is_chat}
+    if system.role == "expert":
+        return expert
+    if contender is None:
+        return {"antiexpert": _identity(lineup.antiexpert)}
+    if system.role == "base":
+        return {"base": _identity(contender.base)}
+    if system.role == "tuned":
+        assert contender.tuned is not None
+        chat = {"chat": True} if contender.tuned_is_chat else {}
+        return {"tuned": _identity(contender.tuned), **chat}
+    return {
+        "base": _identity(contender.base),
+        "antiexpert": _identity(lineup.antiexpert),
+        **expert,
+        "alpha": system.alpha,
+        "alpha_warmup_tokens": lineup.alpha_warmup_tokens,
+        "vocabulary": lineup.vocabulary,
+        "more_experts": [
+            {
+                "expert": _identity(more.expert),
+                "antiexpert": _identity(more.antiexpert),
+                "weight": more.weight,
+            }
+            for more in lineup.experts[1:]
+        ],
+    }
+
+
+def check_models(lineup: Lineup, system: System, folder: RunFolder) -> None:
+    """Check that the lineup's models are those that the system's predictions were made with.
+
+    Weights are compared rather than names, so a run folder may have been moved.
+
+    Raises:
+        SettingsChanged: a model, or how they are combined, is another.
+    """
+    predictions = folder.predictions(system.name)
+    record = folder.settings(predictions)
+    if not record.exists():
+        raise SettingsChanged(f"{record}: missing; it says what the predictions were made with")
+    found = json.loads(record.read_text("utf-8"))
+    for key, value in model_settings(lineup, system).items():
+        then, now = _by_weights(found.get(key)), _by_weights(value)
+        if (then or now) and then != now:  # older records leave out what is 0 or none
+            raise SettingsChanged(
+                f"{predictions} was made with {key} {then}, and this recipe has {now}; give the "
+                "recipe of the run, or decode it again with decode/run.py"
+            )
+
+
+def _settings(experiment: Experiment, system: System) -> dict[str, Any]:
+    questions = [text for q in experiment.questions for text in (q.id, q.prompt, *q.answers)]
+    return {
+        **model_settings(experiment.lineup, system),
+        "task": experiment.task,
+        "questions": text_digest(questions),
+        "stop": list(experiment.stop),
+        "max_new_tokens": experiment.max_new_tokens,
+        **_sampling(experiment.sampling),
+        **({"num_samples": experiment.num_samples} if experiment.num_samples > 1 else {}),
+    }
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    return {key: value for key, value in asdict(sampling).items() if UNSAID.get(key) != value}
+
+
+def _identity(source: ModelSource) -> dict[str, Any]:
+    return {**asdict(source), "weights": weights_digest(source.name)}
+
+
+def _by_weights(value: Any) -> Any:
+    """A recorded value, every model in it by its weights, or by name where they are on the hub."""
+    if isinstance(value, list):
+        return [_by_weights(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "weights" not in value:
+        return {key: _by_weights(item) for key, item in value.items()}
+    return value["weights"] or f"{value['name']}@{value['revision']}"
