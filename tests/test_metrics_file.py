@@ -14,6 +14,7 @@ from decode.evaluation.metrics_file import (
     Decoding,
     Uncounted,
     as_json,
+    read_decoding,
     read_metrics,
     write_metrics,
 )
@@ -153,3 +154,12 @@ def test_a_damaged_or_foreign_file_is_one_line(tmp_path, text, said):
     with pytest.raises(ValueError, match="metrics") as caught:
         read_runs([str(tmp_path), str(GOLDEN.parent)])
     assert str(caught.value) == line
+
+
+def test_a_damaged_record_of_decoding_is_one_line(tmp_path):
+    path, tree = tmp_path / "base.json", as_json(example())["decoding"]["base-large"]
+    path.write_text(json.dumps(tree))
+    assert read_decoding(path) == example().decoding["base-large"]
+    path.write_text(json.dumps({**tree, "num_tokens": None}))
+    with pytest.raises(ValueError, match=r"base\.json: num_tokens: found null; .*; delete it"):
+        read_decoding(path)

@@ -6,8 +6,9 @@ are completed as they are read (`_completed`), by the rules they were written wi
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +24,9 @@ class Record(BaseModel):
     """A part of metrics.json; keys that were never given are not written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class MeasuredProxy(Record):
@@ -180,45 +184,58 @@ def read_metrics(path: Path) -> Metrics:
         FileNotFoundError: there is no such file.
         ValueError: in one line the file, the key and what is wrong with it.
     """
-    try:
-        tree = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a whole JSON file ({error}); {REMEDY}") from None
+    remedy = "decode/run.py writes metrics.json again from the run's predictions"
+    return _read(Metrics, path, remedy, _completed)
+
+
+def read_decoding(path: Path) -> Decoding:
+    """What one system's decoding took, as the file at `path` says.
+
+    Raises:
+        ValueError: in one line the file, the key and what is wrong with it.
+    """
+    return _read(Decoding, path, "delete it: results do not need it")
+
+
+def _read(
+    kind: type[AnyRecord],
+    path: Path,
+    remedy: str,
+    complete: Callable[[Any], Any] = lambda tree: tree,
+) -> AnyRecord:
     try:
         # As JSON, where strictness still lets a list become a tuple and an int a float.
-        return Metrics.model_validate_json(json.dumps(_completed(tree)))
+        return kind.model_validate_json(json.dumps(complete(json.loads(path.read_text("utf-8")))))
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"])) or "the file"
         texts = {"missing": "missing", "extra_forbidden": "unknown key"}
         found = f"found {json.dumps(problem['input']):.60}; {problem['msg']}"
         text = texts.get(problem["type"], found)
-        raise ValueError(f"{path}: {key}: {text}; {REMEDY}") from None
-
-
-REMEDY = "decode/run.py writes metrics.json again from the run's predictions"
+        raise ValueError(f"{path}: {key}: {text}; {remedy}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not a whole JSON file ({error}); {remedy}") from None
 
 
 def _completed(tree: Any) -> Any:
-    """A file's contents with what files of earlier versions did not carry."""
+    """A file's contents, with the keys that files of earlier versions lack."""
+    tree = _with(tree, "pass_at", "metric", _earlier_k)
     if not isinstance(tree, dict):
         return tree
-    tree = dict(tree)
-    if "pass_at" not in tree and isinstance(name := tree.get("metric"), str):
-        k = name.removeprefix("pass@")
-        tree["pass_at"] = int(k) if k != name and k.isdecimal() else None
     for key in ("bases", "mean_gap_closed"):
         if isinstance(entries := tree.get(key), list):
-            tree[key] = [_with_slug(entry) for entry in entries]
+            tree[key] = [_with(entry, "slug", "model", earlier_slug) for entry in entries]
     if isinstance(further := tree.get("also"), list):
-        tree["also"] = [_with_folder(_completed(entry)) for entry in further]
+        entries = map(_completed, further)
+        tree["also"] = [_with(entry, "folder", "task", _earlier_folder) for entry in entries]
     return tree
 
 
-def _with_slug(entry: Any) -> Any:
-    if not isinstance(entry, dict) or "slug" in entry or not isinstance(entry.get("model"), str):
-        return entry
-    return {**entry, "slug": earlier_slug(entry["model"])}
+def _with(entry: Any, key: str, source: str, rule: Callable[[str], Any]) -> Any:
+    """The entry with `key` as the rule has it of another key's text, where it lacks it."""
+    if isinstance(entry, dict) and key not in entry and isinstance(entry.get(source), str):
+        return {**entry, key: rule(entry[source])}
+    return entry
 
 
 def earlier_slug(model: str) -> str:
@@ -226,10 +243,13 @@ def earlier_slug(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _with_folder(entry: Any) -> Any:
-    if not isinstance(entry, dict) or "folder" in entry or not isinstance(entry.get("task"), str):
-        return entry
-    return {**entry, "folder": f"tasks/{entry['task'].removesuffix('-paper')}"}
+def _earlier_k(metric: str) -> int | None:
+    k = metric.removeprefix("pass@")
+    return int(k) if k != metric and k.isdecimal() else None
+
+
+def _earlier_folder(task: str) -> str:
+    return f"tasks/{task.removesuffix('-paper')}"
 
 
 def _system(role: Role, entry: Estimate | MeasuredProxy, slug: str | None = None) -> MeasuredSystem:

@@ -20,13 +20,13 @@ from .lineup import System
 from .mcnemar import mcnemar
 from .metric import Metric
 from .metrics_file import (
-    Decoding,
     MeanOverTasks,
     MeasuredBase,
     MeasuredProxy,
     Metrics,
     Pair,
     Uncounted,
+    read_decoding,
 )
 from .systems import check_slugs, system_name
 
@@ -83,7 +83,7 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
     parts = {name: part_means([rows[i] for i in counted]) for name, rows in predictions.items()}
     found = {
         "decoding": {
-            name: Decoding.model_validate_json(folder.decoding(name).read_text("utf-8"))
+            name: read_decoding(folder.decoding(name))
             for name in predictions
             if folder.decoding(name).exists()
         },
