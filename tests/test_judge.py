@@ -357,8 +357,8 @@ def test_wrong_settings_are_one_line(settings, message):
 
 KILLED = """
 import sys
-from data.endpoint import Endpoint
-from data.judge import Judge, Request
+from data.judges.endpoint import Endpoint
+from data.judges.judge import Judge, Request
 judge = Judge(Endpoint(base_url=sys.argv[1], model="m", concurrency=2), sys.argv[2])
 judge.ask([Request(f"r{i}", f"question {i}") for i in range(12)], ("yes", "no"))
 """
