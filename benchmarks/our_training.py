@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.step_clock import StepClock
+from decode.stage.command import start_logging
 from decode.stage.planning import plan
-from decode.stage.stage import start_logging
 from decode.tracking.job import NullTracker
 from recipes.schema.recipe import load_recipe
 from train.claims import claim
