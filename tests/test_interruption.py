@@ -11,6 +11,7 @@ import pytest
 
 from data.judges.endpoint import Endpoint
 from data.judges.judge import Judge, Request
+from decode.jobs import interruption
 from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import Interrupted, held_back, interruptible
 from decode.jobs.lock import occupy
@@ -22,9 +23,10 @@ from train.training import Training
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """pytest's own signal handlers, put back."""
+    """pytest's own signal handlers, put back; a request of one test is not seen by the next."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
+    interruption._request.signal_number = None
     for number, handler in kept.items():
         signal.signal(number, handler)
 
