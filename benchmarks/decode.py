@@ -28,8 +28,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from benchmarks.record import record, where
 from benchmarks.sequential import sequential
 from data import TASKS
-from decode.engine.completer import Request
 from decode.engine.engine import Engine, generate
+from decode.engine.request import Request
 from decode.engine.stats import DecodingStats
 from decode.engine.stops import Stops
 from decode.models.language_model import LanguageModel

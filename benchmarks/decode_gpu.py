@@ -35,8 +35,8 @@ from transformers import (
 
 from benchmarks.record import record, where
 from benchmarks.sequential import sequential
-from decode.engine.completer import Request, RolePrompt
 from decode.engine.engine import Engine, generate
+from decode.engine.request import Request, RolePrompt
 from decode.engine.stats import DecodingStats
 from decode.engine.stops import Stops
 from decode.models.language_model import LanguageModel

@@ -1,9 +1,10 @@
 """Decoding with proxy-tuned models. `ProxyTuned` is the public entry."""
 
+from .backends.completer import Completer, Continuation, Scored
 from .backends.local import LocalCompleter
 from .backends.proxy_tuned import ProxyTuned, WeightedExpert
-from .engine.completer import Chat, Completer, Completion, Continuation, Request, RolePrompt, Scored
 from .engine.logits import Alpha
+from .engine.request import Chat, Completion, Request, RolePrompt
 from .engine.sampling import Sampling
 from .engine.stats import DecodingStats
 from .models.sources import ModelSource

@@ -18,7 +18,7 @@ import decode.models.forced
 from decode.analysis.shift_summary import summarize_shifts
 from decode.analysis.token_rows import token_rows
 from decode.analysis.token_text import pieces, token_text
-from decode.engine.completer import Request, RolePrompt
+from decode.engine.request import Request, RolePrompt
 from decode.engine.row import Row
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Experiment

@@ -6,9 +6,9 @@ import pytest
 import torch
 from support.models import ARCHITECTURES, byte_tokenizer, tiny_model
 
-from decode.engine.completer import Request, RolePrompt
 from decode.engine.engine import Engine, generate
 from decode.engine.logits import Alpha
+from decode.engine.request import Request, RolePrompt
 from decode.engine.sampling import Sampling
 from decode.models import language_model
 from decode.models.language_model import LanguageModel

@@ -7,7 +7,7 @@ from tokenizers import processors
 from data.rows import Row
 from data.task import TrainRow
 from data.training.formats import formatted
-from decode.engine.completer import Chat
+from decode.engine.request import Chat
 from decode.models.prompts import encode
 from train.rows.sources import chat_renderer
 from train.rows.tokens import IGNORED, token_rows

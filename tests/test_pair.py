@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from support.models import byte_tokenizer, tiny_model
 from test_engine import IDS, run
 
-from decode.engine.completer import RolePrompt
+from decode.engine.request import RolePrompt
 from decode.models.language_model import LanguageModel
 from decode.models.pair import SharedPair, TwoModels, load_pair, load_tuned
 from decode.models.sources import ModelSource

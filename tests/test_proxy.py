@@ -5,7 +5,7 @@ import torch
 from support.models import byte_tokenizer, tiny_model
 
 from decode import Alpha, ProxyTuned, WeightedExpert
-from decode.engine.completer import Chat, Request, RolePrompt
+from decode.engine.request import Chat, Request, RolePrompt
 from decode.engine.row import Row
 from decode.models.prompts import encode
 

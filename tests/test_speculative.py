@@ -13,8 +13,8 @@ from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_sampling import places
 
 from decode.engine import engine
-from decode.engine.completer import RolePrompt
 from decode.engine.logits import proxy_logits
+from decode.engine.request import RolePrompt
 from decode.engine.sampling import Sampling, choose, warp
 from decode.engine.speculative import expected_tokens, num_accepted
 from decode.engine.stats import DecodingStats

@@ -9,13 +9,14 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from ..backends.local import LocalCompleter, fewer_rows
-from ..engine.completer import Continuation
+from ..engine.row import Row
 from ..evaluation.experiment import Experiment
 from ..evaluation.lineup import System
 from ..evaluation.loaded import Completers
@@ -114,14 +115,13 @@ class _Reader:
         assert isinstance(model, Steered), "a proxy is a steered model"
         found: list[list[dict[str, Any]]] = [[] for _ in rows]
         emitted = [row["token_ids"] for row in rows]
-        experiment = self._experiment
-        prompts = [r.prompt for r in experiment.requests(self._system, places)]
-        given = [
-            # nobody asks what would follow the last token
-            Continuation(place, tokenizers.encode(prompt), ids[:-1])
-            for place, prompt, ids in zip(places, prompts, emitted, strict=True)
+        # Nobody asks what would follow the last token.
+        rows_read = [
+            Row(replace(request, prompt=tokenizers.encode(request.prompt)))
+            for request in self._experiment.requests(self._system, places)
         ]
-        for first, logits in forced_role_logits(model, given):
+        steps = forced_role_logits(model, rows_read, [ids[:-1] for ids in emitted])
+        for first, logits in steps:
             for row, ids in enumerate(emitted):
                 if len(ids) > first:
                     said = logits.at(row, len(ids) - first)

@@ -8,19 +8,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..engine.completer import Completion, Continuation, Prompt, Request, RolePrompt, Scored
 from ..engine.engine import Engine, generate
+from ..engine.request import Completion, Prompt, Request, RolePrompt
+from ..engine.row import Row
 from ..engine.stats import DecodingStats
 from ..models.forced import forced_logits, forced_role_logits
+from ..models.gpu import peak_memory_gib
 from ..models.language_model import LanguageModel
 from ..models.prompts import RoleTokenizers
 from ..models.steered import Steered
+from .completer import Continuation, Scored
 
 logger = logging.getLogger(__name__)
 
 
 class LocalCompleter:
-    """An `engine.Completer` of one model, alone or steered.
+    """A `Completer` of one model, alone or steered.
 
     Where memory runs out, half as many rows go together from then on, and a line says so.
 
@@ -80,7 +83,7 @@ class LocalCompleter:
 
     def taken(self) -> dict[str, Any]:
         counts = {"num_rows": self._num_completed, "batch_size": self.batch_size}
-        return {**counts, **self.stats.summary()}
+        return {**counts, **self.stats.summary(), "peak_memory_gib": peak_memory_gib()}
 
     def _encode(
         self, prompt: Prompt | RolePrompt, known: dict[Prompt | RolePrompt, RolePrompt]
@@ -127,14 +130,22 @@ class LocalCompleter:
 
     def _said(self, batch: Sequence[Continuation]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Steps and logits, (B, T, V) each: the completer's "own", and each role's."""
+        rows, ids = forced_rows(batch), [given.token_ids for given in batch]
         if isinstance(self.model, Steered):
-            for first, said in forced_role_logits(self.model, batch):
+            for first, said in forced_role_logits(self.model, rows, ids):
                 roles = {"base": said.base, "expert": said.expert, "antiexpert": said.antiexpert}
                 yield first, {"own": said.proxy, **roles}
         else:
-            size = len(self.tokenizers.base)
-            for first, logits in forced_logits(self.model, batch, size):
+            for first, logits in forced_logits(self.model, rows, ids, len(self.tokenizers.base)):
                 yield first, {"own": logits}
+
+
+def forced_rows(continuations: Sequence[Continuation]) -> list[Row]:
+    """A row for each continuation, whose prompt is ids, with room for it and one token."""
+    return [
+        Row(Request(given.name, given.prompt, len(given.token_ids) + 1, alpha=given.alpha))
+        for given in continuations
+    ]
 
 
 def fewer_rows(num_rows: int, error: torch.OutOfMemoryError) -> int:

@@ -15,8 +15,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..engine.completer import Chat, Completion, Request, RolePrompt
 from ..engine.logits import Alpha
+from ..engine.request import Chat, Completion, Request, RolePrompt
 from ..engine.sampling import Sampling
 from ..engine.stats import DecodingStats
 from ..models.loaded import ExpertSource, LoadedModels

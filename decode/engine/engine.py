@@ -1,24 +1,21 @@
 """Generation: requests are added, stepped together, and each ends on its own.
 
-A model here is anything with the methods of `Steppable`: one language model, or several that steer
-one. Plain decoding and speculative decoding are one loop: a round drafts k tokens a row, verifies
-them and keeps the accepted ones (speculative.py); with k = 0 that is one token a round. A finished
-row's slot takes the next request at once; when none waits the remaining rows close ranks, so that
-no round computes a row that is gone.
+A round drafts k tokens a row, verifies them and keeps the accepted ones (speculative.py); k = 0 is
+plain decoding. A finished row's slot takes the next request at once; when none waits the remaining
+rows close ranks, so that no round computes a row that is gone.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .completer import Completion, Name, Request
 from .draft_length import DraftLength
+from .request import Completion, Name, Request
 from .row import Choice, Row
 from .speculative import num_accepted
 from .stats import DecodingStats
@@ -29,32 +26,26 @@ Pick = Callable[[Tensor, Tensor], Tensor]
 
 
 class Steppable(Protocol):
-    """What the engine steps: models whose rows live in slots.
+    """What the engine steps: one language model, or several that steer one, with rows in slots.
 
     `rows` are those in slots 0 to B - 1, unless slots are given. A model keeps nothing of a row but
     what it has read: after `prefill` the prompt, after `read` also all emitted tokens but the
     newest. What it read beyond that (rejected drafts) is overwritten by the next read.
 
     Calls come in this order: `reserve` whenever there are new requests; `prefill` for rows that
-    begin; then rounds of `draft` and `read`, each with the same rows. Shapes: B rows, k drafts, V
-    tokens.
-
-    Attributes:
-        can_draft: whether `draft` may be asked for tokens, and reads can be taken back.
-        eos_ids: ids that end a completion.
+    begin; then rounds of `draft` and `read`, each with the same rows. A model that cannot draft is
+    asked for no drafts. `eos_ids` end a completion. Shapes: B rows, k drafts, V tokens.
     """
 
     can_draft: bool
 
     @property
     def device(self) -> torch.device: ...
-
     @property
     def eos_ids(self) -> frozenset[int]: ...
 
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
         """Make room for any of `rows` in `num_slots` slots; the first `num_kept` keep theirs."""
-        ...
 
     def prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> Tensor:
         """Read the prompts of B rows into B slots: (B, V) logits of what follows each."""
@@ -70,11 +61,9 @@ class Steppable(Protocol):
 
     def move(self, source: int, target: int) -> None:
         """Move what was read of the row in slot `source` to slot `target`, whose row is gone."""
-        ...
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What a step gave one request: tokens, and its completion if they ended it."""
 
     name: Name
@@ -91,7 +80,6 @@ class Engine:
         num_draft_tokens: drafts a round where the model can draft; it changes the speed, not the
             tokens. "auto" follows what is measured.
         eos_ids: ids that end a completion; None takes the model's.
-        stats: counts and timings are added to it.
     """
 
     def __init__(
@@ -120,11 +108,7 @@ class Engine:
         return not self._names
 
     def add(self, request: Request) -> None:
-        """Take in a request, whose prompts are ids.
-
-        Raises:
-            ValueError: a request of this name is under way.
-        """
+        """Take in a request, whose prompts are ids. Raises ValueError if its name is under way."""
         if request.name in self._names:
             raise ValueError(f"request '{request.name}' is under way already; give it another name")
         self._names.add(request.name)
@@ -144,15 +128,13 @@ class Engine:
         return True
 
     def step(self) -> list[Progress]:
-        """One step: read the prompts of requests for which there are slots, or else a round.
+        """What one step gave each request that moved; nothing if the engine is idle.
 
-        Returns:
-            What each request that moved was given; nothing if the engine is idle.
+        A step reads the prompts of waiting requests into free slots, or else is a round.
         """
         start = time.perf_counter()
-        num_free = self._capacity - len(self._rows) + len(self._free)
-        if self._waiting and num_free:
-            progress = self._begin(num_free)
+        if self._waiting and len(self._rows) - len(self._free) < self._capacity:
+            progress = self._begin()
         else:
             self._close_ranks()
             progress = self._round() if self._rows else []
@@ -160,11 +142,15 @@ class Engine:
         return progress
 
     @torch.inference_mode()
-    def _begin(self, num_free: int) -> list[Progress]:
+    def _begin(self) -> list[Progress]:
         """Read prompts into slots: the first token of each row."""
-        self._reserve()
+        if not self._is_reserved:
+            rows, num_here = list(self._under_way()), len(self._rows)
+            num_kept = 0 if len(self._free) == num_here else num_here
+            self._model.reserve(rows, max(num_here, min(self._capacity, len(rows))), num_kept)
+            self._is_reserved = True
         slots = [*sorted(self._free), *range(len(self._rows), self._capacity)]
-        slots = slots[: min(num_free, len(self._waiting))]
+        slots = slots[: len(self._waiting)]
         arrivals = [self._waiting.popleft() for _ in slots]
         for slot, row in zip(slots, arrivals, strict=True):
             self._rows[slot : slot + 1] = [row]
@@ -174,18 +160,17 @@ class Engine:
             logits = self._model.prefill(arrivals, slots)
         with stats.stage("choose", device):
             none = torch.empty(len(slots), 0, dtype=torch.long, device=device)
-            tokens = Choice(arrivals, 1, device).targets(logits[:, None], none)
-        emitted = tokens.tolist()
+            emitted = Choice(arrivals, 1, device).targets(logits[:, None], none).tolist()
         stats.settle()
-        return [self._extend(*each)[0] for each in zip(slots, emitted, strict=True)]
+        return [self._extend(*each) for each in zip(slots, emitted, strict=True)]
 
     @torch.inference_mode()
     def _round(self) -> list[Progress]:
         """Draft, verify, accept: every row emits 1 to k + 1 tokens."""
         start = time.perf_counter()
         rows, model, stats = list(self._rows), self._model, self._stats
-        room = max(row.num_left for row in rows) - 1
-        num_drafts = min(self._draft_length.next(len(rows)), room)
+        num_drafts = self._draft_length.next(len(rows))
+        num_drafts = min(num_drafts, max(row.num_left for row in rows) - 1)
         choice = Choice(rows, num_drafts + 1, model.device)
         with stats.stage("draft", model.device):
             drafts = model.draft(rows, num_drafts, choice.draft)
@@ -193,48 +178,37 @@ class Engine:
             logits = model.read(rows, drafts)
         with stats.stage("choose", model.device):
             targets = choice.targets(logits, drafts)
-            counts = num_accepted(drafts, targets)[:, None]
-        found = torch.cat((counts, targets), 1).tolist()  # here the host waits, once a round
+            found = torch.cat((num_accepted(drafts, targets)[:, None], targets), 1)
+        found = found.tolist()  # here the host waits, once a round
         stats.settle()
         self._draft_length.time(len(rows), num_drafts, time.perf_counter() - start)
         progress = []
         for slot, (count, *tokens) in enumerate(found):
-            given, num_kept = self._extend(slot, tokens[: count + 1])
-            accepted = min(num_kept, count)
-            stats.add_row(num_drafts, accepted, num_kept)
-            has_ended = given.completion is not None
-            self._draft_length.learn(num_drafts, accepted, num_kept, has_ended)
+            given = self._extend(slot, tokens[: count + 1])
+            counts = num_drafts, min(count, len(given.token_ids)), len(given.token_ids)
+            stats.add_row(*counts)
+            self._draft_length.learn(*counts, given.completion is not None)
             progress.append(given)
         return progress
 
-    def _extend(self, slot: int, tokens: Sequence[int]) -> tuple[Progress, int]:
-        """Append tokens up to the row's end, and how many they are; a row that ends is gone."""
-        row = self._rows[slot]
-        request, completion = row.request, None
-        num_before = len(row.token_ids)
-        stops = self._stops.get(request.stop)
-        if stops is None:
-            stops = self._stops[request.stop] = Stops(self._eos_ids, request.stop, self._tokenizer)
+    def _extend(self, slot: int, tokens: Sequence[int]) -> Progress:
+        """Append tokens up to the row's end; a row that ends is gone."""
+        row, completion = self._rows[slot], None
+        request, num_before = row.request, len(row.token_ids)
+        if request.stop not in self._stops:
+            self._stops[request.stop] = Stops(self._eos_ids, request.stop, self._tokenizer)
+        stops = self._stops[request.stop]
         for token in tokens:
             row.token_ids.append(token)
-            reason = stops.reason(row.token_ids, request.max_new_tokens)
-            if reason is not None:
-                text, ids = stops.text(row.token_ids), tuple(row.token_ids)
-                completion = Completion(request.name, text, ids, reason)
+            if reason := stops.reason(row.token_ids, request.max_new_tokens):
+                text = stops.text(row.token_ids)
+                completion = Completion(request.name, text, tuple(row.token_ids), reason)
                 self._names.remove(request.name)
                 self._free.append(slot)
                 break
-        num_kept = len(row.token_ids) - num_before
-        self._stats.num_tokens += num_kept
-        return Progress(request.name, tuple(tokens[:num_kept]), completion), num_kept
-
-    def _reserve(self) -> None:
-        if not self._is_reserved:
-            rows = list(self._under_way())
-            num_slots = max(len(self._rows), min(self._capacity, len(rows)))
-            num_kept = 0 if len(self._free) == len(self._rows) else len(self._rows)
-            self._model.reserve(rows, num_slots, num_kept)
-            self._is_reserved = True
+        kept = tuple(row.token_ids[num_before:])
+        self._stats.num_tokens += len(kept)
+        return Progress(request.name, kept, completion)
 
     def _under_way(self) -> Iterator[Row]:
         gone = set(self._free)

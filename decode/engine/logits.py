@@ -11,10 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Alpha:
-    """alpha at every token of a completion.
-
-    It depends on the token's place only, so drafts are verified with the alpha that plain decoding
-    would use there.
+    """alpha at every token of a completion; it depends on the token's place only.
 
     Attributes:
         value: the scale once it is warm; 0.0 is the base exactly.
@@ -44,10 +41,9 @@ def proxy_logits(
 ) -> Tensor:
     """Base logits shifted by what tuning taught the small model.
 
-    Every operand is upcast to float32 first. A token that one small model alone rules out (-inf)
-    is ruled out: the ratio of the two probabilities does not exist. Where both rule it out there
-    is no shift. What the base rules out stays ruled out. So no input made of finite values and
-    -inf gives NaN. Several experts are a chain of calls, each shifting what the last returned.
+    Every operand is upcast to float32 first. A token that one small model alone rules out (-inf) is
+    ruled out; where both do there is no shift; what the base rules out stays ruled out. So finite
+    values and -inf never give NaN. Several experts are a chain of calls.
 
     Args:
         base, expert, antiexpert: (..., vocab), any float dtype; the same shape.
@@ -61,11 +57,9 @@ def proxy_logits(
     Raises:
         ValueError: the shapes differ.
     """
-    if not base.shape == expert.shape == antiexpert.shape:
-        raise ValueError(
-            "base, expert and antiexpert logits must have one shape, found "
-            f"{tuple(base.shape)}, {tuple(expert.shape)} and {tuple(antiexpert.shape)}"
-        )
+    shapes = [tuple(logits.shape) for logits in (base, expert, antiexpert)]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"base, expert and antiexpert logits must have one shape, found {shapes}")
     base = base.float()
     if isinstance(alpha, float | int) and alpha == 0:
         return base

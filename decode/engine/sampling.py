@@ -2,12 +2,9 @@
 
 A draw is a race: token v finishes at E_v / p_v, where the E are independent Exponential(1) noise,
 and the first to finish wins, which is v with probability p_v exactly. In logits that is the argmax
-of s_v - log E_v. The noise is not a stream but a function of (seed, row, position, token): whoever
-draws a row's token at a position races with the same noise. Hence
-
-- a row's tokens depend on its own seed and never on its neighbours, its slot or its arrival;
-- a draft drawn from one distribution is, where the two agree, the token drawn from the other, so
-  that speculative decoding needs no other randomness (see speculative.py).
+of s_v - log E_v. The noise is not a stream but a function of (seed, row, position, token). So a
+row's tokens never depend on its neighbours, its slot or its arrival; and a draft drawn from one
+distribution is, where the two agree, the token drawn from the other (see speculative.py).
 
 Shapes: B rows, T positions, V tokens.
 """
@@ -33,10 +30,9 @@ class Sampling:
         top_k: keep the k most likely tokens; None keeps all.
         top_p: keep the smallest set of tokens whose probability reaches top_p; 1.0 keeps all.
         seed: together with a request's name it fixes the request's draws.
-        min_p: keep the tokens that are at least so likely as a share of the likeliest; 0.0 keeps
-            all.
-        repetition_penalty: divides what speaks for a token that the base's prompt or the completion
-            holds already (Keskar et al. 2019, arXiv 1909.05858); 1.0 leaves it.
+        min_p: keep tokens with this share of the likeliest one's probability; 0.0 keeps all.
+        repetition_penalty: makes tokens of the base's prompt and the completion less likely; 1.0
+            does not (Keskar et al. 2019, arXiv 1909.05858).
     """
 
     temperature: float = 0.0
@@ -47,18 +43,15 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 (greedy) or more, found {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, found {self.top_k}; None keeps all")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], found {self.top_p}")
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p must be in [0, 1], found {self.min_p}")
-        if not self.repetition_penalty > 0:
-            raise ValueError(
-                f"repetition_penalty must be above 0, found {self.repetition_penalty}; 1 is none"
-            )
+        for name, is_right, expected in (
+            ("temperature", self.temperature >= 0, "0 (greedy) or more"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "at least 1, or None for all"),
+            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("min_p", 0 <= self.min_p <= 1, "in [0, 1]"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+        ):
+            if not is_right:
+                raise ValueError(f"{name} must be {expected}, found {getattr(self, name)}")
 
     @property
     def is_greedy(self) -> bool:
@@ -67,15 +60,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where draws are made, which is all their noise depends on.
+    """Where draws are made, which is all their noise depends on."""
 
-    Attributes:
-        keys: (B, 2) int32, the rows' keys; see `row_key`.
-        positions: (B, T) int32, how many tokens of the completion stand before each draw.
-    """
-
-    keys: Tensor
-    positions: Tensor
+    keys: Tensor  # (B, 2) int32, the rows' keys; see `row_key`
+    positions: Tensor  # (B, T) int32, how many tokens of the completion stand before each draw
 
     def at(self, position: int) -> "Places":
         """One of the T positions: B rows, 1 position."""
@@ -92,24 +80,19 @@ def row_key(seed: int, name: int | str) -> Sequence[int]:
 def penalize(
     logits: Tensor, penalty: float, seen: Sequence[Sequence[int]], drafts: Tensor
 ) -> Tensor:
-    """Logits with what speaks for tokens that are there already divided by `penalty`.
+    """(B, T, V) float32 logits, smaller for tokens that are there already.
 
     Args:
-        logits: (B, T, V) float32.
         seen: ids in each row's prompt and completion.
-        drafts: (B, k) int64, read after those; place t of the T comes after the first
-            k - T + 1 + t of them.
-
-    Returns:
-        (B, T, V) float32.
+        drafts: (B, k) int64, which follow those; the last of the T places comes after all of them,
+            the one before it after all but one, and so on.
     """
-    num_places, num_drafts = logits.shape[1], drafts.shape[1]
     is_seen = torch.zeros_like(logits, dtype=torch.bool)
     for row, ids in enumerate(seen):
         is_seen[row, :, list(ids)] = True
-    for place in range(num_places):
-        earlier = drafts[:, : num_drafts - num_places + 1 + place]
-        is_seen[:, place].scatter_(1, earlier, True)
+    first = drafts.shape[1] - logits.shape[1] + 1  # drafts before the first place
+    for place in range(logits.shape[1]):
+        is_seen[:, place].scatter_(1, drafts[:, : first + place], True)
     penalized = torch.where(logits > 0, logits / penalty, logits * penalty)
     return torch.where(is_seen, penalized, logits)
 
@@ -122,8 +105,7 @@ def warp(logits: Tensor, sampling: Sampling) -> Tensor:
         sampling: temperature, then top-k, top-p and min-p; not greedy.
 
     Returns:
-        (..., V) float32; -inf for what is left out. What is as likely as the least that is kept
-        is kept as well.
+        (..., V) float32; -inf for tokens less likely than the least likely one that is kept.
     """
     logits = logits / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
@@ -141,7 +123,7 @@ def warp(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _descending(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The largest logits and their probabilities, in order: all, or enough to hold `top_p`."""
+    """The largest logits and their probabilities in order: all, or as many as hold `top_p`."""
     total = logits.logsumexp(-1, keepdim=True)
     if logits.device.type == "cpu":  # where a sort of 150,000 takes 20 ms
         largest = logits.topk(min(NUM_CANDIDATES, logits.shape[-1]), dim=-1).values
@@ -153,15 +135,9 @@ def _descending(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 
 
 def choose(logits: Tensor, sampling: Sampling, places: Places) -> Tensor:
-    """The next token at every place.
+    """The next token at every place: (B, T, V) float32 logits at B x T places -> (B, T) int64.
 
-    Args:
-        logits: (B, T, V) float32.
-        sampling: greedy takes the argmax and makes no noise.
-        places: of the same B and T.
-
-    Returns:
-        (B, T) int64; never a token whose logit is -inf.
+    Never one whose logit is -inf. Greedy is the argmax and makes no noise.
     """
     if sampling.is_greedy:
         return logits.argmax(-1)

@@ -1,7 +1,5 @@
 """What decoding cost and how speculation went: counts and seconds, from which rates follow."""
 
-import resource
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -14,17 +12,14 @@ import torch
 
 @dataclass(slots=True)
 class DecodingStats:
-    """Counts of one system's decoding; ratios are taken at the end.
+    """Counts of some decoding; ratios are taken at the end.
 
     Attributes:
-        accepted: how often exactly n drafts of a row were accepted, for each n; rounds without
-            drafts are not in it.
-        num_drafted: tokens.
-        num_tokens: emitted and kept.
+        accepted: how often n drafts of a row were accepted, by n, in rounds with drafts.
+        num_drafted, num_tokens: tokens drafted; tokens emitted and kept.
         num_verifies: rows times rounds, each one read of the large model for that row.
         num_verified: tokens those gave; a prompt's reading gives one more.
-        seconds: by stage: prefill, draft, verify, choose; device time on a GPU.
-        wall_s: all of it together, by the clock on the wall.
+        seconds: by stage (prefill, draft, verify, choose), device time on a GPU; wall_s: all of it.
     """
 
     accepted: Counter[int] = field(default_factory=Counter)
@@ -65,7 +60,7 @@ class DecodingStats:
         self._events.clear()
 
     def summary(self) -> dict[str, Any]:
-        """For metrics.json and W&B; rates are None where nothing was counted."""
+        """Rates and counts by name; a rate is None where nothing was counted."""
         num_accepted = sum(count * times for count, times in self.accepted.items())
         most = max(self.accepted, default=-1)
         return {
@@ -77,14 +72,4 @@ class DecodingStats:
             "acceptance_rate": num_accepted / self.num_drafted if self.num_drafted else None,
             "accepted_drafts": [self.accepted[count] for count in range(most + 1)],
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
-            "peak_memory_gib": peak_memory_gib(),
         }
-
-
-def peak_memory_gib() -> float:
-    """The most memory held so far: of the fullest GPU, or of this process where there is none."""
-    if torch.cuda.is_available():
-        devices = range(torch.cuda.device_count())
-        return max(torch.cuda.max_memory_allocated(device) for device in devices) / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -4,16 +4,13 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from .completer import FinishReason
+from .request import FinishReason
 
 
 class Stops:
-    """The ends of a completion.
+    """The ends of a completion: tokens, or strings, which are no part of its text.
 
-    Args:
-        ids: tokens that end it.
-        strings: texts that end it, also across token boundaries; they are not part of its text.
-        tokenizer: how ids become text.
+    A string may end a completion across token boundaries, or in the middle of a token.
     """
 
     def __init__(
@@ -46,15 +43,10 @@ class Stops:
     def _may_end_a_string(self, token: int) -> bool:
         """Whether some stop's last character may be in this token."""
         if token not in self._may_end:
-            text = self._decode([token])
-            self._may_end[token] = (
-                any(character in text for character in self._last_characters)
-                or "\ufffd" in text  # part of a character
-                or any(character.isspace() for character in self._last_characters)  # trimmed alone
-            )
+            text = self._decode([token])  # which may be part of a character, or trimmed white space
+            may_be = "\ufffd" in text or any(last.isspace() for last in self._last_characters)
+            self._may_end[token] = may_be or any(last in text for last in self._last_characters)
         return self._may_end[token]
 
     def _decode(self, token_ids: Sequence[int]) -> str:
-        text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        assert isinstance(text, str), "one row decodes to one text"
-        return text
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))

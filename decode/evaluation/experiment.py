@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Protocol
 
-from ..engine.completer import Chat, Request
+from ..engine.request import Chat, Request
 from ..engine.sampling import Sampling
 from ..models.loaded import align_models
 from ..models.pair import adapter_base, is_adapter

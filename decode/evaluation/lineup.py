@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..engine.completer import Chat, Prompt, RolePrompt
+from ..engine.request import Chat, Prompt, RolePrompt
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
 from .systems import Role, system_name

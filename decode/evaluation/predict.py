@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..engine.completer import Completion
+from ..engine.request import Completion
 from ..jobs.files import write_json
 from ..jobs.folder import RunFolder
 from ..jobs.processes import ALONE, Replica

@@ -14,9 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..engine.completer import Continuation, Request
 from ..engine.row import Row
-from .language_model import LanguageModel
+from .language_model import Ids, LanguageModel
 from .pair import Pair
 from .steered import Steered
 
@@ -39,7 +38,7 @@ class RoleLogits:
 
 
 def forced_logits(
-    model: Steered | LanguageModel, continuations: Sequence[Continuation], vocab_size: int
+    model: Steered | LanguageModel, rows: Sequence[Row], completions: Sequence[Ids], vocab_size: int
 ) -> Iterator[tuple[int, Tensor]]:
     """The model's logits along given completions, some steps at a time.
 
@@ -48,18 +47,14 @@ def forced_logits(
 
     Args:
         model: left with caches of these rows.
-        continuations: B of them, with prompts as ids.
+        rows: B of them, with nothing emitted and room for all of their completion and one token.
+        completions: B of them.
 
     Yields:
         The first step's number, and (B, T, V) logits from there on.
     """
-    num_rows = len(continuations)
-    num_steps = max(len(given.token_ids) for given in continuations) + 1
-    rows = [
-        Row(Request(number, given.prompt, num_steps, alpha=given.alpha))
-        for number, given in enumerate(continuations)
-    ]
-    tokens = [[*c.token_ids, *[0] * (num_steps - len(c.token_ids))] for c in continuations]
+    num_rows, num_steps = len(rows), max(map(len, completions)) + 1
+    tokens = [[*ids, *[0] * (num_steps - len(ids))] for ids in completions]
     model.reserve(rows, num_rows, 0)
     yield 0, model.prefill(rows, range(num_rows))[:, None]
     can_read_ahead = model.can_draft if isinstance(model, Steered) else model.can_roll_back
@@ -73,14 +68,14 @@ def forced_logits(
 
 
 def forced_role_logits(
-    model: Steered, continuations: Sequence[Continuation]
+    model: Steered, rows: Sequence[Row], completions: Sequence[Ids]
 ) -> Iterator[tuple[int, RoleLogits]]:
     """The logits of every role along given completions; see `forced_logits`."""
     base, first = _Overheard(model.base), _Overheard(model.pair)
     steering = [replace(model.steering[0], pair=cast(Pair, first)), *model.steering[1:]]
     steered = Steered(cast(LanguageModel, base), steering, model.vocabulary, model.alpha)
     fit = model.vocabulary.fit
-    for step, proxy in forced_logits(steered, continuations, model.vocabulary.size):
+    for step, proxy in forced_logits(steered, rows, completions, model.vocabulary.size):
         said = [base.said, *first.said]
         if step == 0:
             said = [logits[:, None] for logits in said]

@@ -1,4 +1,4 @@
-"""What makes a GPU fast: forwards that are recorded once and replayed, and models side by side.
+"""GPUs: forwards that are recorded once and replayed, models side by side, memory.
 
 At one token a step a GPU is done sooner than the host has launched the next kernel; a recorded
 graph is one launch. What is recorded is fixed, so shapes are rounded up: rows to a power of two
@@ -7,6 +7,8 @@ the rest). Only the token ids and their positions change between replays.
 """
 
 import logging
+import resource
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,3 +140,12 @@ def side_by_side(calls: Sequence[Callable[[], Any]], device: torch.device) -> li
             if tensor.device == device:
                 tensor.record_stream(here)
     return results
+
+
+def peak_memory_gib() -> float:
+    """The most memory held so far: of the fullest GPU, or of this process where there is none."""
+    if torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        return max(torch.cuda.max_memory_allocated(device) for device in devices) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -5,7 +5,7 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from ..engine.completer import Chat, Prompt, RolePrompt
+from ..engine.request import Chat, Prompt, RolePrompt
 
 
 @dataclass(frozen=True, slots=True)

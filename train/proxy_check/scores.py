@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from decode.backends.completer import Completer, Continuation
 from decode.backends.local import LocalCompleter
-from decode.engine.completer import Completer, Continuation
 from decode.engine.logits import Alpha
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Experiment

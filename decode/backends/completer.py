@@ -1,0 +1,62 @@
+"""The seam: what is asked of whatever decodes, here, on another engine or behind an endpoint.
+
+Evaluation, checks during training and the Python entry know a `Completer` and nothing below it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..engine.logits import Alpha
+from ..engine.request import Completion, Name, Prompt, Request, RolePrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A completion that is given, to be scored; `token_ids` are the base's."""
+
+    name: Name
+    prompt: RolePrompt | Prompt
+    token_ids: Sequence[int]
+    alpha: Alpha | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How likely a continuation is, token by token.
+
+    Attributes:
+        logprobs: natural logarithms, one a token, as the completer would draw at temperature 1.
+        is_greedy: whether each token is the likeliest at its place.
+        by_role: the same logarithms by base, expert and anti-expert, where they can be told.
+    """
+
+    name: Name
+    logprobs: tuple[float, ...]
+    is_greedy: tuple[bool, ...]
+    by_role: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+class Completer(Protocol):
+    """Whatever completes and scores: models in memory, another engine, an endpoint.
+
+    A completion is a function of its request alone: not of the requests beside it, their order or
+    number. In float32, greedy completions of the same models are the same token for token in every
+    completer.
+    """
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """A completion of each request, as they end, in any order.
+
+        Raises:
+            ValueError: two requests have one name, or a prompt cannot be encoded.
+        """
+        ...
+
+    def score(self, continuations: Iterable[Continuation]) -> Iterator[Scored]:
+        """The scores of each continuation, in any order."""
+        ...
+
+    def taken(self) -> dict[str, Any]:
+        """What completing has taken so far: see `metrics_file.Decoding`."""
+        ...
