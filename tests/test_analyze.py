@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from support.models import byte_tokenizer, tiny_model
+from support.quick_tier import few
 from support.runs import changed, run
 from test_experiment import QUESTIONS, score
 
@@ -117,7 +118,7 @@ def stepwise(model: LanguageModel, prompt: list[int], ids) -> torch.Tensor:
     return torch.cat(said).float()
 
 
-@pytest.mark.parametrize("kind", ["two models", "adapter", "sampled"])
+@pytest.mark.parametrize("kind", few(["two models", "adapter", "sampled"], "two models"))
 def test_forced_figures_are_those_of_decoding(experiment, save, tmp_path, kind):
     if kind == "adapter":
         experiment = changed(experiment, expert=lora(save, tmp_path))
@@ -166,6 +167,7 @@ def test_forced_figures_are_those_of_decoding(experiment, save, tmp_path, kind):
         assert summarize_shifts(rows)["emitted_is_top1"] == 1
 
 
+@pytest.mark.long
 def test_batches_and_chunks_change_nothing(experiment, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     system, predictions, _ = decoded(experiment, folder)
@@ -194,6 +196,7 @@ def test_alpha_0_moves_nothing(experiment, tmp_path):
         assert token["expert_logprob"] != token["base_logprob"]
 
 
+@pytest.mark.long
 def test_warm_up_and_further_experts_apply_as_in_decoding(experiment, save, tmp_path):
     more = ExpertSource(save("third", ascii_model(4)), experiment.lineup.antiexpert, 0.5)
     experiment = changed(experiment, alpha_warmup_tokens=4, more_experts=(more,))
@@ -205,6 +208,7 @@ def test_warm_up_and_further_experts_apply_as_in_decoding(experiment, save, tmp_
     assert all(row["tokens"][0]["total_variation"] == 0 for row in rows)  # alpha is still 0
 
 
+@pytest.mark.long
 def test_a_killed_analysis_goes_on(experiment, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     system, predictions, _ = decoded(experiment, folder)
@@ -238,6 +242,7 @@ def test_a_killed_analysis_goes_on(experiment, tmp_path, monkeypatch):
     assert rows_of(experiment, system, predictions, 4, folder) == whole[:4]
 
 
+@pytest.mark.long
 def test_other_models_or_predictions_are_refused(experiment, save, tmp_path):
     folder = RunFolder(tmp_path / "run")
     system, predictions, _ = decoded(experiment, folder)
@@ -254,6 +259,7 @@ def test_other_models_or_predictions_are_refused(experiment, save, tmp_path):
         rows_of(changed(experiment, alpha_warmup_tokens=2), system, predictions, 2, folder)
 
 
+@pytest.mark.long
 def test_rows_without_token_ids_are_refused(experiment, tmp_path):
     folder = RunFolder(tmp_path / "run")
     system, predictions, _ = decoded(experiment, folder)
@@ -282,6 +288,7 @@ def start(entry, capsys, monkeypatch, *arguments) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_entry_leaves_an_analysis(save, tmp_path, capsys, monkeypatch):
     rows = [{"id": f"r{i}", "question": f"Is it {i}?", "answers": ["yes"]} for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

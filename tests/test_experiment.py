@@ -146,6 +146,7 @@ def test_results_of_other_settings_are_not_continued(experiment, tmp_path, chang
     assert files(folder.path) == before
 
 
+@pytest.mark.long
 def test_another_expert_in_the_same_place_is_noticed(experiment, save_model, tmp_path):
     folder = RunFolder(tmp_path / "run")
     run(experiment, folder)
@@ -154,6 +155,7 @@ def test_another_expert_in_the_same_place_is_noticed(experiment, save_model, tmp
         run(experiment, folder)
 
 
+@pytest.mark.long
 def test_an_alpha_or_a_base_can_be_added_to_a_finished_run(experiment, save_model, tmp_path):
     folder = RunFolder(tmp_path / "run")
     before = run(experiment, folder)
@@ -172,6 +174,7 @@ def test_an_alpha_or_a_base_can_be_added_to_a_finished_run(experiment, save_mode
     }
 
 
+@pytest.mark.long
 def test_out_of_memory_halves_the_batch_and_repeats_nothing(
     experiment, tmp_path, monkeypatch, caplog
 ):
@@ -214,6 +217,7 @@ def test_check_finds_mistakes_before_weights_load(experiment, save_model):
         check(changed(experiment, expert_is_chat=True))
 
 
+@pytest.mark.long
 def test_decoding_figures_are_kept_and_reported(experiment, tmp_path):
     folder = RunFolder(tmp_path / "run")
     few = changed(experiment, num_draft_tokens=2, max_new_tokens=20, stop=())

@@ -309,6 +309,7 @@ def test_what_is_wrong_with_judges_is_one_line_before_weights_load(recipe, serve
     assert not server.seen and not (tmp_path / "run" / "predictions").exists()
 
 
+@pytest.mark.long
 def test_an_endpoint_that_fails_is_one_line_and_loses_nothing(recipe, serve, tmp_path):
     from support.judge_server import failure
 

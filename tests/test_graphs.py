@@ -7,9 +7,10 @@ goes through all of the rounding of shapes, the padding of rows and the static c
 import pytest
 import torch
 from support.models import ARCHITECTURES, byte_tokenizer
+from support.quick_tier import few
 from test_engine import IDS, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
-from test_speculative import DRAWN, GREEDY, LONG, related_trio
+from test_speculative import DRAWN, GREEDY, related_trio
 
 from decode.models import gpu as graphs
 from decode.models.gpu import Recordings
@@ -43,9 +44,7 @@ def counting_capture(counts):
     return capture
 
 
-@pytest.mark.parametrize(
-    "architecture", ["llama", *(pytest.param(a, marks=LONG) for a in ARCHITECTURES if a != "llama")]
-)
+@pytest.mark.parametrize("architecture", few(ARCHITECTURES, "llama"))
 @pytest.mark.parametrize(
     ("span_step", "sampling"), [(8, DRAWN), (256, GREEDY)], ids=["8-drawn", "256-greedy"]
 )

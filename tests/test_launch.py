@@ -129,6 +129,7 @@ def _decode(rank, experiments, room):
     assert shares.decode_shares(experiments) == (rank == 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_base_small", [True, False])
 def test_systems_that_fit_are_shared(is_base_small, experiments, environment):
     experiment, folder = experiments[0]

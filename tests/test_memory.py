@@ -73,6 +73,7 @@ def test_zero_divides_by_stage(stage, weights, gradients, optimizer):
     assert away.gradients == (found.gradients if stage == 1 else 0)
 
 
+@pytest.mark.long
 def test_activations_grow_with_rows_and_shrink_with_checkpointing():
     plain = {"activation_checkpointing": False}
     few, many = computed(**plain), computed(**plain, per_device_train_batch_size=8)
@@ -81,6 +82,7 @@ def test_activations_grow_with_rows_and_shrink_with_checkpointing():
     assert computed().activations == computed(activation_checkpointing=True).activations
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", [None, ADAPTER], ids=["full", "lora"])
 def test_a_real_training_takes_that_much(adapter, tmp_path):
     sizes = {"hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 6}

@@ -149,6 +149,7 @@ def demo(workplace):
     return workplace
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", ["README.md", "docs/decoding.md"])
 def test_python_blocks_run_after_the_demo(page, demo, monkeypatch, capsys):
     monkeypatch.chdir(demo)
@@ -157,6 +158,7 @@ def test_python_blocks_run_after_the_demo(page, demo, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.long
 def test_own_data_and_models(workplace):
     """The recipe and the commands as they stand, on rows that are in no file of the project."""
     (recipe,) = blocks("README.md", "yaml", "## Your own data and models")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.models import byte_tokenizer, tiny_model
+from support.quick_tier import few
 from test_engine import GREEDY, IDS, complete, requests, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_speculative import related_trio
@@ -30,7 +31,7 @@ from decode.models.vocab import Vocabulary
 TOKENIZER = byte_tokenizer()
 EOS = frozenset({256})
 DRAWN = Sampling(1.2, 40, 0.95, 3)
-DRAFTS = pytest.mark.parametrize("num_draft_tokens", [0, 4, "auto"])
+DRAFTS = pytest.mark.parametrize("num_draft_tokens", few([0, 4, "auto"], 4))
 KINDS = pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 # One of each kind, and two that share theirs
 MIXED = [

@@ -194,6 +194,7 @@ def test_hostile_program_is_contained(path: Path, hostile, confinement: str) -> 
     assert outcome.wall_s < LIMITS.wall_s + 1
 
 
+@pytest.mark.long
 def test_hostile_programs_leave_no_process(hostile) -> None:
     assert hostile
     assert processes_left(5) == set()
@@ -225,6 +226,7 @@ def test_detail_says_why(confinement: str) -> None:
     assert [outcome.detail for outcome in found] == list(programs.values())
 
 
+@pytest.mark.long
 def test_the_limit_on_cpu_time_cannot_be_ignored(confinement: str) -> None:
     program = "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
     (outcome,) = outcomes([program], confinement)

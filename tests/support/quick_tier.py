@@ -1,6 +1,17 @@
-"""Names the tests that `make check` runs although they take long, so that they get their mark."""
+"""The tests of `make check`: a few cases of each law, and none that takes long."""
+
+from collections.abc import Iterable
+
+import pytest
 
 LONGEST_QUICK_S = 5.0
+
+
+def few(cases: Iterable, *quick) -> list:
+    """The cases of a parametrized test; `make check` runs the quick ones, `make test` all."""
+    cases = list(cases)
+    assert all(case in cases for case in quick)
+    return [c if c in quick else pytest.param(c, marks=pytest.mark.long) for c in cases]
 
 
 def pytest_terminal_summary(terminalreporter, config):
