@@ -249,9 +249,9 @@ def test_other_models_or_predictions_are_refused(experiment, save, tmp_path):
     moved = RunFolder(tmp_path / "moved")
     shutil.copytree(folder.path, moved.path)
     rows_of(experiment, system, predictions, 2, moved)
-    changed = [{**predictions[0], "completion": "other"}, *predictions[1:]]
+    others = [{**predictions[0], "completion": "other"}, *predictions[1:]]
     with pytest.raises(SettingsChanged, match="was made with predictions"):
-        rows_of(experiment, system, changed, 2, moved)
+        rows_of(experiment, system, others, 2, moved)
     stranger = changed(experiment, expert=save("stranger", ascii_model(9)))
     with pytest.raises(SettingsChanged, match=r"was made with expert \w+, and this recipe has"):
         rows_of(stranger, system, predictions, 2, folder)

@@ -1,7 +1,7 @@
 """The five systems on one task: what is decoded, what is kept, and what is never done twice."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -160,7 +160,7 @@ def test_an_alpha_or_a_base_can_be_added_to_a_finished_run(experiment, save_mode
     folder = RunFolder(tmp_path / "run")
     before = run(experiment, folder)
     other = Contender("other", ModelSource(save_model("other", 8)), None)
-    more = replace(
+    more = changed(
         experiment, alphas=(0.5, 1.0, 2.0), contenders=(*experiment.lineup.contenders, other)
     )
     after = run(more, folder)

@@ -19,6 +19,8 @@ import traceback
 from functools import cache
 from pathlib import Path
 
+from wandb.sdk.data_types._private import MEDIA_TMP
+
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_RUN_S = 600
 
@@ -110,6 +112,9 @@ def _fork(request: dict, environment: dict[str, str]) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.clear()
         os.environ.update(environment)
+        # W&B's folder for tables, which the first process to end would take from the others.
+        MEDIA_TMP._finalizer.detach()
+        MEDIA_TMP.name = tempfile.mkdtemp(dir=request["folder"])
         entry, *_ = sys.argv = request["arguments"]
         sys.path[0] = os.path.abspath(os.path.dirname(entry))
         signal.alarm(LONGEST_RUN_S)  # ends it if it hangs

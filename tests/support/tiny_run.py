@@ -99,7 +99,7 @@ def finished(result: subprocess.CompletedProcess, run: Path) -> dict:
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["num_examples"] == 5
     assert {"antiexpert", "expert"} <= set(metrics)
-    assert set(metrics["bases"][0]) == {"model", "base", "tuned", "proxy"}
+    assert set(metrics["bases"][0]) == {"model", "slug", "base", "tuned", "proxy"}
     for name in ("recipe.yaml", "environment.json", "report.md", "plots/systems.png"):
         assert (run / name).stat().st_size > 0
     assert not (run / "checkpoints").exists()
