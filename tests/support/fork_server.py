@@ -19,8 +19,6 @@ import traceback
 from functools import cache
 from pathlib import Path
 
-from wandb.sdk.data_types._private import MEDIA_TMP
-
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_RUN_S = 600
 
@@ -80,6 +78,7 @@ def serve() -> None:
     import matplotlib.pyplot  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401  (what every run would import)
     import trl.trainer.sft_trainer  # noqa: F401
+    import wandb.sdk.data_types._private  # noqa: F401
 
     import train.sft  # noqa: F401
 
@@ -113,6 +112,8 @@ def _fork(request: dict, environment: dict[str, str]) -> int:
         os.environ.clear()
         os.environ.update(environment)
         # W&B's folder for tables, which the first process to end would take from the others.
+        from wandb.sdk.data_types._private import MEDIA_TMP
+
         MEDIA_TMP._finalizer.detach()
         MEDIA_TMP.name = tempfile.mkdtemp(dir=request["folder"])
         entry, *_ = sys.argv = request["arguments"]
