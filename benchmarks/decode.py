@@ -33,9 +33,15 @@ from decode.engine.request import Request
 from decode.engine.stats import DecodingStats
 from decode.engine.stops import Stops
 from decode.models.language_model import LanguageModel
-from decode.models.pair import adapter_base, load_pair, load_tuned
+from decode.models.pair import load_pair, load_tuned
 from decode.models.prompts import RoleTokenizers
-from decode.models.sources import ModelSource, load_tokenizer, load_weights, resolve_device
+from decode.models.sources import (
+    ModelSource,
+    adapter_base,
+    load_tokenizer,
+    load_weights,
+    resolve_device,
+)
 from decode.models.steered import Steered
 from decode.models.vocab import align
 

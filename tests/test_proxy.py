@@ -3,11 +3,13 @@
 import pytest
 import torch
 from support.models import byte_tokenizer, tiny_model
+from transformers import AutoTokenizer
 
 from decode import Alpha, ProxyTuned, WeightedExpert
 from decode.engine.request import Chat, Request, RolePrompt
 from decode.engine.row import Row
 from decode.models.prompts import encode
+from decode.models.sources import ModelSource, load_tokenizer
 
 PROMPTS = ["Q: 1+1=", "hello", "a longer prompt, to be ragged"]
 
@@ -121,3 +123,18 @@ def test_prompts_that_cannot_be_encoded_are_refused():
         encode(byte_tokenizer(), Chat("hello"))
     with pytest.raises(ValueError, match="empty prompt"):
         encode(byte_tokenizer(), "")
+
+
+def test_a_tokenizer_is_read_once_as_long_as_its_files_stay(save_model, monkeypatch):
+    base, small = save_model("base", 0), save_model("small", 1)
+    reads, real = [], AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        AutoTokenizer, "from_pretrained", lambda *a, **k: reads.append(a) or real(*a, **k)
+    )
+    sources = [ModelSource(base), ModelSource(base + "/."), ModelSource(base, dtype="float32")]
+    assert len({id(load_tokenizer(source)) for source in sources}) == 1
+    load_tokenizer(ModelSource(small))
+    assert len(reads) == 2
+    save_model("base", 0, extra=("<x>",), vocab_size=259)  # other files in the same place
+    assert len(load_tokenizer(ModelSource(base))) == 259
+    assert len(reads) == 3

@@ -11,8 +11,7 @@ import importlib.util
 import torch
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
-from decode.models.pair import changes_its_base
-from decode.models.sources import load_config, weights_dtype
+from decode.models.sources import changes_its_base, load_config, weights_dtype
 
 from .training import Training
 from .zero import FSDP_BY_LAUNCH, is_launched_with_deepspeed, is_on

@@ -20,9 +20,8 @@ from ..engine.request import Chat, Completion, Request, RolePrompt
 from ..engine.sampling import Sampling
 from ..engine.stats import DecodingStats
 from ..models.loaded import ExpertSource, LoadedModels
-from ..models.pair import adapter_base, is_adapter
 from ..models.prompts import RoleTokenizers
-from ..models.sources import ModelSource
+from ..models.sources import ModelSource, adapter_base, is_adapter
 from ..models.steered import Steered
 from .local import LocalCompleter
 

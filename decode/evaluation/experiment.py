@@ -8,9 +8,8 @@ from typing import Any, Protocol
 from ..engine.request import Chat, Request
 from ..engine.sampling import Sampling
 from ..models.loaded import align_models
-from ..models.pair import adapter_base, is_adapter
 from ..models.prompts import encode
-from ..models.sources import load_config, load_tokenizer
+from ..models.sources import adapter_base, is_adapter, load_config, load_tokenizer
 from .lineup import Lineup, System
 from .metric import Metric
 

@@ -17,8 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from ..jobs.folder import RunFolder
 from ..jobs.processes import Replica
-from ..models.pair import adapter_base, is_adapter
-from ..models.sources import ModelSource, load_config, weights_dtype
+from ..models.sources import ModelSource, adapter_base, is_adapter, load_config, weights_dtype
 from .experiment import Experiment
 from .lineup import Lineup, System
 from .predict import decode_all

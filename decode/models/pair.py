@@ -7,12 +7,10 @@ rows are the anti-expert's. Anything else is two models.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,7 +19,15 @@ from ..engine.row import Row
 from .adapted import AdaptedModel, AdaptedRows, share_weights
 from .language_model import LanguageModel, ids
 from .recurrent import as_language_model
-from .sources import ModelSource, is_positional, load_config, load_tokenizer, load_weights
+from .sources import (
+    ModelSource,
+    adapter_base,
+    is_adapter,
+    is_positional,
+    load_config,
+    load_tokenizer,
+    load_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -156,32 +162,6 @@ def _all(slots: Sequence[int]) -> slice:
 
 def _none(slots: Sequence[int]) -> slice:
     return slice(0, 0)
-
-
-def is_adapter(name: str) -> bool:
-    """Whether a folder holds a PEFT adapter rather than whole weights."""
-    return (Path(name) / "adapter_config.json").is_file()
-
-
-def changes_its_base(start: bool | str) -> bool:
-    """Whether an adapter begun so (`init_lora_weights`) takes its first weights out of its base."""
-    return str(start).lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga"))
-
-
-def adapter_base(expert: ModelSource) -> ModelSource:
-    """The model an adapter folder says it was trained on, to be read as the expert is.
-
-    Raises:
-        ValueError: it was trained on other weights than that model's.
-    """
-    config = PeftConfig.from_pretrained(expert.name)
-    if changes_its_base(start := getattr(config, "init_lora_weights", True)):
-        raise ValueError(
-            f"{expert.name}: an adapter begun as '{start}' belongs to weights changed by that, not "
-            "to its base's own; convert it (path_initial_model_for_weight_conversion of PEFT's "
-            "save_pretrained)"
-        )
-    return replace(expert, name=str(config.base_model_name_or_path), revision=config.revision)
 
 
 def load_tuned(source: ModelSource, device: str) -> LanguageModel:

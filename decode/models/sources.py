@@ -1,4 +1,4 @@
-"""How models come from a folder or a hub id to memory."""
+"""How models come from a folder or a hub id to memory, and what an adapter says of its base."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
+from peft import PeftConfig
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -109,6 +110,32 @@ def load_frozen(source: ModelSource, device: str) -> PreTrainedModel:
         model = load_weights(source, device).requires_grad_(False)
         _frozen[source, device] = model
     return model
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a folder holds a PEFT adapter rather than whole weights."""
+    return (Path(name) / "adapter_config.json").is_file()
+
+
+def changes_its_base(start: bool | str) -> bool:
+    """Whether an adapter begun so (`init_lora_weights`) takes its first weights out of its base."""
+    return str(start).lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga"))
+
+
+def adapter_base(expert: ModelSource) -> ModelSource:
+    """The model an adapter folder says it was trained on, to be read as the expert is.
+
+    Raises:
+        ValueError: it was trained on other weights than that model's.
+    """
+    config = PeftConfig.from_pretrained(expert.name)
+    if changes_its_base(start := getattr(config, "init_lora_weights", True)):
+        raise ValueError(
+            f"{expert.name}: an adapter begun as '{start}' belongs to weights changed by that, not "
+            "to its base's own; convert it (path_initial_model_for_weight_conversion of PEFT's "
+            "save_pretrained)"
+        )
+    return replace(expert, name=str(config.base_model_name_or_path), revision=config.revision)
 
 
 def is_positional(config: PretrainedConfig) -> bool:
