@@ -95,7 +95,7 @@ def read_rows(source: str | HubSource, limit: int | None = None) -> list[Row]:
 def stream_rows(
     source: str | HubSource, limit: int | None = None, is_hub_streamed: bool = True
 ) -> Iterator[Row]:
-    """The same one by one, for sets larger than memory; of the hub, nothing is kept on disk."""
+    """The same rows one by one, for sets larger than memory; hub rows are not kept on disk."""
     if isinstance(source, HubSource):
         rows = _hub_rows(source, limit, is_hub_streamed)
     else:

@@ -1,4 +1,4 @@
-"""Programs in namespaces of their own: nothing of the machine is there to be harmed.
+"""Programs in namespaces of their own, out of reach of the machine's files and processes.
 
 The worker moves into a new root that holds the interpreter, its packages and the system's libraries
 (read-only), and into network, IPC and PID namespaces; an ordinary user gets a user namespace for
