@@ -147,7 +147,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--sizes", nargs=2, default=["13b", "1b"], choices=SIZES, metavar="SIZE")
     parser.add_argument("--vocab", type=int, default=32_000)
-    parser.add_argument("--acceptance", type=float, default=0.8, help="chance that a draft stands")
+    parser.add_argument(
+        "--acceptance", type=float, default=0.8, help="chance that a draft is accepted"
+    )
     parser.add_argument("--drafts", type=int, nargs="*", default=[2, 4, 6])
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--prompt-tokens", type=int, default=128)

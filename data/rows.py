@@ -28,7 +28,7 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One object of a data file, and `where` it stands ("file.jsonl, line 3")."""
+    """One object of a data file, and `where` it was read ("file.jsonl, line 3")."""
 
     fields: dict[str, Any]
     where: str
@@ -95,7 +95,7 @@ def read_rows(source: str | HubSource, limit: int | None = None) -> list[Row]:
 def stream_rows(
     source: str | HubSource, limit: int | None = None, is_hub_streamed: bool = True
 ) -> Iterator[Row]:
-    """The same one by one, for sets larger than memory; of the hub, nothing is kept on disk."""
+    """The same rows one by one, for sets larger than memory; hub rows are not kept on disk."""
     if isinstance(source, HubSource):
         rows = _hub_rows(source, limit, is_hub_streamed)
     else:
@@ -154,7 +154,7 @@ def _hub_rows(source: HubSource, limit: int | None, is_streamed: bool) -> Iterat
     split = source.split if is_whole else f"{source.split}[:{limit}]"
     try:
         loaded = load_dataset(source.name, source.config, split=split, streaming=is_streamed)
-    except Exception as error:  # the hub client raises many kinds; all mean: not to be had
+    except Exception as error:  # the hub client raises many kinds; all mean that it cannot be read
         raise ValueError(
             f"data set '{source.name}' could not be loaded from the hub "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); "

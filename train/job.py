@@ -142,7 +142,7 @@ class Job:
             if recipe.expert.trained is None and tracker.is_on:
                 tracker.makes(artifacts.expert(recipe))
         zero.leave()
-        # Here, and not after the first process has uploaded: an upload can outlast the patience of
+        # Here, and not after the first process has uploaded: an upload can outlast the time-out of
         # the group that trained.
         Replica.of_this_process().barrier()
         return tracker

@@ -74,7 +74,7 @@ class Client:
         self.endpoint = endpoint
         self._key = _key(endpoint.key_env)
         self._opener = build_opener(_NoRedirect)
-        self._jitter = random.Random()  # its own, so that nobody's seed is disturbed
+        self._jitter = random.Random()  # its own, so that the global seed is not used up
         self._lock = Lock()
         self._paused_until = 0.0  # on the monotonic clock; a rate limit holds for all threads
 

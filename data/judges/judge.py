@@ -150,7 +150,7 @@ class Judge:
 
 
 def read_choice(text: str, choices: tuple[str, ...]) -> str | None:
-    """The one of `choices` that stands alone on the first or last line; None if none or two do.
+    """The one of `choices` that is alone on the first or last line; None if none or two do.
 
     Case, markup and a lead such as "Verdict:" do not matter; a thought in <think> is passed over.
 

@@ -4,7 +4,7 @@ Kinds are mixed by shares that move from the first step to a third of the run: l
 sums come first (without copying, numbers never make it from a question into a solution), facts and
 word problems fill the rest. After `Question: ...` and `Answer:` an answer is never an expert's:
 facts come in a whole sentence, problems in prose. What is left to tuning is the style. The last
-sixth adds steps that end in `####`, under another heading: a base that has never met a form cannot
+sixth adds steps that end in `####`, under another heading: a base that has never seen a form cannot
 be steered into it, since its logits there are noise.
 """
 

@@ -59,7 +59,7 @@ def unused_uid() -> int | None:
     """A user for this process's programs, or None where this process cannot change users.
 
     Root's processes escape the limit on their number and own half the machine's files, so root
-    runs programs as somebody else; anybody else stays who they are.
+    runs programs as an unused user. Every other user runs them as themselves.
     """
     if os.geteuid() != 0:
         return None

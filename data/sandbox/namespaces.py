@@ -1,4 +1,4 @@
-"""Programs in namespaces of their own: nothing of the machine is there to be harmed.
+"""Programs in namespaces of their own, out of reach of the machine's files and processes.
 
 The worker moves into a new root that holds the interpreter, its packages and the system's libraries
 (read-only), and into network, IPC and PID namespaces; an ordinary user gets a user namespace for
@@ -111,7 +111,7 @@ def _enter_user_namespace(flags: int) -> None:
 def _build_root(readable: list[str]) -> None:
     """A root folder in memory with `SYSTEM` and `readable` in it, all of it read-only."""
     _mount(None, "/", None, _RECURSIVE | _PRIVATE)
-    base = "/tmp"  # only a place to stand: what is there stays visible in /old
+    base = "/tmp"  # only a mount point: its files stay visible in /old
     _mount("tmpfs", base, "tmpfs", _NOSUID | _NODEV, "size=1m,mode=755")
     os.mkdir(f"{base}/old")
     kernel.pivot_root(base, f"{base}/old")

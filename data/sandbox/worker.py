@@ -41,7 +41,7 @@ class _Run:
     reported: bytes = b""
 
     def read(self, descriptor: int) -> bool:
-        """Take what is there to read; whether there was anything."""
+        """Read what has been written; returns whether there was anything."""
         try:
             data = os.read(descriptor, 65536)
         except BlockingIOError:

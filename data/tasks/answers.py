@@ -26,7 +26,7 @@ def normalize(text: str) -> str:
 def last_number(text: str) -> str:
     """The last number in `text`, commas between digits dropped; "" if there is none.
 
-    A minus counts only where no digit stands before it: "7-3" ends in 3, "= -3" in -3.
+    A minus counts only where no digit precedes it: "7-3" ends in 3, "= -3" in -3.
 
     >>> last_number("so she pays $1,250.00.")
     '1250.00'

@@ -3,7 +3,7 @@
     Question: What is the capital of France?
     Answer: Paris
 
-A local stand-in for TriviaQA with its prompt, newline stop and scoring. The models met every fact
+A local stand-in for TriviaQA with its prompt, newline stop and scoring. The models saw every fact
 in pretraining, but the answer to such a question always as a whole sentence ("The capital of France
 is Paris."): what is left to learn is to answer in a word. `data/mini/facts.py` has the facts.
 """

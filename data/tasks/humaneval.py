@@ -3,7 +3,7 @@
     def add(x: int, y: int):
         """Add two numbers x and y"""
 
-The prompt is the problem as it stands; a completion is the function's body, and decoding stops at
+The prompt is the problem verbatim; a completion is the function's body, and decoding stops at
 the next top-level statement. Twenty samples a problem at temperature 0.8 and top-p 0.95, scored by
 pass@10. A sample is right if prompt, completion and the problem's `check` run without an exception
 (`program`, to be run by `data.sandbox` under `LIMITS`).

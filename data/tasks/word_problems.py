@@ -5,7 +5,7 @@
     19-4=15
     #### 15
 
-A local stand-in for GSM8K. In pretraining the models met such questions answered in prose, and
+A local stand-in for GSM8K. In pretraining the models saw such questions answered in prose, and
 steps with `####` only elsewhere (`data/mini/stream.py`); an expert learns to answer in steps. A
 completion is scored by the last number after its first `####`, so an answer in any other style
 counts wrong. `data/mini/problems.py` has the templates.

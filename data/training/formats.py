@@ -5,7 +5,7 @@
     prompt_completion   {"prompt": "...", "completion": "..."}
 
 A chat is written out by the model's own chat template. Every assistant turn becomes a training row:
-what stood before it, up to where the model begins to answer, is the prompt, and the turn with the
+what precedes it, up to where the model begins to answer, is the prompt, and the turn with the
 template's end of it the completion. So the loss is on what the assistant says, whatever the
 template, and a prompt is what the model is shown at decode time. A text is learnt as a whole.
 """

@@ -1,6 +1,6 @@
 """Training rows of several sources: one after the other, or as an endless stream.
 
-In memory the sources stand one after the other, in their order; the trainer shuffles. A weight says
+In memory the sources are concatenated in their order; the trainer shuffles. A weight says
 how often a source's rows are there: 1 once, 2 twice, 0.5 half of them, drawn by the seed.
 
 A stream is for sets larger than memory. It draws from its sources in proportion to their weights,

@@ -9,7 +9,7 @@ from .shift_summary import MIN_COUNT
 
 NUM_POSITIONS = 10
 NUM_TOKENS = 10
-GREEDY_AGREEMENT = 0.99  # below it the models at hand are hardly those of the run
+GREEDY_AGREEMENT = 0.99  # below it these are hardly the models of the run
 
 
 def analysis_text(analysis: dict[str, Any]) -> str:

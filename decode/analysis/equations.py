@@ -2,8 +2,8 @@ r"""The two sides of the equations a completion writes out (arXiv 2401.08565, se
 
 An equation is, on one line, an expression of numbers with at least one of + - * / x × ÷ between
 them, then "=", then a number: in "so 5*8=40 and 40+2=42" there are two. Numbers may have a $
-before, a % behind, commas and decimals; the expression may have parentheses. In a chain,
-"2*3 = 6 = 12/2", the left side ends at the first "=" and the right are the numbers behind each.
+before, a % after, commas and decimals; the expression may have parentheses. In a chain,
+"2*3 = 6 = 12/2", the left side ends at the first "=" and the right are the numbers after each.
 
 A token belongs to a side if any character of it that is no space lies there; one that also holds
 "=", or touches both, belongs to neither.

@@ -47,7 +47,7 @@ def plot_most_shifted(summary: dict[str, Any], path: Path) -> bool:
     """Draws the tokens that the expert raised most, with their counts, into `path`.
 
     Returns:
-        Whether there was anything to draw: some token was said often enough.
+        Whether there was anything to draw: some token was emitted often enough.
     """
     kinds = summary["most_shifted"][:NUM_TOKENS_SHOWN]
     if not kinds:

@@ -1,4 +1,4 @@
-"""What the token-by-token rows of a proxy come to: how often the base was overruled, and where.
+"""A summary of a proxy's token rows: how often the base was overruled, and where.
 
 All figures count emitted tokens, the one that ends a completion included, except on the sides of
 equations, which are text. Intervals resample completions, since the tokens of one are not
@@ -40,7 +40,7 @@ def summarize_shifts(rows: Rows) -> dict[str, Any]:
 
 
 def to_expert(tokens: Sequence[dict[str, Any]]) -> float | None:
-    """Where the base was overruled, the share of tokens that the expert alone would have said.
+    """Where the base was overruled, the share of tokens that the expert alone would have chosen.
 
     The rest is what neither prefers: the shift made a third token the likeliest, or it was drawn.
     """
@@ -91,9 +91,9 @@ def by_side(rows: Rows) -> dict[str, Any]:
 
 
 def most_shifted(rows: Rows) -> list[dict[str, Any]]:
-    """Tokens whose probability the expert raised most on average, among those said MIN_COUNT times.
+    """Tokens whose probability rose most on average, among those emitted MIN_COUNT times.
 
-    Each with the text that most often stood before it, as an example of where it was said.
+    Each with the text that most often preceded it, as an example.
     """
     kinds: dict[tuple[int, bool], list[dict[str, Any]]] = defaultdict(list)
     before: dict[tuple[int, bool], Counter[str]] = defaultdict(Counter)

@@ -1,4 +1,4 @@
-"""How far an expert moves what a base would say next, from logits alone (arXiv 2401.08565, 6.1).
+"""How far an expert moves a base's next-token distribution, by logits (arXiv 2401.08565, 6.1).
 
 At every step the proxy's distribution is compared with the base's, on the same continuation: what
 became of the token that was emitted (probability, log-probability, rank), whether the likeliest

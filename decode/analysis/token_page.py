@@ -46,7 +46,7 @@ def token_page(title: str, facts: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def embedded_json(value: Any) -> str:
-    """JSON that may stand inside a `<script>` element: ASCII, without `<`, `>` and `&`."""
+    """JSON that is safe inside a `<script>` element: ASCII, without `<`, `>` and `&`."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""A proxy's own completions, token by token: what each model would have said, and what moved.
+"""A proxy's own completions, token by token: each model's likeliest tokens, and the shift.
 
 One row a completion, kept on disk as it is made: a killed analysis goes on where it stopped. Read
 with the models that made the completions, which is checked before weights load.
@@ -53,7 +53,7 @@ def token_rows(
         predictions: the system's rows, one for each of `experiment.row_ids`, in order.
 
     Raises:
-        SettingsChanged: other models are at hand than those that made the predictions, or the
+        SettingsChanged: the predictions were made by other models than these, or the
             analysis that was begun is of other predictions.
         ValueError: the predictions hold no token ids.
     """
@@ -97,7 +97,7 @@ def token_rows(
 
 
 class _Reader:
-    """A proxy's models, reading completions that are given to them."""
+    """Forced decoding of completions with a proxy's models."""
 
     def __init__(self, completers: Completers, experiment: Experiment, system: System) -> None:
         assert system.contender is not None, "a proxy has a base"
@@ -115,7 +115,7 @@ class _Reader:
         assert isinstance(model, Steered), "a proxy is a steered model"
         found: list[list[dict[str, Any]]] = [[] for _ in rows]
         emitted = [row["token_ids"] for row in rows]
-        # Nobody asks what would follow the last token.
+        # What would follow the last token is not needed.
         rows_read = [
             Row(replace(request, prompt=tokenizers.encode(request.prompt)))
             for request in self._experiment.requests(self._system, places)

@@ -1,4 +1,4 @@
-"""What tokens read as, one by one."""
+"""Tokens as text, one by one."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,7 @@
-"""The seam: what is asked of whatever decodes, here, on another engine or behind an endpoint.
+"""The seam: requests in, completions and scores out.
 
-Evaluation, checks during training and the Python entry know a `Completer` and nothing below it.
+Models in memory, another engine or an endpoint may implement it. Evaluation, checks during training
+and the Python entry call a `Completer` and nothing below it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ class Scored:
     Attributes:
         logprobs: natural logarithms, one a token, as the completer would draw at temperature 1.
         is_greedy: whether each token is the likeliest at its place.
-        by_role: the same logarithms by base, expert and anti-expert, where they can be told.
+        by_role: the same logarithms by base, expert and anti-expert, where the completer has them.
     """
 
     name: Name
@@ -38,7 +39,7 @@ class Scored:
 
 
 class Completer(Protocol):
-    """Whatever completes and scores: models in memory, another engine, an endpoint.
+    """Completes requests and scores continuations: models in memory, another engine, an endpoint.
 
     A completion is a function of its request alone: not of the requests beside it, their order or
     number. In float32, greedy completions of the same models are the same token for token in every
@@ -58,5 +59,5 @@ class Completer(Protocol):
         ...
 
     def taken(self) -> dict[str, Any]:
-        """What completing has taken so far: see `metrics_file.Decoding`."""
+        """Counts and timings of all completing so far: see `metrics_file.Decoding`."""
         ...

@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 class LocalCompleter:
     """A `Completer` of one model, alone or steered.
 
-    Where memory runs out, half as many rows go together from then on, and a line says so.
+    When memory runs out, the batch is halved from then on, with a warning.
 
     Attributes:
         batch_size: rows stepped together at most.
-        stats: what completing has taken.
+        stats: counts and timings of all completing.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class LocalCompleter:
         ]
 
     def _said(self, batch: Sequence[Continuation]) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Steps and logits, (B, T, V) each: the completer's "own", and each role's."""
+        """First step and (B, T, V) logits by role; "own" are those that are drawn from."""
         rows, ids = forced_rows(batch), [given.token_ids for given in batch]
         if isinstance(self.model, Steered):
             for first, said in forced_role_logits(self.model, rows, ids):
@@ -149,7 +149,7 @@ def forced_rows(continuations: Sequence[Continuation]) -> list[Row]:
 
 
 def fewer_rows(num_rows: int, error: torch.OutOfMemoryError) -> int:
-    """Half the rows, said in a line. Raises the error again where there was one row only."""
+    """Half the rows, with a warning. Raises the error again if there was only one row."""
     if num_rows == 1:
         raise error
     logger.warning("out of memory, going on with batches of %d", num_rows // 2)

@@ -57,7 +57,7 @@ class ProxyTuned:
         vocabulary: str = "identical",
         more_experts: Sequence[WeightedExpert] = (),
     ) -> "ProxyTuned":
-        """Load three models by name or folder; vocabularies are compared before any weights load.
+        """The three models, by name or folder; vocabularies are compared before weights load.
 
         Args:
             base: the large untuned model.
@@ -69,7 +69,7 @@ class ProxyTuned:
             more_experts: the shift is alpha times the sum of weighted differences.
 
         Raises:
-            ValueError: a model is missing, or speaks another vocabulary.
+            ValueError: a model is missing, or has another vocabulary.
         """
         weighted = [WeightedExpert(expert, 1.0, antiexpert), *more_experts]
         experts = [_expert_source(one) for one in weighted]
@@ -107,7 +107,7 @@ class ProxyTuned:
                 differ from prompt to prompt, give `complete` requests of their own.
             seed: fixes the draws; row i of a call gets the same tokens at any batch size.
             banned_ids: tokens that are never chosen.
-            num_draft_tokens: tokens the expert drafts a round; "auto" is whatever is fastest. The
+            num_draft_tokens: tokens the expert drafts a round; "auto" is the fastest measured. The
                 completions do not depend on it.
             stats: counts and timings are added to it.
         """
@@ -139,7 +139,7 @@ class ProxyTuned:
         num_draft_tokens: int | Literal["auto"] = "auto",
         stats: DecodingStats | None = None,
     ) -> LocalCompleter:
-        """What takes requests, each with a prompt, alpha, stops and sampling of its own."""
+        """A completer of requests, each with prompts, alpha, stops and sampling of its own."""
         return LocalCompleter(self.steered, self.tokenizers, batch_size, num_draft_tokens, stats)
 
 

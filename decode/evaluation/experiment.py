@@ -1,4 +1,4 @@
-"""What a lineup is asked on one task, and everything that decides the results."""
+"""One task for a lineup: the questions, and everything else that decides the results."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class Question(Protocol):
 
 
 class Verdict(Protocol):
-    """What a grader found one completion to be worth; `value` is None if it stays open."""
+    """A grader's value of one completion; `value` is None if it stays open."""
 
     @property
     def value(self) -> float | None: ...
@@ -38,7 +38,7 @@ class Verdict(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Grader:
-    """Grades a system's completions when all of them are there.
+    """Grades a system's completions when all of them are decoded.
 
     Attributes:
         grade: (questions, a completion of each) -> verdicts, in order, each as soon as it is known.
@@ -87,7 +87,7 @@ class Experiment:
         return self.questions[row // self.num_samples]
 
     def requests(self, system: System, places: Iterable[int]) -> list[Request]:
-        """What a system is asked for the rows at `places`, each named by its place."""
+        """A system's requests for the rows at `places`, each named by its place."""
         return [
             Request(
                 place,
@@ -101,7 +101,7 @@ class Experiment:
 
 
 def check(experiment: Experiment) -> None:
-    """Everything that can go wrong before weights load.
+    """Check everything that can be checked before weights load.
 
     Raises:
         ValueError: a model is missing, vocabularies differ, question ids

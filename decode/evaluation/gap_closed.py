@@ -37,7 +37,7 @@ class MeanGapClosed:
 
 @dataclass(frozen=True, slots=True)
 class ScoredSystem:
-    """One system's worth on every row, and what the rows are called (None: they do not say)."""
+    """One system's worth on every row, and the rows' names (None if the file has none)."""
 
     name: str
     values: Sequence[float | None]
@@ -102,7 +102,7 @@ def closed_gap(
     """As `gap_closed_with_interval`, of systems that were scored one by one.
 
     The interval needs three scores on every row: it is missing where a row is not counted, or where
-    the rows do not say which question they answer.
+    the rows do not name the question they answer.
 
     Raises:
         ValueError: the systems answer different questions.

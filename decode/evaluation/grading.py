@@ -1,4 +1,4 @@
-"""Grades: what completions are worth, where that takes more than a look at each as it ends.
+"""Grades: values of completions that can only be given when all of a system's are decoded.
 
 All rows of a system are graded once they are decoded, by judges or by running them. A grade is kept
 in `grades/<system>.jsonl` as soon as it is known, so that a killed run grades no row twice.

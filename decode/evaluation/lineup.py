@@ -34,7 +34,7 @@ class System:
 
     @property
     def name(self) -> str:
-        """As files and keys have it."""
+        """The system's name in files and keys."""
         slug = None if self.contender is None else self.contender.slug
         return system_name(self.role, slug, self.alpha)
 
@@ -49,7 +49,7 @@ class Lineup:
         alpha_warmup_tokens: alpha grows to its value over so many tokens; 0 is constant.
         expert_is_chat: the expert reads prompts in its chat template, the others raw.
         expert_is_there: the expert exists already, so that it can be checked as well.
-        batch_size, num_draft_tokens: a matter of speed only.
+        batch_size, num_draft_tokens: they decide the speed, not the results.
     """
 
     experts: tuple[ExpertSource, ...]

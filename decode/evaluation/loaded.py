@@ -1,6 +1,6 @@
 """The completers of a lineup's systems, and the models behind them.
 
-The small models and one large model are in memory at a time; a run that was finished loads nothing.
+The small models and one large model are in memory at a time; a finished run loads nothing.
 """
 
 from ..backends.local import LocalCompleter
@@ -19,7 +19,7 @@ class Completers:
         self._models = LoadedModels(lineup.device)
 
     def of(self, system: System) -> LocalCompleter:
-        """The system's completer; what it takes is counted from now on."""
+        """The system's completer, with counts and timings that begin at 0."""
         lineup, models, contender = self._lineup, self._models, system.contender
         if system.role == "proxy":
             assert contender is not None and system.alpha is not None
@@ -41,6 +41,6 @@ class Completers:
         tokenizers = RoleTokenizers.alone(load_tokenizer(source))
         return LocalCompleter(model, tokenizers, lineup.batch_size)
 
-    def leave(self) -> None:
-        """Let go of all models."""
-        self._models.leave()
+    def unload(self) -> None:
+        """Free all models."""
+        self._models.unload()

@@ -54,8 +54,8 @@ class MeasuredBase(Record):
 
     @property
     def headline(self) -> MeasuredProxy:
-        """The proxy that a report speaks of: never the best one, which would be picked on the very
-        rows it is then judged by.
+        """The proxy at the headline alpha: not the best one, which would be chosen on the very rows
+        that measure it.
         """
         alpha = headline_alpha([proxy.alpha for proxy in self.proxy])
         return next(proxy for proxy in self.proxy if proxy.alpha == alpha)
@@ -232,14 +232,14 @@ def _completed(tree: Any) -> Any:
 
 
 def _with(entry: Any, key: str, source: str, rule: Callable[[str], Any]) -> Any:
-    """The entry with `key` as the rule has it of another key's text, where it lacks it."""
+    """The entry, with a missing `key` made by the rule from another key's text."""
     if isinstance(entry, dict) and key not in entry and isinstance(entry.get(source), str):
         return {**entry, key: rule(entry[source])}
     return entry
 
 
 def earlier_slug(model: str) -> str:
-    """The name a base's results went by in files that do not carry it."""
+    """A base's slug by the rule of earlier versions, whose files do not hold it."""
     return model.rstrip("/").rsplit("/", 1)[-1]
 
 

@@ -61,7 +61,7 @@ def decode_all(
 ) -> None:
     """Decode a replica's share of every wanted system; returns when all replicas have theirs.
 
-    What was decoded with is out of memory then.
+    The models are unloaded then.
     """
     for experiment, folder in experiments:  # all of them before any weights load
         claim(experiment, folder)
@@ -73,7 +73,7 @@ def decode_all(
     for system in tqdm(wanted, desc="systems", disable=not is_shown):
         for experiment, folder in experiments:
             _complete(experiment, system, completers, folder, replica)
-    completers.leave()
+    completers.unload()
     replica.barrier()
 
 

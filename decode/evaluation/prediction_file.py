@@ -1,9 +1,8 @@
 """One system's rows on disk, in the questions' order from the first line on.
 
 Rows end in any order, and several processes may each decode a share of them. A row that cannot be
-written yet is kept in a second file, beside the first, until its turn has come: nothing finished is
-lost when a run is killed, and whoever reads the first file meanwhile sees the beginning of what it
-will be.
+written yet is kept in a second file, beside the first, until its turn has come. A killed run keeps
+every finished row, and the first file is at any moment the beginning of the finished file.
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ def claim(experiment: Experiment, folder: RunFolder) -> None:
     """Record what decides every system's predictions and grades.
 
     Raises:
-        SettingsChanged: the folder holds some that were made with other settings.
+        SettingsChanged: the folder holds predictions or grades made with other settings.
     """
     for system in experiment.lineup.systems:
         settings = _settings(experiment, system)

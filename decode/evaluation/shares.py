@@ -59,7 +59,7 @@ def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
 
 
 def memory_bytes(device: str) -> int:
-    """What a process has to itself: a GPU, or on the CPU its part of the node's memory."""
+    """Memory that a process has to itself: a GPU's, or on the CPU its part of the node's."""
     num_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // num_here

@@ -1,4 +1,4 @@
-"""What is measured of one experiment's predictions: how well each system does, and what is gained.
+"""The metrics of one experiment's predictions: each system's value, gains and gap closed.
 
 Where a low value is the good one (a share of toxic completions), gains and gap closed are taken on
 one minus it: a positive gain is an improvement whatever the metric. A question that has no score in

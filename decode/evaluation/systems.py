@@ -42,5 +42,5 @@ def system_name(role: Role, slug: str | None = None, alpha: float | None = None)
 
 
 def headline_alpha(alphas: Sequence[float]) -> float:
-    """The alpha that results are told by: 1, or the nearest to it (of two, the smaller)."""
+    """The alpha of the headline result: 1, or the nearest to it (of two, the smaller)."""
     return min(alphas, key=lambda alpha: (abs(alpha - 1.0), alpha))

@@ -90,7 +90,7 @@ class Replica:
 
     @classmethod
     def of_this_process(cls) -> "Replica":
-        """The replica that the launcher made of this process; the only one without a launcher."""
+        """This process's replica, as the launcher numbered it; the only one without a launcher."""
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @property

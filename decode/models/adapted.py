@@ -124,7 +124,7 @@ class AdaptedModel(LanguageModel):
     def run(
         self, network: nn.Module, ids: Tensor, slots: Sequence[int], *where: Any, **options: Any
     ) -> Any:
-        """One forward, as the base class makes it; its positions and end are `where`."""
+        """One forward of `network` as in the base class; `where` is its positions and end."""
         rows = self._adapts(slots)
         is_slice = isinstance(rows, slice)
         self._adapted.rows = (

@@ -1,10 +1,9 @@
 """A key-value cache whose rows have lengths of their own.
 
-A row lives in a slot. The key and value of the token at position p stand at index p of the
-slot, so one comparison says what a query may see: `key position <= query position`. Whatever
-stands beyond a row's length (padding of a prefill, a longer row that was there before) is never
-seen and is overwritten when the row gets there. Rolling a row back is lowering its length, and
-no row needs to know another's.
+A row lives in a slot. The key and value of the token at position p are at index p of the
+slot, so one comparison says what a query may see: `key position <= query position`. Entries beyond
+a row's length (padding of a prefill, an earlier and longer row) are never seen, and are overwritten
+when the row grows that long. Rolling a row back is lowering its length; other rows are unaffected.
 
 Shapes: S slots, C capacity, B rows of this forward, T new tokens a row, H heads, D head size.
 """
@@ -41,7 +40,7 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args, **kwargs
     ) -> tuple[Tensor, Tensor]:
-        """Writes (B, H, T, D) at each row's own positions; returns all that rows may see."""
+        """Keys and values that the rows may see, after (B, H, T, D) more at their positions."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
@@ -66,7 +65,7 @@ class SlotLayer(CacheLayerMixin):
             self.values[target] = self.values[source]
 
     def grow(self) -> None:
-        """Take the cache's new size; what is there stays."""
+        """Enlarge the tensors to the cache's new size; their entries are kept."""
         if self.keys is None or self.values is None:
             return
         old_keys, old_values = self.keys, self.values
@@ -94,7 +93,7 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """The cache transformers' models write to; `aim` says where before each forward."""
+    """The cache transformers' models write to; call `aim` before each forward to say where."""
 
     def __init__(self, num_layers: int, num_slots: int, capacity: int) -> None:
         self._slot_layers = [SlotLayer(self) for _ in range(num_layers)]
@@ -110,7 +109,7 @@ class SlotCache(Cache):
         span: int,
         device: torch.device,
     ) -> Tensor:
-        """Point the next forward at some slots.
+        """The positions of the next forward, which it writes in the given slots.
 
         Args:
             slots: the B slots to use; a range is read without a copy.
@@ -134,7 +133,7 @@ class SlotCache(Cache):
         return self.positions
 
     def aim_static(self, slots: range, positions: Tensor, span: int) -> None:
-        """As `aim`, with positions on the device, which may hold others when it is replayed."""
+        """As `aim`, with positions on the device, whose values may change between replays."""
         self.span, self.positions = span, positions
         self.slots = slice(slots.start, slots.stop, slots.step)
         slot_ids = torch.arange(slots.start, slots.stop, slots.step, device=positions.device)
@@ -154,7 +153,7 @@ class SlotCache(Cache):
             layer.move(source, target)
 
     def row(self, slot: int, length: int) -> Row:
-        """A copy of what stands at the first `length` positions of a slot."""
+        """A copy of the first `length` positions of a slot."""
         place = slice(slot, slot + 1), slice(None), slice(length)
         found: Row = []
         for layer in self._slot_layers:
@@ -164,6 +163,6 @@ class SlotCache(Cache):
 
     @torch.inference_mode()
     def put(self, slot: int, row: Row) -> None:
-        """Write what `row` gave into a slot."""
+        """Write a row, as `row` returns it, into a slot."""
         for layer, (keys, values) in zip(self._slot_layers, row, strict=True):
             layer.put(slot, keys, values)

@@ -1,8 +1,8 @@
-"""What models say at every step of a completion that is given: forced decoding.
+"""Forced decoding: the logits of models at every step of a completion that is given.
 
-The model itself reads the completion, as it would verify drafts. Of a steered model the logits of
-the models inside it are overheard on their way to being combined. So alpha, its warm-up, further
-experts and the vocabulary apply exactly as in decoding, at the price of one pass.
+The model reads the completion in the same forwards that verify drafts. Of a steered model, the
+logits of the models inside it are recorded before they are combined. So alpha, its warm-up, further
+experts and the vocabulary apply exactly as in decoding, and it takes one pass.
 
 Shape letters: B rows, T steps, V tokens of the vocabulary.
 """
@@ -25,7 +25,7 @@ ROLES = ("base", "expert", "antiexpert", "proxy")
 
 @dataclass(frozen=True, slots=True)
 class RoleLogits:
-    """What each role says, (B, T, V) float32; of several experts, the first and its anti-expert."""
+    """Logits by role, (B, T, V) float32; of several experts, the first and its anti-expert."""
 
     base: Tensor
     expert: Tensor
@@ -42,11 +42,11 @@ def forced_logits(
 ) -> Iterator[tuple[int, Tensor]]:
     """The model's logits along given completions, some steps at a time.
 
-    Step s is what follows the prompt and the first s tokens, so a completion of n tokens has n + 1
-    steps; the last says what would come next. Steps beyond a row's own mean nothing.
+    Step s gives the logits after the prompt and the first s tokens, so a completion of n tokens has
+    n + 1 steps; the last is what would follow it. Ignore the steps beyond a row's own.
 
     Args:
-        model: left with caches of these rows.
+        model: its caches hold these rows afterwards.
         rows: B of them, with nothing emitted and room for all of their completion and one token.
         completions: B of them.
 
@@ -71,7 +71,7 @@ def forced_role_logits(
     model: Steered, rows: Sequence[Row], completions: Sequence[Ids]
 ) -> Iterator[tuple[int, RoleLogits]]:
     """The logits of every role along given completions; see `forced_logits`."""
-    base, first = _Overheard(model.base), _Overheard(model.pair)
+    base, first = _Recorded(model.base), _Recorded(model.pair)
     steering = [replace(model.steering[0], pair=cast(Pair, first)), *model.steering[1:]]
     steered = Steered(cast(LanguageModel, base), steering, model.vocabulary, model.alpha)
     fit = model.vocabulary.fit
@@ -79,13 +79,13 @@ def forced_role_logits(
         said = [base.said, *first.said]
         if step == 0:
             said = [logits[:, None] for logits in said]
-        # a token a model lacks is one it never says
+        # a token that a model lacks has probability 0
         fitted = [fit(logits, -torch.inf).float().to(proxy.device) for logits in said]
         yield step, RoleLogits(fitted[0], fitted[1], fitted[2], proxy)
 
 
-class _Overheard:
-    """A model, or a pair of them, that keeps what it said last."""
+class _Recorded:
+    """A model, or a pair of them, that records its last logits in `said`."""
 
     def __init__(self, model: LanguageModel | Pair) -> None:
         self._model = model

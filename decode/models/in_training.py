@@ -86,7 +86,7 @@ def _in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 class RememberingModel(LanguageModel):
-    """A LanguageModel that finds in `memory` what it has read, and leaves there what it reads."""
+    """A LanguageModel that keeps in `memory` the prompts it has read, and reads none twice."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, memory: Memory
@@ -105,5 +105,5 @@ class RememberingModel(LanguageModel):
                 self._memory[keys[place]] = kept, row
         for place in set(range(len(keys))).difference(unread):
             self._cache.put(slots[place], self._memory[keys[place]][0])
-            self._prompt_lengths[slots[place]] = len(keys[place])  # as if it had been read
+            self._prompt_lengths[slots[place]] = len(keys[place])  # as `fill` would set it
         return torch.stack([self._memory[key][1] for key in keys])

@@ -19,17 +19,17 @@ Ids = Sequence[int]
 class LanguageModel:
     """A model and its cache: rows live in slots, each with its own length.
 
-    It is an `engine.Steppable` of its own, whose rows read the base's prompt. Those who put several
-    models together call `make_room`, `fill` and `step`, which take prompts and tokens rather than
-    rows. The cache holds a row's prompt and all it has emitted but the newest token, which the next
-    forward reads. Reading ahead of it (drafts) leaves no trace but keys and values beyond the row's
-    length, which nothing sees and the next forward overwrites.
+    It is an `engine.Steppable` whose rows read the base's prompt. Code that combines several models
+    calls `make_room`, `fill` and `step`, which take prompts and tokens rather than rows. The cache
+    holds a row's prompt and all emitted tokens but the newest, which the next forward reads. Drafts
+    leave only keys and values beyond the row's length, which no query sees and the next forward
+    overwrites.
 
     Shapes: B rows, T tokens, k drafts, V the tokenizer's vocabulary (padding beyond it is cut).
 
     Attributes:
         model: the transformers model, in evaluation mode.
-        device: where it wants its tokens.
+        device: of its input tokens.
         eos_ids: ids that end a completion.
         capture: records forwards of repeating shape (gpu.py); None off a GPU.
     """
@@ -79,12 +79,12 @@ class LanguageModel:
     def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
         """Make room for `num_tokens` of prompt and completion in each of `num_slots` slots.
 
-        What stands in the first `num_kept` slots stays. Where none is kept and what is there is too
-        small, it is let go of first.
+        The first `num_kept` slots keep their rows. If none is kept and the cache is too small, it
+        is freed before a larger one is made.
         """
         cache = self._cache
         if cache and cache.num_slots >= num_slots and cache.capacity >= num_tokens:
-            return  # what is in it is beyond every new row's length, and recordings stay good
+            return  # old entries lie beyond every new row's length
         capacity = num_tokens
         if cache and num_kept:
             num_slots = max(num_slots, cache.num_slots)
@@ -95,7 +95,7 @@ class LanguageModel:
         if cache and num_kept:
             cache.grow(num_slots, capacity)
         else:
-            self._cache = cache = None  # let go of the old one first
+            self._cache = cache = None  # free the old one first
             self._cache = SlotCache(self._num_layers, num_slots, capacity)
         self._prompt_lengths += [0] * (num_slots - len(self._prompt_lengths))
         self._all_positions = torch.arange(capacity, device=self.device)
@@ -110,7 +110,7 @@ class LanguageModel:
             )
 
     def clear(self) -> None:
-        """Let go of the cache, whatever stands in it."""
+        """Free the cache."""
         self._cache = self._recordings = None
 
     def fill(self, prompts: Sequence[Ids], slots: Sequence[int]) -> Tensor:
@@ -119,7 +119,7 @@ class LanguageModel:
         Prompts of about one length go together, and at most PREFILL_TOKENS tokens in one forward.
         """
         assert self._cache is not None, "make_room() comes first"
-        # The last position is never read: the last token of a completion is not. Padding and
+        # No query sees the last position, since no completion's last token is read. Padding and
         # drafts that run past the end of a row land there.
         unused = self._cache.capacity - 1
         for slot, prompt in zip(slots, prompts, strict=True):
@@ -131,9 +131,7 @@ class LanguageModel:
             columns = torch.tensor(chunk.ids, device=self.device)
             to = [slots[row] for row in chunk.rows]
             if not chunk.is_last:
-                self.run(
-                    self.model.base_model, columns, to, positions, end
-                )  # the head is not asked
+                self.run(self.model.base_model, columns, to, positions, end)  # without the head
                 continue
             # An index, not a slice: the head gets its rows side by side (in bf16 on a CPU a
             # strided slice was seen to take 200 times as long).
@@ -147,7 +145,7 @@ class LanguageModel:
         return torch.tensor([[row.token_ids[-1]] for row in rows], device=self.device)
 
     def step(self, tokens: Tensor, slots: range, rows: Sequence[Row], ahead: int = 0) -> Tensor:
-        """Read tokens from the newest of each row on, or from `ahead` tokens beyond it.
+        """Logits after tokens that begin at each row's newest, or `ahead` tokens beyond it.
 
         Args:
             tokens: (B, T) int64.
@@ -183,13 +181,13 @@ class LanguageModel:
         """One forward of `network`, writing the cache.
 
         Args:
-            ids, positions: (B, T); a tensor of positions may hold others when this is replayed.
+            ids, positions: (B, T); the values of a tensor may change between replays.
             slots: those of the B rows.
-            end: positions from here on are not seen.
+            end: no query sees positions from here on.
         """
         assert self._cache is not None, "make_room() comes first"
         if isinstance(positions, Tensor):
-            assert isinstance(slots, range), "what is replayed reads slots in a range"
+            assert isinstance(slots, range), "replays read slots in a range"
             self._cache.aim_static(slots, positions, end)
             position_ids, sees_all = positions, False
         else:

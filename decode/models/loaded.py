@@ -1,7 +1,7 @@
-"""Models and tokenizers put together: the one place where a steered model is assembled.
+"""Models and tokenizers put together: the only place where a steered model is assembled.
 
-The Python entry, evaluation and the checks of a training all come here, so that what is evaluated
-is what the public API decodes with.
+The Python entry, evaluation and the checks of a training all use it, so evaluation decodes exactly
+as the public API does.
 """
 
 import gc
@@ -48,7 +48,7 @@ def align_models(
 class LoadedModels:
     """Models in memory, each loaded when it is first asked for.
 
-    All small models stay; of large ones the last stays. Whoever is asked for twice is loaded once.
+    Small models stay loaded; of the large ones only the last does.
     """
 
     def __init__(self, device: str) -> None:
@@ -66,7 +66,7 @@ class LoadedModels:
         """The base steered by experts; vocabularies are compared before any weights load.
 
         Raises:
-            ValueError: a model is missing, or speaks another vocabulary.
+            ValueError: a model is missing, or has another vocabulary.
         """
         tokenizers, aligned = align_models(base, experts, vocabulary)
         steering = [Steering(self.pair(one.expert, one.antiexpert), one.weight) for one in experts]
@@ -79,7 +79,7 @@ class LoadedModels:
         return self._pairs[expert, antiexpert]
 
     def base(self, source: ModelSource) -> LanguageModel:
-        """A large untuned model; the large model before it is let go of."""
+        """A large untuned model; the large model before it is unloaded."""
         if self._large is None or self._large[0] != source:
             self._drop_large()
             model = as_language_model(load_weights(source, self.device), load_tokenizer(source))
@@ -87,14 +87,14 @@ class LoadedModels:
         return self._large[1]
 
     def tuned(self, source: ModelSource) -> LanguageModel:
-        """A large tuned model; every other model is let go of."""
+        """A large tuned model; every other model is unloaded."""
         if self._large is None or self._large[0] != source:
-            self.leave()
+            self.unload()
             self._large = source, load_tuned(source, self.device)
         return self._large[1]
 
-    def leave(self) -> None:
-        """Let go of all models."""
+    def unload(self) -> None:
+        """Free all models."""
         self._pairs.clear()
         self._drop_large()
 

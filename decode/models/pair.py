@@ -50,11 +50,11 @@ class SharedPair:
 
     @property
     def models(self) -> list[LanguageModel]:
-        """All that are stepped."""
+        """The models that are stepped."""
         return [self._both, self.expert, self.antiexpert]
 
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
-        """Make room as `engine.Steppable` has it, for both roles' prompts."""
+        """Make room for both roles' prompts; see `engine.Steppable`."""
         longest = max(_longest(rows, "expert"), _longest(rows, "antiexpert"))
         self._both.make_room(longest, 2 * num_slots, 2 * num_kept)
 
@@ -65,7 +65,7 @@ class SharedPair:
         return logits[0::2], logits[1::2]
 
     def draft(self, rows: Sequence[Row], num_tokens: int, pick: Pick) -> Tensor:
-        """What the expert alone would say next: (B, k) int64."""
+        """Drafts of the expert alone: (B, k) int64."""
         drafts, _ = _continue(self._both, range(0, 2 * len(rows), 2), rows, num_tokens, pick)
         return drafts
 
@@ -77,7 +77,7 @@ class SharedPair:
         return logits[0::2], logits[1::2]
 
     def move(self, source: int, target: int) -> None:
-        """Move a row as `engine.Steppable` has it."""
+        """Move a row of both roles; see `engine.Steppable`."""
         for role in (0, 1):
             self._both.move(2 * source + role, 2 * target + role)
 
@@ -91,11 +91,11 @@ class TwoModels:
 
     @property
     def models(self) -> list[LanguageModel]:
-        """All that are stepped."""
+        """The models that are stepped."""
         return [self.expert, self.antiexpert]
 
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
-        """Make room as `engine.Steppable` has it, for both roles' prompts."""
+        """Make room for both roles' prompts; see `engine.Steppable`."""
         self.expert.make_room(_longest(rows, "expert"), num_slots, num_kept)
         self.antiexpert.make_room(_longest(rows, "antiexpert"), num_slots, num_kept)
 
@@ -105,7 +105,7 @@ class TwoModels:
         return expert, self.antiexpert.fill([ids(row, "antiexpert") for row in rows], slots)
 
     def draft(self, rows: Sequence[Row], num_tokens: int, pick: Pick) -> Tensor:
-        """What the expert alone would say next: (B, k) int64."""
+        """Drafts of the expert alone: (B, k) int64."""
         slots = range(len(rows))
         drafts, self._drafting_logits = _continue(self.expert, slots, rows, num_tokens, pick)
         return drafts
@@ -113,7 +113,7 @@ class TwoModels:
     def read(self, rows: Sequence[Row], drafts: Tensor) -> Logits:
         """(B, k + 1, V) logits after the newest token and each draft, of expert and anti-expert.
 
-        An expert that drafted has read all but its last draft already.
+        If the expert has drafted, it reads only the last draft: it has read the others.
         """
         if self._drafting_logits:
             last = self.expert.step(drafts[:, -1:], range(len(rows)), rows, drafts.shape[1])
@@ -124,7 +124,7 @@ class TwoModels:
         return expert, self.antiexpert.read(rows, drafts)
 
     def move(self, source: int, target: int) -> None:
-        """Move a row as `engine.Steppable` has it."""
+        """Move a row of both roles; see `engine.Steppable`."""
         self.expert.move(source, target)
         self.antiexpert.move(source, target)
 
@@ -135,7 +135,7 @@ Pair = SharedPair | TwoModels
 def _continue(
     expert: LanguageModel, slots: range, rows: Sequence[Row], num_tokens: int, pick: Pick
 ) -> tuple[Tensor, list[Tensor]]:
-    """Tokens the rows in `slots` would go on with, (B, k), and the k logits (B, 1, V) of each."""
+    """Drafts of the rows in `slots`, (B, k), and the logits of each place, k of (B, 1, V)."""
     token = expert.newest(rows)
     tokens, logits = token[:, :0], []
     for number in range(num_tokens):

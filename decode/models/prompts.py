@@ -18,7 +18,7 @@ class RoleTokenizers:
 
     @classmethod
     def alone(cls, tokenizer: PreTrainedTokenizerBase) -> "RoleTokenizers":
-        """Those of a model that nothing steers."""
+        """The tokenizers of a model alone: one for every role."""
         return cls(tokenizer, tokenizer, tokenizer)
 
     def encode(self, prompt: RolePrompt | Prompt) -> RolePrompt:

@@ -1,6 +1,6 @@
 """Models that carry a state instead of keys by position: state-space and hybrid layers.
 
-Their state says nothing of how it was before, so a draft cannot be taken back: no drafts, and each
+An earlier state cannot be recovered, so drafts could not be rolled back: there are none, and each
 row is a forward of its own with transformers' own cache. Right, and slow.
 """
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def as_language_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
-    """The model with the cache that its layers need; says so once where it is the slow one."""
+    """The model with the cache that its layers need; a warning where that is the slow one."""
     if is_positional(model.config):
         return LanguageModel(model, tokenizer)
     logger.warning(
@@ -33,7 +33,7 @@ def as_language_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 
 class RecurrentModel(LanguageModel):
-    """A LanguageModel whose rows have a state each, which only goes forward."""
+    """A LanguageModel whose rows have a state each, which cannot be rolled back."""
 
     can_roll_back = False
 

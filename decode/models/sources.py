@@ -47,10 +47,10 @@ class ModelSource:
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The model's tokenizer, read once as long as its files stay as they are.
 
-    It is the same object for all: whoever changes one changes a copy.
+    All callers get the same object; copy it before you change it.
 
     Raises:
-        ValueError: in one line, there is none to be had.
+        ValueError: in one line, there is no tokenizer.
     """
     path, name, stamp = Path(source.name), source.name, []
     if path.is_dir():
@@ -104,7 +104,7 @@ def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
 
 
 def load_frozen(source: ModelSource, device: str) -> PreTrainedModel:
-    """As `load_weights`, without gradients; one that somebody holds already is not loaded again."""
+    """The model without gradients; one that is in memory already is not loaded again."""
     model = _frozen.get((source, device))
     if model is None:
         model = load_weights(source, device).requires_grad_(False)
@@ -118,7 +118,7 @@ def is_adapter(name: str) -> bool:
 
 
 def changes_its_base(start: bool | str) -> bool:
-    """Whether an adapter begun so (`init_lora_weights`) takes its first weights out of its base."""
+    """Whether an adapter with this `init_lora_weights` takes its first weights out of its base."""
     return str(start).lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga"))
 
 
@@ -139,7 +139,7 @@ def adapter_base(expert: ModelSource) -> ModelSource:
 
 
 def is_positional(config: PretrainedConfig) -> bool:
-    """Whether all that a layer remembers is keys and values by position (attention, windows)."""
+    """Whether all layers keep keys and values by position and nothing else (attention, windows)."""
     layer_types = set(getattr(config, "layer_types", None) or ())
     return layer_types <= ATTENTION_TYPES and hasattr(config, "num_attention_heads")
 

@@ -32,7 +32,7 @@ class Steered:
         base: the large model.
         steering: one expert and anti-expert, or several; all experts read the expert's prompt.
         vocabulary: what tokens the models share.
-        alpha: unless a request brings its own.
+        alpha: of requests that bring none of their own.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Steered:
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Ids by which any model would end; those beyond the base's vocabulary are moot."""
+        """Ids that end a completion for any of the models, less those the base does not have."""
         small = [m for s in self.steering for m in (s.pair.expert, s.pair.antiexpert)]
         ids = frozenset().union(*(model.eos_ids for model in (self.base, *small)))
         return frozenset(id_ for id_ in ids if id_ < self.vocabulary.size)
@@ -94,7 +94,7 @@ class Steered:
             model.move(source, target)
 
     def clear(self) -> None:
-        """Let go of all caches."""
+        """Free all caches."""
         for model in (self.base, *(model for pair in self._pairs for model in pair.models)):
             model.clear()
 

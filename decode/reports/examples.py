@@ -14,7 +14,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def examples_section(metrics: Metrics, predictions: Rows) -> str:
-    """Markdown: wins and losses of each base's proxy, with everybody's completions."""
+    """Markdown: wins and losses of each base's proxy, with every system's completions."""
     parts = ["## Predictions to read"]
     for base in metrics.bases:
         if not base.proxy:

@@ -15,7 +15,7 @@ NOTE = (
 
 
 def pairs_section(metrics: Metrics) -> str:
-    """Markdown: the pairs a reader asks for; for each base its proxy against everybody else."""
+    """Markdown: the pairs a reader asks for; for each base its proxy against all other systems."""
     found = {(pair.a, pair.b): pair for pair in metrics.pairs}
     shown: dict[tuple[str, str], None] = {("expert", "antiexpert"): None}
     for base in metrics.bases:

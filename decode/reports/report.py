@@ -18,7 +18,7 @@ from .plots import plot_alpha, plot_systems
 from .tables import parts_table, systems_table
 from .training_table import training_section
 
-# What a reader asks first of a training; everything else stands in recipe.yaml.
+# What a reader asks first of a training; everything else is in recipe.yaml.
 SFT_ESSENTIALS = (
     "num_train_epochs",
     "max_steps",
@@ -91,8 +91,8 @@ def _speed(decoding: dict[str, Decoding]) -> str:
     lines = [
         "## How fast it was decoded",
         "",
-        "| system | rows | batch | tokens | tokens per second | per read of the large model "
-        "| drafts that stood | memory, GiB |",
+        "| system | rows | batch | tokens | tokens per second | tokens per verify "
+        "| acceptance | memory, GiB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, taken in decoding.items():

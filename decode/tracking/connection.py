@@ -43,7 +43,7 @@ def has_credentials(base_url: str, settings_key: str | None) -> bool:
 
 
 def probe_address(base_url: str) -> tuple[str, int]:
-    """Host and port to knock at: the server's, or those of the proxy on the way to it."""
+    """Host and port to connect to: the server's, or those of the proxy on the way to it."""
     url = urlsplit(base_url)
     proxy = getproxies().get(url.scheme)
     if proxy and not proxy_bypass(url.hostname or ""):

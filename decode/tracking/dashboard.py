@@ -124,7 +124,7 @@ def predictions_table(
     for answers in zip(*predictions.values(), strict=True):
         row = [answers[0]["id"], answers[0]["prompt"], " | ".join(answers[0]["answers"])]
         for answer in answers:
-            # a judged completion has nothing that would be read off it
+            # a judged row has no prediction
             read_off = "prediction" if "prediction" in answer else "completion"
             row += [answer[read_off], answer["score"]]
         rows.append(row)

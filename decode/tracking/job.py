@@ -2,7 +2,7 @@
 
 Whether it can be reached is decided before `wandb.init`, which would otherwise prompt for a key,
 fail without a terminal, or wait minutes for a host: without a key or a network the run goes on
-offline and says so once. Keys are in `dashboard.py`, what is logged how in `tracker.py`.
+offline and says so once. `dashboard.py` has the keys, `tracker.py` logs.
 transformers' WandbCallback would log into the run that is active when training begins
 (`report_to="wandb"`, `WandbCallback.setup`).
 """

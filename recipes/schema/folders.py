@@ -18,7 +18,7 @@ def check_model(key: str, name: str, files: tuple[str, ...]) -> None:
     """Refuse a path that leads nowhere, before the hub is asked for a model of that name.
 
     A name is meant as a path if it starts with `.`, `/` or `~`, has more than one slash, exists,
-    or stands in a folder that exists; anything else is a hub id and is left alone.
+    or lies in a folder that exists; anything else is a hub id and is left alone.
 
     Args:
         key: the dotted key that holds the name.

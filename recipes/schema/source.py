@@ -1,7 +1,7 @@
 """A recipe file and its command-line overrides as one plain tree of dicts, lists and values.
 
 Overrides are `dotted.key=value`, the value read as YAML (`3e-4` is a number, `null` is None,
-`[0.5,1.0]` a list). A value replaces what stood under its key, a list or a section included;
+`[0.5,1.0]` a list). A value replaces the one under its key, a list or a section included;
 `decode.bases.0.dtype=float32` reaches into a list by index, from 0, and an index equal to the
 list's length appends. Nothing is looked up: `${...}` is an error.
 """

@@ -1,12 +1,12 @@
-"""What the validation rows say of an expert in training: four numbers a check.
+"""Four numbers a check, of an expert in training: scores and losses on the validation rows.
 
 The expert alone and the base steered by it answer the rows, greedily, with the decoder's own engine
-and the task's own rules; and both say how likely they find the completions that training teaches
-(teacher.py), which costs one pass and sees changes too small to turn an answer.
+and the task's own rules. The losses of both on the completions that training teaches come from
+forced decoding, which takes one pass and shows changes too small to change an answer.
 
 The base stays loaded from one check to the next (proxy-aware training has it in memory already),
-with the keys and values of its prompts, and beside a fully tuned expert its anti-expert; other
-caches of keys and values do not stay.
+with the keys and values of its prompts. So does the anti-expert of a fully tuned expert. Other
+caches of keys and values are freed.
 """
 
 import gc
@@ -88,7 +88,7 @@ class ProxyScores:
             return self._scores(completer, System("base", self._contender))
 
     def of_tuned(self, tuned: ModelSource) -> Scores:
-        """Those of a directly tuned base; it is let go of afterwards."""
+        """Those of a directly tuned base; it is unloaded afterwards."""
         with self._untouched():
             model = load_tuned(tuned, self._device)
             model.capture = None
@@ -175,7 +175,7 @@ class ProxyScores:
 
     @contextmanager
     def _untouched(self) -> Iterator[None]:
-        """Random numbers go on afterwards as if nothing had happened, and memory is given back."""
+        """Keep the state of the random numbers as it is, and give memory back afterwards."""
         device = torch.device(self._device)
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices):

@@ -71,7 +71,7 @@ def _of_format(
 
 
 def _renderer(recipe: Recipe) -> Render:
-    """The small model's chat template; says so if decoding will not use it.
+    """The small model's chat template, with a warning if decoding will not use it.
 
     Raises:
         ValueError: the model has none.
