@@ -39,6 +39,7 @@ def refuse(monkeypatch):
         (["decode.reference_sft={padding_free: true}"], "sft.padding_free"),
         (["expert.dtype=bfloat16", "sft.learning_rate=2e-5"], "rounds most steps away"),
         (["expert.adapter={r: 4, init_lora_weights: pissa_niter_4}"], "changes the model's own"),
+        (["expert.adapter={r: 4, alora_invocation_tokens: [9]}"], "alora_invocation_tokens: found"),
         (["decode.bases.0.dtype=auto", "sft.learning_rate=2e-5"], "mini/large: full fine-tuning"),
     ],
 )

@@ -11,6 +11,7 @@ import importlib.util
 import torch
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
+from decode.models.adapter_kinds import check_adapter_kind
 from decode.models.sources import changes_its_base, load_config, weights_dtype
 
 from .training import Training
@@ -60,6 +61,8 @@ def refuse_contradictions(training: Training) -> None:
             f"expert.adapter.init_lora_weights: {start} changes the model's own weights, beside "
             "which the adapter is decoded; leave it out, or take gaussian, orthogonal or mica"
         )
+    if training.adapter is not None:
+        check_adapter_kind(training.adapter, "expert.adapter")
     _check_kernels(training)
     _check_precision(training)
 

@@ -197,5 +197,8 @@ class ProxyAwareTrainer(SFTTrainer):
 
 def _keeps_its_antiexpert(expert: Any) -> bool:
     """Whether switching the adapter off leaves the very weights that the expert started from."""
-    is_adapted = isinstance(expert, PeftModel)
-    return is_adapted and getattr(expert.peft_config["default"], "bias", "none") == "none"
+    if not isinstance(expert, PeftModel):
+        return False
+    config = expert.peft_config["default"]
+    has_own_biases = getattr(config, "bias", "none") != "none"
+    return not has_own_biases and not getattr(config, "layer_replication", None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -15,8 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .language_model import LanguageModel
 
-# LoraConfig keys by which the expert's other weights would differ from the anti-expert's, too.
-CHANGES_MORE_THAN_LINEARS = ("modules_to_save", "trainable_token_indices", "layer_replication")
+# LoraConfig keys that leave it at low-rank matrices beside linears. Any other key may change more
+# (biases, embeddings, the order of layers), so its default is wanted.
+LOW_RANK_ONLY = frozenset(
+    "alpha_pattern auto_mapping base_model_name_or_path eva_config exclude_modules inference_mode "
+    "init_lora_weights layers_pattern layers_to_transform lora_alpha lora_dropout peft_type "
+    "peft_version r rank_pattern revision target_modules task_type use_rslora".split()
+)
 
 
 @dataclass
@@ -63,6 +68,16 @@ def share_weights(expert: PeftModel) -> tuple[PreTrainedModel, AdaptedRows] | No
     return model, adapted
 
 
+def adapted_network(expert: PeftModel) -> PreTrainedModel:
+    """The expert's base model with its adapter in place, not merged.
+
+    Merging would round the weights, and where a matrix is shared (tied embeddings, replicated
+    layers) it would change more than what was trained.
+    """
+    shared = share_weights(expert)  # the same numbers, in fewer steps
+    return cast(PreTrainedModel, expert.base_model.model) if shared is None else shared[0]
+
+
 @contextmanager
 def sharing_weights(expert: PeftModel) -> Iterator[tuple[PreTrainedModel, AdaptedRows] | None]:
     """As `share_weights` for a while: at the end every layer is what it was."""
@@ -84,10 +99,7 @@ def _plain_layers(expert: PeftModel) -> list[tuple[str, LoraLinear]] | None:
     model = cast(nn.Module, expert.base_model.model)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]
     config = expert.peft_config["default"]
-    changes_more = getattr(config, "bias", "none") != "none" or any(
-        getattr(config, key, None) for key in CHANGES_MORE_THAN_LINEARS
-    )
-    is_plain = not changes_more and all(
+    is_plain = _is_low_rank_only(config) and all(
         type(layer) is LoraLinear
         and isinstance(layer.base_layer, nn.Linear)
         and not layer.lora_variant  # DoRA and its kind
@@ -97,6 +109,17 @@ def _plain_layers(expert: PeftModel) -> list[tuple[str, LoraLinear]] | None:
     if not is_plain or not layers or len(expert.peft_config) != 1:
         return None
     return cast(list[tuple[str, LoraLinear]], layers)
+
+
+def _is_low_rank_only(config: PeftConfig) -> bool:
+    """Whether the adapter is a LoRA without anything beside its low-rank matrices."""
+    if type(config) is not LoraConfig:
+        return False
+    default = LoraConfig()
+    return all(
+        getattr(config, key) == getattr(default, key)
+        for key in vars(default).keys() - LOW_RANK_ONLY
+    )
 
 
 def _put(model: Any, name: str, layer: nn.Module) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..engine.engine import Pick
 from ..engine.row import Row
-from .adapted import AdaptedModel, AdaptedRows, share_weights
+from .adapted import AdaptedModel, AdaptedRows, adapted_network, share_weights
 from .language_model import LanguageModel, ids
 from .recurrent import as_language_model
 from .sources import (
@@ -165,12 +165,12 @@ def _none(slots: Sequence[int]) -> slice:
 
 
 def load_tuned(source: ModelSource, device: str) -> LanguageModel:
-    """A tuned model on its own: whole weights, or an adapter merged into the model it names."""
+    """A tuned model on its own: whole weights, or an adapter in the model it names, unmerged."""
     tokenizer = load_tokenizer(source)
     if not is_adapter(source.name):
         return as_language_model(load_weights(source, device), tokenizer)
     adapted = PeftModel.from_pretrained(load_weights(adapter_base(source), device), source.name)
-    return as_language_model(adapted.merge_and_unload().eval(), tokenizer)
+    return as_language_model(adapted_network(adapted.eval()), tokenizer)
 
 
 def load_pair(expert: ModelSource, antiexpert: ModelSource, device: str) -> Pair:

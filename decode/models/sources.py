@@ -1,6 +1,7 @@
 """How models come from a folder or a hub id to memory, and what an adapter says of its base."""
 
 import functools
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+from .adapter_kinds import check_adapter_kind
 
 _frozen: "WeakValueDictionary[tuple[ModelSource, str], PreTrainedModel]" = WeakValueDictionary()
 TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".jinja"}
@@ -126,8 +129,10 @@ def adapter_base(expert: ModelSource) -> ModelSource:
     """The model an adapter folder says it was trained on, to be read as the expert is.
 
     Raises:
-        ValueError: it was trained on other weights than that model's.
+        ValueError: it was trained on other weights than that model's, or cannot be decoded.
     """
+    file = Path(expert.name) / "adapter_config.json"
+    check_adapter_kind(json.loads(file.read_text("utf-8")), str(file))
     config = PeftConfig.from_pretrained(expert.name)
     if changes_its_base(start := getattr(config, "init_lora_weights", True)):
         raise ValueError(
