@@ -95,7 +95,7 @@ def test_graded_rows_and_their_files(graded, tmp_path):
     raw = read_rows(folder.predictions("expert"))[1]
     assert "score" not in raw and "prediction" not in raw
     grade = read_rows(folder.grades("expert"))[1]
-    assert list(grade) == ["id", "score", "parts", "note"]
+    assert list(grade) == ["id", "score", "graded", "parts", "note", "seal"]
     assert predictions["expert"][1] == {**raw, **grade}
     metrics = measure(graded, predictions, folder)
     assert metrics.num_examples == 6

@@ -67,8 +67,8 @@ def test_chat_request_and_record(serve, judge_of):
         "max_completion_tokens": 5,
     }
     (row,) = record(judge)
-    digest = row.pop("digest")
-    assert len(digest) == 32
+    digest, seal = row.pop("digest"), row.pop("seal")
+    assert (len(digest), len(seal)) == (32, 16)
     assert row == {
         "id": "a",
         "model": "judge-1",

@@ -41,7 +41,11 @@ def claim(recipe: Recipe, trainings: Sequence[Training], rows_digest: str) -> No
     """
     for training in trainings:
         settings = {
-            "model": {"name": training.model.name, "revision": training.model.revision},
+            "model": {
+                "name": training.model.name,
+                "revision": training.model.revision,
+                "weights": weights_digest(training.model.name),
+            },
             "dtype": training.model.dtype,
             "adapter": training.adapter,
             "sft": training.sft,

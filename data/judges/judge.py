@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 NUM_REFUSALS = 8  # if the first so many are refused, so will the others be
 
 
+class RecordError(ValueError):
+    """A judge's record does not hold what was written to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One question to the judge; `id` is for readers of the record."""
@@ -175,7 +179,7 @@ def read_record(path: Path) -> list[dict[str, Any]]:
     """The lines of a record, less a last one that was cut off, which is taken out of the file.
 
     Raises:
-        ValueError: another line is no JSON object with a digest; names it.
+        RecordError: another line is no JSON object with a digest, or was edited; names it.
     """
     if not path.exists():
         return []
@@ -188,8 +192,13 @@ def read_record(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(whole[:end].split(b"\n")[:-1], start=1):
         row = _parsed(line)
         if not isinstance(row, dict) or "digest" not in row:
-            raise ValueError(
+            raise RecordError(
                 f"{path}, line {number}: not a judgement; the file must hold nothing else"
+            )
+        if row.get("seal", seal(row)) != seal(row):
+            raise RecordError(
+                f"{path}, line {number}: the judgement of '{row.get('id')}' is not what was "
+                "written there; put the file back, or delete the line to ask again"
             )
         rows.append(row)
     return rows
@@ -197,9 +206,16 @@ def read_record(path: Path) -> list[dict[str, Any]]:
 
 def append_record(path: Path, row: dict[str, Any]) -> None:
     """Add one line to a record, in one write, as decode/jobs/files.py does (not imported here)."""
+    row = {**row, "seal": seal(row)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def seal(row: dict[str, Any]) -> str:
+    """A short name for all else that a line holds: the request's digest and what came of it."""
+    bare = {key: value for key, value in row.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(bare).encode()).hexdigest()[:16]
 
 
 def _row(row: dict[str, Any], reply: Reply, choices: tuple[str, ...]) -> dict[str, Any]:

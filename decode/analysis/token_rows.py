@@ -24,6 +24,7 @@ from ..evaluation.prediction_file import PredictionFile
 from ..evaluation.settings import check_models
 from ..jobs.files import text_digest
 from ..jobs.folder import RunFolder
+from ..jobs.seals import SEALED
 from ..models.forced import ROLES, RoleLogits, forced_role_logits
 from ..models.sources import load_tokenizer
 from ..models.steered import Steered
@@ -65,6 +66,7 @@ def token_rows(
             "made_with": json.loads(folder.settings(folder.predictions(system.name)).read_text()),
             "predictions": text_digest(row["completion"] for row in predictions),
             "num_candidates": NUM_CANDIDATES,
+            **SEALED,
         },
     )
     chosen = predictions[:num_rows]
@@ -73,7 +75,7 @@ def token_rows(
             f"{folder.predictions(system.name)}: rows without token_ids; decode them again, "
             "in another output_dir, with decode/run.py"
         )
-    file = PredictionFile(path, [row["id"] for row in chosen])
+    file = PredictionFile(path, [row["id"] for row in chosen], seals=folder.seals(path))
     if not file.missing:
         return file.finish()
     reader = _Reader(completers, experiment, system)

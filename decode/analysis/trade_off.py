@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.metrics_file import Metrics, read_metrics
-from ..jobs.files import read_rows
 from ..jobs.folder import RunFolder
 
 NOT_MEASURED = ("score", "sample")  # the metric itself, and a number that counts
@@ -66,13 +65,14 @@ def read_sweeps(folder: RunFolder) -> dict[str, Sweep]:
 def _metrics(folder: RunFolder) -> Metrics:
     if not folder.metrics.exists():
         raise ValueError(f"{folder.metrics}: not there; give the folder of a finished run")
+    folder.check_kept(folder.metrics)
     return read_metrics(folder.metrics)
 
 
 def _sweeps(folder: RunFolder, metrics: Metrics) -> dict[str, Sweep]:
     sweeps = {base.slug: Sweep({}, {}) for base in metrics.bases}
     for system in metrics.systems:
-        rows = read_rows(folder.predictions(system.name))
+        rows = folder.read(folder.predictions(system.name))
         parts = metrics.parts.get(system.name, {})
         values = {metrics.metric.name: system.value, **parts, **_means(rows)}
         for name in [system.slug] if system.slug else sweeps:

@@ -7,6 +7,7 @@ in `grades/<system>.jsonl` as soon as it is known, so that a killed run grades n
 import logging
 from typing import Any
 
+from ..jobs.files import FileChanged, json_digest
 from ..jobs.folder import RunFolder
 from .experiment import Experiment
 from .prediction_file import PredictionFile
@@ -34,7 +35,15 @@ def grade_all(
 def _grades(experiment: Experiment, system: str, rows: Rows, folder: RunFolder) -> Rows:
     """One system's grades, asking for those that are not in the folder yet."""
     assert experiment.grader is not None
-    file = PredictionFile(folder.grades(system), [row["id"] for row in rows])
+    path = folder.grades(system)
+    file = PredictionFile(path, [row["id"] for row in rows], seals=folder.seals(path))
+    for row in rows:
+        graded = file.rows.get(row["id"], {}).get("graded")
+        if graded is not None and graded != json_digest(row["completion"]):
+            raise FileChanged(
+                f"{path}: row '{row['id']}' grades another completion than that in "
+                f"{folder.predictions(system)}; delete {path} to grade again"
+            )
     places = file.missing
     if places:
         logger.info("%s, %s: grading %d rows", experiment.task, system, len(places))
@@ -45,7 +54,7 @@ def _grades(experiment: Experiment, system: str, rows: Rows, folder: RunFolder) 
         for place, verdict in zip(places, verdicts, strict=True):
             row = rows[place]
             grade = {key: row[key] for key in ("id", "task_id", "sample") if key in row}
-            grade |= {"score": verdict.value}
+            grade |= {"score": verdict.value, "graded": json_digest(row["completion"])}
             if verdict.parts:
                 grade["parts"] = verdict.parts
             file.add({**grade, **verdict.notes})

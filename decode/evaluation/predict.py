@@ -9,12 +9,13 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from ..engine.request import Completion
-from ..jobs.files import write_json
+from ..jobs.files import write_json, write_rows
 from ..jobs.folder import RunFolder
 from ..jobs.processes import ALONE, Replica
 from .experiment import Experiment
@@ -37,13 +38,12 @@ def run_all(experiments: Sequence[tuple[Experiment, RunFolder]]) -> list[Predict
 
     Raises:
         SettingsChanged: a folder holds predictions made with other settings.
+        FileChanged: a folder holds rows that are not what a run wrote there.
     """
     decode_all(experiments)
     decoded: list[Predictions] = [
         {
-            system.name: PredictionFile(
-                folder.predictions(system.name), experiment.row_ids
-            ).finish()
+            system.name: _finished(experiment, folder, folder.predictions(system.name))
             for system in experiment.lineup.systems
         }
         for experiment, folder in experiments
@@ -86,7 +86,8 @@ def _complete(
 ) -> None:
     """Complete those of a replica's share of one system's rows that are not in the folder yet."""
     ids = experiment.row_ids
-    file = PredictionFile(folder.predictions(system.name), ids, replica)
+    path = folder.predictions(system.name)
+    file = PredictionFile(path, ids, replica, folder.seals(path))
     missing = file.missing
     if not missing:
         return
@@ -106,6 +107,25 @@ def _complete(
     bar.close()
     if replica.rank == 0:
         write_json(folder.decoding(system.name), completer.taken())
+
+
+def _finished(experiment: Experiment, folder: RunFolder, path: Path) -> list[dict[str, Any]]:
+    """All rows of a system, scored by today's rules: earlier versions had others."""
+    seals = folder.seals(path)
+    rows = PredictionFile(path, experiment.row_ids, seals=seals).finish()
+    if experiment.score is None:
+        return rows
+    scored = []
+    for place, row in enumerate(rows):
+        answers = experiment.question(place).answers
+        prediction, score = experiment.score(row["completion"], answers)
+        fresh = {**row, "prediction": prediction, "answers": list(answers), "score": score}
+        scored.append(row if fresh == row else seals.put(fresh))
+    if scored != rows:
+        num_others = sum(old != new for old, new in zip(rows, scored, strict=True))
+        logger.warning("%s: %d rows are scored again, by the rules of today", path, num_others)
+        write_rows(path, scored)
+    return scored
 
 
 def _row(experiment: Experiment, id_: str, place: int, done: Completion) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..jobs.files import append_row, read_rows
+from ..jobs.files import FileChanged, append_row, read_rows
 from ..jobs.folder import early_files
 from ..jobs.processes import ALONE, Replica
+from ..jobs.seals import Seals
 
 
 class PredictionFile:
@@ -20,21 +21,32 @@ class PredictionFile:
     Args:
         replica: which share of the rows is this process's own; with several, no process writes
             the file itself: that is done by opening it once more as the only one.
+        seals: of the file's rows.
 
     Attributes:
         rows: by id.
+
+    Raises:
+        FileChanged: a row on disk is not what was written there; names it.
     """
 
-    def __init__(self, path: Path, ids: Sequence[str], replica: Replica = ALONE) -> None:
-        self._path, self._ids, self._replica = path, ids, replica
+    def __init__(
+        self,
+        path: Path,
+        ids: Sequence[str],
+        replica: Replica = ALONE,
+        seals: Seals = Seals(),  # noqa: B008  (frozen)
+    ) -> None:
+        self._path, self._ids, self._replica, self._seals = path, ids, replica, seals
         stem = path.name.removesuffix(".jsonl")
         self._early = path.with_name(f"{stem}.early{replica.rank}.jsonl")
         in_order = read_rows(path)
-        early = [
-            row
-            for part in early_files(self._path)
-            for row in read_rows(part, is_own=replica.is_alone or part == self._early)
-        ]
+        check_rows(path, in_order, ids, seals)
+        early: list[dict[str, Any]] = []
+        for part in early_files(self._path):
+            rows = read_rows(part, is_own=replica.is_alone or part == self._early)
+            seals.check(part, rows)
+            early += rows
         self.rows: dict[str, dict[str, Any]] = {row["id"]: row for row in [*in_order, *early]}
         self._num_written = len(in_order)
         self._write_what_is_due()
@@ -47,6 +59,7 @@ class PredictionFile:
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a finished row; it is on its way to disk when this returns."""
+        row = self._seals.put(row)
         self.rows[row["id"]] = row
         is_due = self._replica.is_alone and row["id"] == self._ids[self._num_written]
         if not is_due:
@@ -66,3 +79,25 @@ class PredictionFile:
                 return
             append_row(self._path, row)
             self._num_written += 1
+
+
+def check_rows(
+    path: Path, rows: Sequence[dict[str, Any]], ids: Sequence[str], seals: Seals
+) -> None:
+    """Check that the rows of a file are the first of `ids`, in order, and as they were written.
+
+    Raises:
+        FileChanged: names the first row that is not.
+    """
+    seals.check(path, rows)
+    known = set(ids)
+    for number, row in enumerate(rows, start=1):
+        id_ = row.get("id")
+        if number > len(ids) and id_ not in known:
+            break  # a file of more questions
+        expected = f"'{ids[number - 1]}'" if number <= len(ids) else "no more rows"
+        if number > len(ids) or id_ != ids[number - 1]:
+            raise FileChanged(
+                f"{path}, line {number}: found row '{id_}', expected {expected}; rows are missing, "
+                f"moved or repeated: put the file back, or delete {path} to make it again"
+            )

@@ -11,25 +11,31 @@ from typing import Any
 from ..engine.sampling import Sampling
 from ..jobs.files import text_digest, weights_digest
 from ..jobs.folder import RunFolder, SettingsChanged
+from ..jobs.seals import SEALED
 from ..models.sources import ModelSource
 from .experiment import Experiment
 from .lineup import Lineup, System
+from .prediction_file import check_rows
 
 # What a record leaves out where it has this value: a key that older records do not have.
 UNSAID = {"min_p": 0.0, "repetition_penalty": 1.0}
 
 
 def claim(experiment: Experiment, folder: RunFolder) -> None:
-    """Record what decides every system's predictions and grades.
+    """Record what decides every system's predictions and grades, and check those there are.
 
     Raises:
         SettingsChanged: the folder holds predictions or grades made with other settings.
+        FileChanged: a row is not what a run wrote there.
     """
     for system in experiment.lineup.systems:
-        settings = _settings(experiment, system)
-        folder.claim(folder.predictions(system.name), settings)
+        settings = {**_settings(experiment, system), **SEALED}
+        claims = {folder.predictions(system.name): settings}
         if experiment.grader is not None:
-            folder.claim(folder.grades(system.name), {**settings, **experiment.grader.settings})
+            claims[folder.grades(system.name)] = {**settings, **experiment.grader.settings}
+        for path, own in claims.items():
+            folder.claim(path, own)
+            check_rows(path, folder.read(path), experiment.row_ids, folder.seals(path))
 
 
 def model_settings(lineup: Lineup, system: System) -> dict[str, Any]:

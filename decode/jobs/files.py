@@ -14,11 +14,18 @@ from typing import Any
 EDGE_BYTES = 1 << 20
 
 
+class FileChanged(ValueError):
+    """A file of a run does not hold what the run wrote."""
+
+
 def read_rows(path: Path, is_own: bool = True) -> list[dict[str, Any]]:
     """The whole rows of a JSON-lines file, none if there is no file.
 
     A last line that was cut off is removed from the file, so that rows can be appended. If the file
     is another process's (`is_own` is false) it stays: that process may be writing the line now.
+
+    Raises:
+        FileChanged: another line is no JSON object; names it.
     """
     if not path.exists():
         return []
@@ -27,7 +34,21 @@ def read_rows(path: Path, is_own: bool = True) -> list[dict[str, Any]]:
     if end < len(whole) and is_own:
         with path.open("r+b") as file:
             file.truncate(end)
-    return [json.loads(line) for line in whole[:end].split(b"\n") if line.strip()]
+    lines = enumerate(whole[:end].split(b"\n"), start=1)
+    return [_row(path, number, line) for number, line in lines if line.strip()]
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise FileChanged(
+            f"{path}, line {number}: found {line.decode(errors='replace')!r:.60}, expected a JSON "
+            f"object; put the file back, or delete {path} to make it again"
+        )
+    return row
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -77,6 +98,11 @@ def file_ends(path: Path) -> bytes:
         first = file.read(EDGE_BYTES)
         file.seek(max(0, path.stat().st_size - EDGE_BYTES))
         return first + file.read(EDGE_BYTES)
+
+
+def file_digest(path: Path) -> str:
+    """A short name for all that a file holds."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def text_digest(texts: Iterable[str]) -> str:

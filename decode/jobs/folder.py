@@ -1,27 +1,37 @@
 """A run's folder: where each result is kept, and the settings it was made with.
 
 `claim` records the settings of a result and refuses to continue it with others, so that no result
-mixes two settings.
+mixes two settings. A folder may be moved: models are compared by the digest of their weights where
+there is one, and paths inside the run are recorded relative to it.
 """
 
 import json
+import os
 from collections.abc import Collection
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from .files import write_json
+from .files import FileChanged, file_digest, json_digest, read_rows, write_json
+from .seals import Seals
+
+MODEL_NAMES = ("name", "model")  # keys that "weights" beside them says more than
 
 
-class SettingsChanged(ValueError):
+class SettingsChanged(FileChanged):
     """A result in a run folder was begun with other settings."""
 
 
 class RunFolder:
-    """`runs/<name>/`: the paths of everything a run writes."""
+    """`runs/<name>/`: the paths of everything a run writes.
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        run: the folder of the whole run, where this is a further task's.
+    """
+
+    def __init__(self, path: str | Path, run: Path | None = None) -> None:
         self.path = Path(path)
+        self._run = run or self.path
 
     @property
     def recipe(self) -> Path:
@@ -63,7 +73,7 @@ class RunFolder:
 
     def task(self, name: str) -> "RunFolder":
         """The folder of a further task that the run's models are evaluated on."""
-        return RunFolder(self.path / "tasks" / name)
+        return RunFolder(self.path / "tasks" / name, self._run)
 
     def predictions(self, system: str) -> Path:
         """The finished rows of one system."""
@@ -105,20 +115,34 @@ class RunFolder:
             free: dotted keys that may change all the same.
 
         Raises:
-            SettingsChanged: the result exists, or has checkpoints, from other settings; names them.
+            SettingsChanged: the result exists, or has checkpoints, from other settings (names
+                them), or from settings that are no longer on record.
         """
         record = self.settings(result)
-        wanted = json.loads(json.dumps(settings))
-        is_begun = result.exists() or bool(early_files(result))
-        is_begun = is_begun or any(self.checkpoints(result).glob("*"))
+        wanted = json.loads(json.dumps(_inside(settings, self._run)))
+        early = early_files(result)
+        is_begun = result.exists() or bool(early) or any(self.checkpoints(result).glob("*"))
+        if is_begun and not record.exists():
+            seals = Seals(self._key(result, wanted), is_needed=True)
+            files = [result, *early] if result.is_file() or early else []
+            rows = [row for file in files for row in read_rows(file, is_own=False)]
+            if not files or not all(map(seals.fits, rows)):
+                raise SettingsChanged(
+                    f"{record}: missing, and {result} does not show that it was made with this "
+                    f"recipe's settings; put the record back, choose another output_dir, or delete "
+                    f"{result} to make it again"
+                )
         if not (record.exists() and is_begun):
             write_json(record, wanted)
             return
-        found, wanted = _dotted(json.loads(record.read_text("utf-8"))), _dotted(wanted)
+        found = _inside(self._record(result), self._run)
+        found, wanted = _dotted(found), _dotted(wanted)
         changed = [
             key
             for key in {**found, **wanted}
-            if found.get(key) != wanted.get(key) and key not in free
+            if found.get(key) != wanted.get(key)
+            and key not in free
+            and not _is_the_same(key, found, wanted)
         ]
         if changed:
             key = changed[0]
@@ -129,6 +153,51 @@ class RunFolder:
                 f"{result} and {record} to make it again"
             )
 
+    def seals(self, result: Path) -> Seals:
+        """The seals of a result's rows, by the settings on record."""
+        if not self.settings(result).exists():
+            return Seals()
+        found = self._record(result)
+        return Seals(self._key(result, found), is_needed="rows" in found)
+
+    def read(self, result: Path) -> list[dict[str, Any]]:
+        """The rows of a result, for reading only.
+
+        Raises:
+            FileChanged: one of them is not what the run wrote; names it.
+        """
+        rows = read_rows(result, is_own=False)
+        self.seals(result).check(result, rows)
+        return rows
+
+    def keep(self, result: Path) -> None:
+        """Record the content of a file that is written at once."""
+        write_json(self.settings(result), {"content": file_digest(result)})
+
+    def check_kept(self, result: Path) -> None:
+        """Raises FileChanged if the file is not the one that was kept."""
+        if self.settings(result).exists():
+            found = self._record(result).get("content")
+            if found != file_digest(result):
+                raise FileChanged(
+                    f"{result}: not what the run wrote (edited, or from another run); run "
+                    "decode/run.py again, which takes finished rows as they are"
+                )
+
+    def _record(self, result: Path) -> dict[str, Any]:
+        path = self.settings(result)
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise FileChanged(f"{path}: not a record of settings; put it back, or delete it")
+        return found
+
+    def _key(self, result: Path, settings: dict[str, Any]) -> str:
+        place = result.relative_to(self.path).as_posix()
+        return json_digest([place, _by_weights(settings)])
+
 
 def early_files(path: Path) -> list[Path]:
     """The files of rows that were finished before earlier rows of a JSON-lines file."""
@@ -136,15 +205,49 @@ def early_files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{escape(stem)}.early*.jsonl"))
 
 
+def _inside(value: Any, run: Path) -> Any:
+    """Settings whose paths inside the run are relative to it."""
+    if isinstance(value, dict):
+        return {key: _inside(item, run) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_inside(item, run) for item in value]
+    if isinstance(value, str):
+        for place in (str(run), os.path.abspath(run)):
+            if value.startswith(place + os.sep):
+                return value.removeprefix(place + os.sep)
+    return value
+
+
+def _by_weights(value: Any) -> Any:
+    """Settings without the names of models whose weights have a digest."""
+    if isinstance(value, list):
+        return [_by_weights(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    left_out = MODEL_NAMES if value.get("weights") else ()
+    return {key: _by_weights(item) for key, item in value.items() if key not in left_out}
+
+
 def _dotted(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without sections, each under its dotted key."""
+    """The settings without sections, each under its dotted key; a list's index is a key as well."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         if isinstance(value, dict):
             flat |= {f"{key}.{inner}": deep for inner, deep in _dotted(value).items()}
         else:
             flat[key] = value
     return flat
+
+
+def _is_the_same(key: str, found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether values differ in words only: a model's name beside its weights, or what is new."""
+    section, _, name = key.rpartition(".")
+    if name in MODEL_NAMES:
+        weights = f"{section}.weights"
+        return found.get(weights) is not None and found.get(weights) == wanted.get(weights)
+    return key not in found and name in ("weights", "rows")  # earlier records do not have them
 
 
 def _brief(value: Any) -> str:

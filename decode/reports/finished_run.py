@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from ..evaluation.metrics_file import Metrics, read_metrics
-from ..jobs.files import read_rows
 from ..jobs.folder import RunFolder
 
 # Where a run is kept and shown, and what its name is, make no difference to its results.
@@ -39,9 +38,9 @@ class FinishedRun:
     def scores(self, task: str, system: str) -> Scores:
         """What each question's samples were worth in one system, but for questions left open."""
         folder = RunFolder(self.folder.path / (self.tasks[task].folder or ""))
-        grades = {row["id"]: row["score"] for row in read_rows(folder.grades(system), is_own=False)}
+        grades = {row["id"]: row["score"] for row in folder.read(folder.grades(system))}
         found: dict[tuple[str, str], list[float | None]] = {}
-        for row in read_rows(folder.predictions(system), is_own=False):
+        for row in folder.read(folder.predictions(system)):
             question = (row.get("task_id", row["id"]), row["prompt"])
             found.setdefault(question, []).append(grades.get(row["id"], row.get("score")))
         counted: Scores = {}
@@ -96,6 +95,7 @@ def training_facts(folder: Path) -> dict[str, Any]:
 def _read(folder: RunFolder, label: str) -> FinishedRun:
     try:
         metrics = read_metrics(folder.metrics)
+        folder.check_kept(folder.metrics)
         recipe = yaml.safe_load(folder.recipe.read_text("utf-8")) if folder.recipe.exists() else {}
     except FileNotFoundError:
         raise ValueError(f"{folder.path}: no finished run (no metrics.json)") from None

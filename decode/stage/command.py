@@ -9,14 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from data.judges.client import EndpointError
+from data.judges.judge import RecordError
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 
 from ..evaluation.summary import NothingCountsError
-from ..jobs.folder import SettingsChanged
+from ..jobs.files import FileChanged
 from ..jobs.processes import ReplicaLost
 
 # A user can act on these wherever they are raised.
-USER_ERRORS = (RecipeError, SettingsChanged, EndpointError, NothingCountsError, ReplicaLost)
+USER_ERRORS = (
+    RecipeError,
+    FileChanged,
+    EndpointError,
+    RecordError,
+    NothingCountsError,
+    ReplicaLost,
+)
 
 
 @contextmanager

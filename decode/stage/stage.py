@@ -37,6 +37,7 @@ def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:
     metrics = with_further_tasks(measured, folders)
     for (_, folder), own, rows in zip(plan, [metrics, *measured[1:]], predictions, strict=True):
         write_metrics(folder.metrics, own)
+        folder.keep(folder.metrics)
         write_report(folder.path, own, rows, settings, environment)
         of_task = "" if own is metrics else f"/{own.task}"
         tracker.predictions(rows, f"predictions{of_task}")

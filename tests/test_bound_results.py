@@ -1,0 +1,278 @@
+"""Results on disk are those of their system and settings, or the run says which is not."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.runs import changed, run
+from support.tiny_run import finished as finished_run
+from support.tiny_run import forked
+from test_experiment import experiment, files  # noqa: F401  (experiment is a fixture)
+from test_grading import graded, graders  # noqa: F401  (fixtures)
+
+from data.judges.judge import RecordError, append_record, read_record
+from decode.evaluation.summary import measure
+from decode.jobs.files import FileChanged, json_digest, read_rows, write_json, write_rows
+from decode.jobs.folder import RunFolder, SettingsChanged
+from decode.jobs.seals import SEALED, Seals
+from decode.models.sources import ModelSource
+from decode.reports.finished_run import read_runs
+from decode.stage.command import USER_ERRORS
+
+BASE, PROXY = "predictions/base-large.jsonl", "predictions/proxy-large-alpha1.jsonl"
+
+SETTINGS = ("settings/predictions/base-large.json", "settings/predictions/proxy-large-alpha1.json")
+
+
+def edited(path: Path, number: int, **values) -> None:
+    rows = read_rows(path)
+    rows[number] |= values
+    write_rows(path, rows)
+
+
+def swapped(run_path: Path, one: str, other: str) -> None:
+    spare = run_path / "spare"
+    (run_path / one).rename(spare)
+    (run_path / other).rename(run_path / one)
+    spare.rename(run_path / other)
+
+
+def without_lines(path: Path, *numbers: int) -> None:
+    write_rows(path, [row for n, row in enumerate(read_rows(path)) if n not in numbers])
+
+
+DAMAGE = {
+    "swapped": (lambda run: swapped(run, BASE, PROXY), BASE),
+    "copied": (lambda run: shutil.copy(run / PROXY, run / BASE), BASE),
+    "settings as well": (
+        lambda run: [swapped(run, BASE, PROXY), swapped(run, *SETTINGS)],
+        "base-large.jsonl was made with antiexpert.name",
+    ),
+    "score": (lambda run: edited(run / BASE, 2, score=5.0), f"{BASE}, line 3: row 'q2'"),
+    "no score": (lambda run: edited(run / BASE, 0, score=None), f"{BASE}, line 1: row 'q0'"),
+    "completion": (lambda run: edited(run / PROXY, 6, completion="a"), f"{PROXY}, line 7"),
+    "another id": (lambda run: edited(run / PROXY, 6, id="q7"), f"{PROXY}, line 7"),
+    "no seal": (
+        lambda run: write_rows(run / BASE, [{"id": "q0", "completion": "a", "score": 1.0}]),
+        f"{BASE}, line 1: row 'q0' is not what was written here",
+    ),
+    "order": (
+        lambda run: write_rows(run / BASE, read_rows(run / BASE)[::-1]),
+        f"{BASE}, line 1: found row 'q6', expected 'q0'",
+    ),
+    "missing": (
+        lambda run: without_lines(run / BASE, 3),
+        f"{BASE}, line 4: found row 'q4', expected 'q3'",
+    ),
+    "repeated": (
+        lambda run: write_rows(run / BASE, read_rows(run / BASE) + read_rows(run / BASE)[:1]),
+        f"{BASE}, line 8: found row 'q0', expected no more rows",
+    ),
+    "no JSON": (
+        lambda run: (run / BASE).write_text("what\n"),
+        f"{BASE}, line 1: found 'what', expected a JSON object",
+    ),
+    "no object": (lambda run: (run / BASE).write_text("[1]\n"), f"{BASE}, line 1: found"),
+    "record": (
+        lambda run: (run / SETTINGS[0]).write_text("[]"),
+        "settings/predictions/base-large.json: not a record of settings",
+    ),
+}
+
+
+@pytest.fixture
+def finished(experiment, tmp_path):  # noqa: F811
+    folder = RunFolder(tmp_path / "run")
+    run(experiment, folder)
+    return folder
+
+
+def test_rows_that_are_not_the_systems_are_named(experiment, finished, tmp_path):  # noqa: F811
+    whole = tmp_path / "whole"
+    shutil.copytree(finished.path, whole)
+    for name, (damage, said) in DAMAGE.items():
+        shutil.rmtree(finished.path)
+        shutil.copytree(whole, finished.path)
+        damage(finished.path)
+        before = files(finished.path)
+        with pytest.raises(FileChanged) as caught:
+            run(experiment, finished)
+        assert said in str(caught.value) and "\n" not in str(caught.value), name
+        assert isinstance(caught.value, USER_ERRORS)
+        assert files(finished.path) == before
+
+
+def test_rows_missing_at_the_end_are_decoded_again(experiment, finished):  # noqa: F811
+    before = files(finished.path)
+    without_lines(finished.path / BASE, 5, 6)
+    (finished.path / PROXY).unlink()
+    run(experiment, finished)
+    assert files(finished.path) == before
+
+
+def test_deleted_settings_take_nothing_with_them(experiment, finished):  # noqa: F811
+    before = files(finished.path)
+    shutil.rmtree(finished.path / "settings")
+    with pytest.raises(SettingsChanged, match="does not show that it was made with this recipe"):
+        run(changed(experiment, max_new_tokens=5), finished)
+    run(experiment, finished)  # the seals say that these are its settings
+    assert files(finished.path) == before
+    shutil.rmtree(finished.path / "settings")
+    rows = [
+        {k: v for k, v in row.items() if k != "seal"} for row in read_rows(finished.path / BASE)
+    ]
+    write_rows(finished.path / BASE, rows)
+    with pytest.raises(SettingsChanged, match=r"base-large\.json: missing"):
+        run(experiment, finished)
+
+
+def test_a_training_without_its_record_is_not_taken_for_this_recipes(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.expert.mkdir()
+    with pytest.raises(SettingsChanged, match=r"settings/expert\.json: missing"):
+        folder.claim(folder.expert, {"seed": 1})
+
+
+def test_rows_of_earlier_versions_are_read_and_scored_again(
+    experiment,  # noqa: F811
+    finished,
+    caplog,
+):
+    expected = run(experiment, finished)
+    for path in finished.path.glob("predictions/*.jsonl"):
+        rows = [{k: v for k, v in row.items() if k != "seal"} for row in read_rows(path)]
+        write_rows(path, rows)
+        record = finished.settings(path)
+        settings = json.loads(record.read_text())
+        del settings["rows"]
+        write_json(record, settings)
+    edited(finished.path / BASE, 1, score=5.0)
+    found = run(experiment, finished)
+    assert "base-large.jsonl: 1 rows are scored again" in caplog.text
+    for name, rows in found.items():
+        assert [r["score"] for r in rows] == [r["score"] for r in expected[name]]
+    assert read_rows(finished.path / BASE) == found["base-large"]
+
+
+def test_grades_belong_to_their_completions(graded, graders, tmp_path):  # noqa: F811
+    folder = RunFolder(tmp_path / "run")
+    run(graded, folder)
+    grades = folder.grades("base-large")
+    kept = grades.read_bytes()
+    for value in (5.0, None):
+        edited(grades, 2, score=value)
+        with pytest.raises(FileChanged, match=r"grades/base-large\.jsonl, line 3: row 'q2'"):
+            run(graded, folder)
+        grades.write_bytes(kept)
+    shutil.copy(folder.grades("expert"), grades)
+    with pytest.raises(FileChanged, match=r"grades/base-large\.jsonl, line 1"):
+        run(graded, folder)
+    seals = folder.seals(grades)  # graded, then decoded to something else
+    grades.write_bytes(kept)
+    rows = read_rows(grades)
+    rows[1] = seals.put({**rows[1], "graded": json_digest("another completion")})
+    write_rows(grades, rows)
+    with pytest.raises(FileChanged, match="row 'q1' grades another completion"):
+        run(graded, folder)
+    grades.unlink()
+    graders.num_graded = 0
+    run(graded, folder)
+    assert graders.num_graded == 7
+
+
+def test_judgements_are_as_they_were_written(tmp_path):
+    path = tmp_path / "judge.jsonl"
+    append_record(path, {"id": "a", "digest": "1", "text": "yes"})
+    append_record(path, {"id": "b", "digest": "2", "text": "no"})
+    assert [row["text"] for row in read_record(path)] == ["yes", "no"]
+    path.write_text(path.read_text().replace('"text": "no"', '"text": "yes"'))
+    with pytest.raises(RecordError, match="line 2: the judgement of 'b' is not what was written"):
+        read_record(path)
+    path.write_text('{"id": "a", "digest": "1", "text": "yes"}\n')  # of an earlier version
+    assert len(read_record(path)) == 1
+
+
+def test_a_comparison_reads_only_what_the_run_wrote(experiment, finished):  # noqa: F811
+    from decode.evaluation.metrics_file import write_metrics
+
+    metrics = measure(experiment, run(experiment, finished), finished)
+    write_metrics(finished.metrics, metrics)
+    finished.keep(finished.metrics)
+    (one,) = read_runs([str(finished.path)])
+    assert len(one.scores("letters", "base-large")) == 7
+    swapped(finished.path, BASE, PROXY)
+    with pytest.raises(FileChanged, match="base-large"):
+        one.scores("letters", "base-large")
+    text = finished.metrics.read_text()
+    finished.metrics.write_text(text.replace('"task": "letters"', '"task": "words"'))
+    with pytest.raises(FileChanged, match=r"metrics\.json: not what the run wrote"):
+        read_runs([str(finished.path)])
+
+
+def test_a_run_folder_may_be_moved_and_copied(experiment, save_model, tmp_path):  # noqa: F811
+    first, moved = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "elsewhere" / "second")
+    shutil.copytree(save_model("expert", 2), first.expert)
+    shutil.copytree(save_model("tuned", 3), first.reference("large"))
+
+    def of(folder: RunFolder):
+        contender = experiment.lineup.contenders[0]
+        tuned = replace(contender, tuned=ModelSource(str(folder.reference("large"))))
+        return changed(experiment, expert=ModelSource(str(folder.expert)), contenders=(tuned,))
+
+    expected = run(of(first), first)
+    recorded = json.loads(first.settings(first.predictions("expert")).read_text())
+    assert recorded["expert"]["name"] == "expert"
+    further = first.task("other")
+    run(of(first), further)
+    before = files(first.path)
+    moved.path.parent.mkdir()
+    first.path.rename(moved.path)
+    assert run(of(moved), moved) == expected
+    run(of(moved), moved.task("other"))
+    assert files(moved.path) == before
+    shutil.rmtree(moved.path / "settings" / "predictions")  # seals do not know of places either
+    assert run(of(moved), moved) == expected
+    save_model("expert", 17)
+    shutil.rmtree(moved.expert)
+    shutil.copytree(tmp_path / "expert", moved.expert)
+    with pytest.raises(SettingsChanged, match=r"was made with expert\.weights"):
+        run(of(moved), moved)
+
+
+@pytest.mark.long
+def test_a_trained_run_goes_on_where_it_was_moved_to(overrides, tmp_path):
+    first, moved = tmp_path / "run", tmp_path / "moved"
+    finished_run(forked("gsm7b_lora.yaml", overrides), first)
+    before = {path.name: path.read_bytes() for path in first.glob("predictions/*")}
+    first.rename(moved)
+    again = [f"output_dir={moved}", *overrides[1:]]
+    finished_run(forked("gsm7b_lora.yaml", again), moved)
+    alone = forked("gsm7b_lora.yaml", again, entry="decode/run.py")
+    finished_run(alone, moved)
+    assert not first.exists()
+    assert {path.name: path.read_bytes() for path in moved.glob("predictions/*")} == before
+    other = forked("gsm7b_lora.yaml", [*again, "sft.learning_rate=0.5"])
+    assert other.returncode == 1 and "was made with sft.learning_rate" in other.stderr
+
+
+def test_records_of_earlier_versions_move_as_well(tmp_path):
+    folder = RunFolder(tmp_path)
+    model = {"name": "expert", "revision": None}
+    write_json(folder.settings(folder.expert), {"model": {**model, "name": "/old/small"}})
+    folder.expert.mkdir()
+    with pytest.raises(SettingsChanged, match=r"model\.name"):
+        folder.claim(folder.expert, {"model": {**model, "weights": "1"}})
+    write_json(folder.settings(folder.expert), {"more": [{"name": "/old", "weights": "1"}]})
+    folder.claim(folder.expert, {"more": [{"name": "/new", "weights": "1"}]})
+    with pytest.raises(SettingsChanged, match=r"more\.0\.weights"):
+        folder.claim(folder.expert, {"more": [{"name": "/new", "weights": "2"}]})
+
+
+def test_a_seal_is_of_a_place_settings_and_content():
+    row = Seals("key").put({"id": "a", "score": 1.0, "seal": "old"})
+    assert Seals("key", True).fits(row) and not Seals("other").fits(row) and not Seals().fits(row)
+    assert not Seals("key").fits({**row, "score": 1})
+    assert Seals("key").fits({"id": "a"}) and not Seals("key", True).fits({"id": "a"})
+    assert set(SEALED) == {"rows"}
