@@ -133,6 +133,24 @@ def test_missing_field_is_named_with_file_and_line(task, row: Row, field: str) -
         task.eval_row(Row(fields, row.where))
 
 
+@pytest.mark.parametrize(
+    ("task", "row", "field", "found", "message"),
+    [
+        (mbpp, DOUBLE, "test_list", [""], "holds an empty test"),
+        (mbpp, DOUBLE, "test_list", ["assert double(1) == 2", "# none"], "holds an empty test"),
+        (mbpp, DOUBLE, "test_list", ["assert double(1) =="], "must hold Python"),
+        (humaneval, ADD, "test", "", "holds an empty test"),
+        (humaneval, ADD, "test", "def test(f):\n    assert f(1, 2) == 3\n", "must define check()"),
+        (humaneval, ADD, "entry_point", "", "must name a function"),
+        (ds1000, LARGEST, "code_context", "import numpy as np\n", "must define test_execution()"),
+    ],
+)
+def test_tests_that_tell_nothing_are_refused(task, row: Row, field: str, found, message: str):
+    with pytest.raises(ValueError, match=rf"mine.jsonl, line 1: field '{field}' ") as caught:
+        task.eval_row(Row({**row.fields, field: found}, row.where))
+    assert message in str(caught.value)
+
+
 def failing(task, rows: list[Row]) -> list[str]:
     """What reference solutions do not pass."""
     programs = [task.program(row, task.eval_row(row).answers[0]) for row in rows]

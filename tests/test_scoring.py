@@ -102,6 +102,9 @@ def test_an_unreadable_answer_is_an_empty_prediction():
     ("task", "gold", "message"),
     [
         ("gsm8k", "eighteen", "gold answer 'eighteen' holds no number"),
+        ("gsm8k", "1/2", "gold answer '1/2' is not one number; write it as 18"),
+        ("gsm8k", "0x1F", "gold answer '0x1F' is not one number"),
+        ("triviaqa", " ", r"gold answers \[' '\] are empty"),
         ("truthfulqa_mc", "Venus", "gold answer 'Venus' is not one of A, B, C, D"),
         ("truthfulqa_mc", "", "gold answer '' is not one of A, B, C, D"),
     ],

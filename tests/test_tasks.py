@@ -31,6 +31,17 @@ def jsonl(path, *rows):
         ("half is .5 of it", ".5"),
         ("18. Then", "18"),
         ("none at all", ""),
+        (r"\boxed{9{,}500}.", "9500"),
+        (r"9,\!500 and 1\,250\,000", "1250000"),
+        ("70\u202f000", "70000"),
+        ("\u22125 degrees", "-5"),
+        ("it falls to \u20135", "-5"),
+        ("-$18.50", "-18.50"),
+        (r"\$-3", "-3"),
+        ("$18-$20", "20"),
+        ("5\u20138 pens", "8"),
+        ("GPT-4", "4"),
+        ("1,2 or 3, 4", "4"),
     ],
 )
 def test_last_number(text, number):
@@ -48,6 +59,26 @@ def test_normalize():
     assert normalize("  The Beatles! ") == "beatles"
     assert normalize("An apple a day") == "apple day"
     assert normalize(".fr") == "fr"
+
+
+@pytest.mark.parametrize(
+    ("text", "normalized"),
+    [  # by the evaluation script of TriviaQA's authors
+        ("Jay-Z", "jay z"),
+        ("AC/DC", "ac dc"),
+        ("R.E. Turner", "r e turner"),
+        ("O'Neill", "o neill"),
+        ("snake_case", "snake case"),
+        ("the_end", "end"),
+        ("\u2018Tis `so\u00b4", "tis so"),
+        ("A-Team", "team"),
+        ("Panic! At the Disco", "panic at disco"),
+        ("Theatre \u2013 Anthem", "theatre \u2013 anthem"),
+        ("The The", ""),
+    ],
+)
+def test_normalize_makes_spaces_of_punctuation(text, normalized):
+    assert normalize(text) == normalized
 
 
 def test_cut_takes_the_earliest_mark():
@@ -75,6 +106,14 @@ def test_gsm8k_rows(tmp_path):
         (" 18\nAnswer the following question. 4", 1.0),
         (" 17", 0.0),
         ("", 0.0),
+        (" #### 18\nHe has 5 pens left.", 1.0),  # the data set's script reads the first mark
+        (" #### 18. I hope this helps in 2 ways", 1.0),
+        (" #### $18.00", 1.0),
+        (" ####18\n#### 20", 1.0),
+        (" #### **18**\nThat took 3 steps.", 1.0),
+        (" #### Step 1\n9*2=18", 1.0),  # a heading
+        (" 18\n####", 1.0),
+        (" #### 17\nSo it is 18.", 0.0),
     ],
 )
 def test_gsm8k_score(completion, value):
@@ -117,6 +156,11 @@ def test_triviaqa_score():
     assert task.score("", ("The",)).value == 0.0
     assert triviaqa_as_paper(" the beatles", answers).value == 1.0
     assert triviaqa_as_paper(" beatles.", answers).value == 0.0
+    assert task.score(" Jay Z", ("Jay-Z",)).value == task.score(" jay-z.", ("Jay Z",)).value == 1.0
+    assert triviaqa_as_paper(" Jay Z", ("Jay-Z",)).value == 0.0
+    assert task.score(" the the", ("The The",)).value == 1.0
+    assert task.score(" the", ("The The",)).value == 0.0
+    assert task.score(" !!!", ("!!!",)).value == 1.0
 
 
 TRUTHFUL = {
@@ -181,6 +225,18 @@ def test_a_task_without_rows_of_its_own_says_what_to_name():
         TASKS["realtimeqa"].eval_rows()
 
 
+@pytest.mark.parametrize(
+    "gold",
+    ["18", "1,015", "1,00,000", "$18.00", "-$5", "\u22125", "9{,}500", "5 apples.", "25%", ".5"],
+)
+def test_a_gold_number_is_read_as_a_completion_is(tmp_path, gold):
+    path = jsonl(tmp_path / "rows.jsonl", {"id": "g", "question": "?", "answer": f"#### {gold}"})
+    for task in (TASKS["gsm8k"], TASKS["word_problems"]):
+        (row,) = task.eval_rows(path)
+        assert task.score(f" #### {gold}\nQuestion: 3?", row.answers).value == 1.0
+        assert task.score(" #### 77", row.answers).value == 0.0
+
+
 def test_facts_score():
     task = TASKS["facts"]
     assert task.score(" Paris\n", ("Paris",)).value == 1.0
@@ -196,9 +252,24 @@ def test_word_problem_score_needs_the_mark():
     assert task.score(" #### 3\nQuestion: 19 #### 19", ("19",)).value == 0.0
 
 
+PAIRED = {"choices": ["x", "y"]}
 BAD_ROWS = [
     ("gsm8k", {"question": "How much?", "answer": "no mark"}, "must end in '#### <number>'"),
     ("word_problems", {"id": "w", "question": "?", "answer": "5"}, "must end in '#### <number>'"),
+    *(
+        (task, {"id": "g", "question": "?", "answer": f"so\n#### {gold}"}, "end in '#### <number>'")
+        for task in ("gsm8k", "word_problems")
+        for gold in "1/2;0x1F;0xFF;1e3;1 1/2;5 or 6;3:30;1.2.3;1,5;--5;half;;7-3;\u00bd".split(";")
+    ),
+    ("triviaqa", {"question": "Who?", "answers": ["", "Abba"]}, "'answers' holds an empty answer"),
+    ("triviaqa", {"question": "Who?", "answer": {"value": " "}}, "field 'value' is empty"),
+    ("facts", {"id": "f", "question": "Where?", "answers": [" "]}, "holds an empty answer"),
+    ("truthfulqa_mc", {"question": "?", "mc1_targets": PAIRED | {"labels": [1]}}, "must mark one"),
+    ("truthfulqa_mc", {"question": "?", "mc1_targets": PAIRED | {"labels": 1}}, "must mark one"),
+    ("truthfulqa", {"question": "?", "best_answer": " "}, "field 'best_answer' is empty"),
+    ("instruct", {"instruction": "Do.", "output": "\n"}, "field 'output' is empty"),
+    ("realtimeqa", {"question": "?", "choices": ["x", "y"], "answer": "01"}, "from 0 to 1"),
+    ("realtimeqa", {"question": "?", "choices": ["x", "y"], "answer": [True]}, "from 0 to 1"),
     ("triviaqa", {"question": "Who?", "answer": " "}, "or give a list of text in 'answers'"),
     ("triviaqa", {"question": "Who?", "answer": ["Abba"]}, "'answer' must be text, or an object"),
     ("triviaqa", {"question": "Who?", "answer": {"aliases": []}}, "field 'value' is missing"),

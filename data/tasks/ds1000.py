@@ -21,7 +21,16 @@ HumanEval. It needs the libraries of the questions: a program whose imports are 
 from ..rows import HubSource, Row
 from ..sandbox import Limits
 from ..task import Task
-from .programs import NUM_SAMPLES, PASS_AT, TEMPERATURE, TOP_P, Problem, grader, train_row
+from .programs import (
+    NUM_SAMPLES,
+    PASS_AT,
+    TEMPERATURE,
+    TOP_P,
+    Problem,
+    check_code,
+    grader,
+    train_row,
+)
 
 # Imports alone take seconds and gigabytes of address space (torch, TensorFlow).
 LIMITS = Limits(cpu_s=60, wall_s=120.0, memory_mib=16_384, num_open_files=256, num_tasks=64)
@@ -34,7 +43,7 @@ def prompt(row: Row) -> str:
 
 def eval_row(row: Row) -> Problem:
     """One problem; its answer is the reference code."""
-    row.text("code_context")
+    check_code(row, "code_context", [row.text("code_context")], defines="test_execution")
     metadata = row.fields.get("metadata")
     if not isinstance(metadata, dict) or "problem_id" not in metadata:
         raise ValueError(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..rows import Row
 from ..task import EvalRow, Score, Task, TrainRow
-from .answers import normalize
+from .answers import gold_texts, same_words
 
 FOLDER = Path(__file__).parents[1] / "mini" / "facts"
 
@@ -24,19 +24,18 @@ def prompt(question: str) -> str:
 
 def train_row(row: Row) -> TrainRow:
     """One training row; its completion is the first answer and a newline."""
-    return TrainRow(prompt(row.text("question")), f" {row.texts('answers')[0]}\n")
+    return TrainRow(prompt(row.text("question")), f" {gold_texts(row, 'answers')[0]}\n")
 
 
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row with all its answers."""
-    return EvalRow(row.text("id"), prompt(row.text("question")), row.texts("answers"))
+    return EvalRow(row.text("id"), prompt(row.text("question")), gold_texts(row, "answers"))
 
 
 def score(completion: str, answers: tuple[str, ...]) -> Score:
     """Exact match of the first line with any answer, both normalised."""
     prediction = completion.split("\n", 1)[0].strip()
-    golds = {normalize(answer) for answer in answers} - {""}
-    return Score(prediction, float(normalize(prediction) in golds))
+    return Score(prediction, float(same_words(prediction, answers)))
 
 
 FACTS = Task(

@@ -7,12 +7,14 @@
     He gets 10-6=4 dollars back.
     #### 4
 
-The prompt ends at `Answer:`. A completion is cut at the first sign of a next question, and its
-last number is compared with the gold one by value, so that 18.00 is 18.
+The prompt ends at `Answer:`. A completion is cut at the first sign of a next question. Its answer
+is the number after `####`, as the data set's own script reads it, so that a sentence may follow;
+where there is none, its last number. It is compared with the gold one by value: 18.00 is 18.
 
-The paper (`score_as_paper`) compares the two as text without punctuation, by the rules that its
-evaluation shares with open-instruct's: a sign is read only before a decimal point. So -10 is read
-as 10, 18.00 becomes 1800 and is not 18, and 1.8 becomes 18 and is.
+The paper (`score_as_paper`) takes the last number and compares the two as text without
+punctuation, by the rules that its evaluation shares with open-instruct's: a sign is read only
+before a decimal point. So -10 is read as 10, 18.00 becomes 1800 and is not 18, and 1.8 becomes 18
+and is.
 """
 
 import re
@@ -20,7 +22,7 @@ import string
 
 from ..rows import HubSource, Row
 from ..task import EvalRow, Score, Task, TrainRow
-from .answers import cut, last_number, same_number
+from .answers import cut, gold_number, gold_of_steps, last_number, marked_number, same_number
 
 STOP = ("Question:", "Comment:", "Answer the following question")
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
@@ -37,20 +39,21 @@ def prompt(question: str) -> str:
 def train_row(row: Row) -> TrainRow:
     """One training row; its completion is the worked answer without calculator notes."""
     answer = row.text("answer")
-    _gold(row)
+    gold_of_steps(row)
     return TrainRow(prompt(row.text("question")), " " + _CALCULATOR_NOTE.sub("", answer).strip())
 
 
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row; its answer is the number after `####`."""
     row_id = row.text("id") if "id" in row.fields else row.where
-    return EvalRow(row_id, prompt(row.text("question")), (_gold(row),))
+    return EvalRow(row_id, prompt(row.text("question")), (gold_of_steps(row),))
 
 
 def score(completion: str, answers: tuple[str, ...]) -> Score:
-    """Exact match of the last number before any further question, by value."""
-    prediction = last_number(cut(completion, STOP))
-    golds = [_gold_number(answer) for answer in answers]
+    """Exact match, by value, of the number after `####` or else the last one."""
+    text = cut(completion, STOP)
+    prediction = marked_number(text) or last_number(text)
+    golds = [gold_number(answer) for answer in answers]
     return Score(prediction, float(any(same_number(prediction, gold) for gold in golds)))
 
 
@@ -58,26 +61,8 @@ def score_as_paper(completion: str, answers: tuple[str, ...]) -> Score:
     """The same as text: 18.00 is not 18, and -10 is 10."""
     numbers = _PAPER_NUMBER.findall(_THOUSANDS.sub(r"\1\2", cut(completion, STOP)))
     prediction = numbers[-1] if numbers else ""
-    golds = {_gold_number(answer).translate(_NO_PUNCTUATION) for answer in answers}
+    golds = {gold_number(answer).translate(_NO_PUNCTUATION) for answer in answers}
     return Score(prediction, float(prediction.translate(_NO_PUNCTUATION) in golds))
-
-
-def _gold(row: Row) -> str:
-    answer = row.text("answer")
-    number = last_number(answer.rpartition("####")[2]) if "####" in answer else ""
-    if not number:
-        raise ValueError(
-            f"{row.where}: field 'answer' must end in '#### <number>', found ...{answer[-40:]!r}"
-        )
-    return number
-
-
-def _gold_number(answer: str) -> str:
-    """The number in a gold answer, with or without the steps before its `####`."""
-    number = last_number(answer.rpartition("####")[2])
-    if not number:
-        raise ValueError(f"gold answer {answer!r:.80} holds no number")
-    return number
 
 
 GSM8K = Task(

@@ -12,7 +12,16 @@ pass@10. A sample is right if prompt, completion and the problem's `check` run w
 from ..rows import HubSource, Row
 from ..sandbox import Limits
 from ..task import Task
-from .programs import NUM_SAMPLES, PASS_AT, TEMPERATURE, TOP_P, Problem, grader, train_row
+from .programs import (
+    NUM_SAMPLES,
+    PASS_AT,
+    TEMPERATURE,
+    TOP_P,
+    Problem,
+    check_code,
+    grader,
+    train_row,
+)
 
 LIMITS = Limits(cpu_s=3, wall_s=15.0)
 
@@ -24,8 +33,10 @@ def prompt(row: Row) -> str:
 
 def eval_row(row: Row) -> Problem:
     """One problem; its answer is the reference body."""
-    for field in ("test", "entry_point"):
-        row.text(field)
+    check_code(row, "test", [row.text("test")], defines="check")
+    if not row.text("entry_point").isidentifier():
+        found = row.fields["entry_point"]
+        raise ValueError(f"{row.where}: field 'entry_point' must name a function, found {found!r}")
     return Problem(row.text("task_id"), prompt(row), (row.text("canonical_solution"),), row)
 
 

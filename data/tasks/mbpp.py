@@ -38,6 +38,7 @@ def train_row(row: Row) -> TrainRow:
 def eval_row(row: Row) -> Problem:
     """One problem; its answer is the reference code."""
     row.text("test_setup_code")
+    programs.check_code(row, "test_list", row.texts("test_list"))
     row_id = f"MBPP/{row.fields['task_id']}" if "task_id" in row.fields else row.where
     return Problem(row_id, prompt(row), (_reference(row),), row)
 

@@ -5,6 +5,8 @@ becomes of it; a problem is worth pass@k of its samples. The notes beside a verd
 by which `decode/score.py` reads verdicts, and why a program did not pass.
 """
 
+import ast
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +37,36 @@ def train_row(row: Row) -> TrainRow:
     if field in ("instruction", "messages"):
         return instruct.train_row(row)
     return TrainRow("", row.text(field))
+
+
+def check_code(row: Row, field: str, codes: Sequence[str], defines: str | None = None) -> None:
+    """Refuse tests that cannot tell a right program from a wrong one.
+
+    Args:
+        row, field: where they are.
+        codes: each has to hold statements.
+        defines: the function among them that is called.
+
+    Raises:
+        ValueError: one is empty, no Python, or lacks the function; names file, line and field.
+    """
+    for code in codes:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            raise ValueError(
+                f"{row.where}: field '{field}' must hold Python, found {code!r:.80}"
+            ) from None
+        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        if not tree.body:
+            raise ValueError(
+                f"{row.where}: field '{field}' holds an empty test, found {code!r:.80}"
+            )
+        if defines is not None and defines not in names:
+            raise ValueError(
+                f"{row.where}: field '{field}' must define {defines}(), found {code!r:.80}"
+            )
 
 
 def grader(program: Callable[[Row, str], str], limits: Limits) -> Grader:

@@ -48,7 +48,8 @@ def _asked(row: Row) -> tuple[str, tuple[str, ...]]:
 def _places(row: Row, num_choices: int) -> list[int]:
     answer = row.fields[row.first("answer")]
     try:
-        places = [int(place) for place in answer if isinstance(place, int | str)]
+        is_list = isinstance(answer, list) and not any(isinstance(place, bool) for place in answer)
+        places = [int(place) for place in answer if isinstance(place, int | str)] * is_list
     except (TypeError, ValueError):
         places = []
     if not places or len(places) != len(answer) or not set(places) <= set(range(num_choices)):

@@ -6,13 +6,14 @@
 The prompt ends at `Answer:`; a training completion is the first answer and a newline, which is also
 where decoding stops. Local rows hold `question` and one `answer` or a list `answers`; rows from the
 hub hold `answer: {value, aliases, normalized_aliases}`. A prediction is right if it is any alias
-after `answers.normalize` (lower case, no articles or punctuation). The paper only lower-cases it
-(`score_as_paper`), so it also counts "The Beatles." wrong where the aliases say "beatles".
+after `answers.normalize`, the rule of the data set's own script: lower case, punctuation as spaces,
+no articles. The paper only lower-cases it (`score_as_paper`), so it counts "The Beatles." wrong
+where the aliases say "beatles".
 """
 
 from ..rows import HubSource, Row
 from ..task import EvalRow, Score, Task, TrainRow
-from .answers import normalize
+from .answers import check_texts, gold_texts, same_words
 
 
 def prompt(question: str) -> str:
@@ -35,12 +36,12 @@ def eval_row(row: Row) -> EvalRow:
 def score(completion: str, answers: tuple[str, ...]) -> Score:
     """Exact match of the first line with any alias, both normalised."""
     prediction = _first_line(completion)
-    golds = {normalize(answer) for answer in answers} - {""}
-    return Score(prediction, float(normalize(prediction) in golds))
+    return Score(prediction, float(same_words(prediction, answers)))
 
 
 def score_as_paper(completion: str, answers: tuple[str, ...]) -> Score:
     """Exact match of the first line with any alias, both only lower-cased."""
+    check_texts(answers)
     prediction = _first_line(completion)
     golds = {answer.strip().lower() for answer in answers}
     return Score(prediction, float(prediction.lower() in golds))
@@ -53,7 +54,7 @@ def _first_line(completion: str) -> str:
 def _answers(row: Row) -> tuple[str, ...]:
     """All aliases, the preferred one first, from any shape of row."""
     if "answers" in row.fields or "answer" not in row.fields:
-        return row.texts("answers")
+        return gold_texts(row, "answers")
     answer = row.fields["answer"]
     if isinstance(answer, str) and answer.strip():
         return (answer,)
@@ -63,12 +64,14 @@ def _answers(row: Row) -> tuple[str, ...]:
             f"found {answer!r:.80}; or give a list of text in 'answers'"
         )
     inner = Row(answer, f"{row.where}, field 'answer'")
-    first = inner.text("value")
+    if not (first := inner.text("value")).strip():
+        raise ValueError(f"{inner.where}: field 'value' is empty")
     more = [
         alias
         for field in ("aliases", "normalized_aliases")
         if answer.get(field)
         for alias in inner.texts(field)
+        if alias.strip()
     ]
     return tuple(dict.fromkeys([first, *more]))
 

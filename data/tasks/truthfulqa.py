@@ -72,7 +72,8 @@ def prompt(question: str) -> str:
 def eval_row(row: Row) -> OpenRow:
     """One question with the answers known to be true and to be false."""
     question = row.text("question")
-    best = row.text("best_answer")
+    if not (best := row.text("best_answer")).strip():
+        raise ValueError(f"{row.where}: field 'best_answer' is empty")
     correct = tuple(dict.fromkeys((best, *row.texts("correct_answers"))))
     row_id = row.text("id") if "id" in row.fields else row.where
     return OpenRow(row_id, prompt(question), correct, question, row.texts("incorrect_answers"))

@@ -60,7 +60,9 @@ def _answers(row: Row) -> tuple[str, tuple[str, ...]]:
     targets = row.fields["mc1_targets"]
     if isinstance(targets, dict) and set(targets) == {"choices", "labels"}:
         inner = Row(targets, f"{row.where}, field 'mc1_targets'")
-        targets = dict(zip(inner.texts("choices"), targets["labels"], strict=False))
+        choices, labels = inner.texts("choices"), targets["labels"]
+        is_paired = isinstance(labels, list) and len(labels) == len(choices)
+        targets = dict(zip(choices, labels, strict=True)) if is_paired else targets
     labels = list(targets.values()) if isinstance(targets, dict) else []
     if labels.count(1) != 1 or labels.count(0) != len(labels) - 1:
         raise ValueError(
