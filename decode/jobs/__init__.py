@@ -1,1 +1,1 @@
-"""A job on disk and in processes: its folder, its lock, its interruption, its peers."""
+"""A job on disk and in processes: folder, files, lock, interruption, processes, environment."""
