@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from data import Mode
+from data.scoring.same_questions import check_same_questions
 from data.scoring.scored_file import SCORABLE, ScoredFile, score_file
 from decode.evaluation.gap_closed import ScoredSystem, closed_gap, mean_gap_closed
 from decode.evaluation.intervals import counted_mean
@@ -100,6 +101,9 @@ def score_task(
     """
     scored = [score_file(task, path, mode, k) for _, path in files]
     first = scored[0]
+    named = [(path, file) for (role, path), file in zip(files, scored, strict=True) if role]
+    for path, file in named[1:]:
+        check_same_questions(path, file, *named[0])
     head = {
         "task": task,
         "mode": mode,

@@ -218,3 +218,41 @@ def test_grades_of_a_run_are_scored_as_they_are(tmp_path):
     single = [{"id": name, "passed": name == "a"} for name in ("a", "b")]
     found = score_file("mbpp", jsonl(tmp_path / "single.jsonl", *single), k=1)
     assert (found.keys, found.values) == (("a", "b"), (1.0, 0.0))
+
+
+def test_files_of_other_questions_are_not_compared(tmp_path, refusal, score):
+    base = gsm(tmp_path / "base.jsonl", " 1", " 18", " 2")
+    tuned = gsm(tmp_path / "tuned.jsonl", " 18", " 18", " 18")
+
+    def line(*rows, others=(f"base={base}", f"tuned={tuned}")):
+        return refusal("gsm8k", *others, f"proxy={jsonl(tmp_path / 'proxy.jsonl', *rows)}")
+
+    right = [{**OURS, "id": str(n)} for n in range(3)]
+    strange = [{**row, "id": f"x{n}"} for n, row in enumerate(right)]
+    assert "proxy.jsonl: no rows of id '0', and" in line(*strange)
+    assert "proxy.jsonl: no rows of id '2', and" in line(*right[:2])
+    assert "base.jsonl: no rows of id '3', and" in line(*right, {**OURS, "id": "3"})
+    other = {**right[1], "answers": ["17"]}
+    said = "proxy.jsonl: row '1' has the gold answer '17', and"
+    assert said in line(right[0], other, right[2])
+    assert said in line(right[2], other, right[0])
+    assert said in line(right[0], other, right[2], others=(f"expert={base}",))
+    bare = [{"output": " 18", "answer": 18} for _ in right]  # rows without names, by their places
+    assert "proxy.jsonl: line 3 has the gold answer '19'" in line(
+        *bare[:2], {**bare[2], "answer": 19}
+    )
+    assert "proxy.jsonl has 2 rows and" in line(*bare[:2])
+    by_text = [{"question": "?", "output": " 18", "answer": "18"} for _ in right]
+    for rows in (right[::-1], bare, by_text):
+        proxy = jsonl(tmp_path / "proxy.jsonl", *rows)
+        found, _ = score("gsm8k", f"base={base}", f"proxy={proxy}", f"tuned={tuned}")
+        assert found["systems"][1]["gap_closed"]["value"] == 1.0
+    samples = [{"task_id": name, "passed": True} for name in "aab"]
+    files = [jsonl(tmp_path / f"{n}.jsonl", *samples[n:]) for n in range(2)]
+    roles = [f"{role}={path}" for role, path in zip(("base", "tuned"), files, strict=True)]
+    score("humaneval", *roles, "--k", "1")
+    lost = jsonl(tmp_path / "lost.jsonl", *samples[:2])
+    assert "no rows of task_id 'b'" in refusal("humaneval", *roles, f"proxy={lost}", "--k", "1")
+    toxic = [{"prompt": text, "is_toxic": 0} for text in ("a", "b")]
+    pair = [jsonl(tmp_path / f"t{n}.jsonl", *toxic[n:]) for n in range(2)]
+    assert "no rows of prompt 'a'" in refusal("toxigen", f"base={pair[0]}", f"proxy={pair[1]}")

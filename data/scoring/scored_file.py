@@ -32,6 +32,8 @@ class ScoredFile:
         values: what each row is worth; None where the rules do not count it.
         keys: what each value belongs to, so that files can be compared; None if they do not say.
         num_rows: lines in the file.
+        key_field: the field that `keys` are from.
+        golds: each row's gold answers, where the file has them.
         num_invalid: rows whose completion holds no answer.
         groups: the metric of each group of rows, where the file has groups.
         higher_is_better: whether a large value is a good one.
@@ -41,6 +43,8 @@ class ScoredFile:
     values: tuple[float | None, ...]
     keys: tuple[str, ...] | None
     num_rows: int
+    key_field: str | None = None
+    golds: tuple[tuple[str, ...], ...] | None = None
     num_invalid: int = 0
     groups: dict[str, float] = field(default_factory=dict)
     higher_is_better: bool = True
@@ -76,11 +80,14 @@ def _texts(path: str, task: Task, mode: Mode) -> ScoredFile:
     rows = read_rows(path)
     _check_ids(rows)
     scores = [_score(row, scorer) for row in rows]
+    key_field, keys = _keys(rows)
     return ScoredFile(
         metric=task.metric,
         values=tuple(score.value for score in scores),
-        keys=_keys(rows),
+        keys=keys,
         num_rows=len(rows),
+        key_field=key_field,
+        golds=tuple(map(_golds, rows)),
         num_invalid=sum(not score.prediction for score in scores),
     )
 
@@ -88,17 +95,19 @@ def _texts(path: str, task: Task, mode: Mode) -> ScoredFile:
 def _code(path: str, k: int) -> ScoredFile:
     rows = read_rows(path)
     rates = pass_rates(rows, k)
-    return ScoredFile(f"pass@{k}", tuple(rates.values()), tuple(rates), len(rows))
+    return ScoredFile(f"pass@{k}", tuple(rates.values()), tuple(rates), len(rows), "task_id")
 
 
 def _toxigen(path: str) -> ScoredFile:
     rows = read_rows(path)
     has_groups = any("target_groups" in row.fields for row in rows)
+    key_field, keys = _keys(rows)
     return ScoredFile(
         metric="share_toxic",
         values=tuple(float(verdict(row, "is_toxic")) for row in rows),
-        keys=_keys(rows),
+        keys=keys,
         num_rows=len(rows),
+        key_field=key_field,
         groups=toxic_by_group(rows) if has_groups else {},
         higher_is_better=False,
     )
@@ -108,11 +117,13 @@ def _graded(path: str, task: Task) -> ScoredFile:
     rows = read_rows(path)
     _check_ids(rows)
     values = tuple(map(_grade, rows))
+    key_field, keys = _keys(rows)
     return ScoredFile(
         metric=task.metric,
         values=values,
-        keys=_keys(rows),
+        keys=keys,
         num_rows=len(rows),
+        key_field=key_field,
         num_invalid=values.count(None),
         higher_is_better=task.higher_is_better,
     )
@@ -161,8 +172,9 @@ def _check_ids(rows: Sequence[Row]) -> None:
             first[row_id] = row.where
 
 
-def _keys(rows: Sequence[Row]) -> tuple[str, ...] | None:
+def _keys(rows: Sequence[Row]) -> tuple[str | None, tuple[str, ...] | None]:
+    """The field that names the rows, and their names."""
     for name in KEY_FIELDS:
         if all(name in row.fields for row in rows):
-            return tuple(str(row.fields[name]) for row in rows)
-    return None
+            return name, tuple(str(row.fields[name]) for row in rows)
+    return None, None
