@@ -189,3 +189,9 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
 def test_bad_recipes_are_named(tmp_path, override, message):
     with pytest.raises(ValueError, match=re.escape(RECIPE) + ": " + message):
         recipe_for(tmp_path, override)
+
+
+def test_home_is_written_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = load_recipe(RECIPE, ["output_dir=~/mini"])
+    assert recipe.output_dir == tmp_path / "mini"

@@ -177,8 +177,8 @@ def test_defaults_are_the_papers(recipe_file: Path) -> None:
         ("data/mini/large/.", "large"),
         ("data/mini/small/../large", "large"),
         ("./data/mini/large/../large/./", "large"),
-        ("/models/large.v2", "large.v2"),
         ("~/large/", "large"),
+        ("/models/large.v2", "large.v2"),
         (".", Path.cwd().name),
     ],
 )
@@ -313,7 +313,7 @@ def test_later_override_wins(recipe_file: Path) -> None:
         # folders
         ("expert.model=./small", "expert.model (override): found './small', but there is no such"),
         ("expert.model=/small", "found '/small', but there is no such folder in "),
-        ("expert.model=~/no/small", "found '~/no/small', but there is no such folder in "),
+        ("expert.model=~/no/small", "no/small', but there is no such folder in "),
         ("expert.model=a/b/small", "found 'a/b/small', but there is no such folder in "),
         (
             "expert={model: a/b, dtype: auto, trained: ./x}",
@@ -373,6 +373,47 @@ def test_model_folders(recipe_file: Path) -> None:
     Path("runs/adapter/adapter_config.json").touch()
     tuned = "decode.bases.0.tuned=runs/adapter"
     assert load_recipe(recipe_file, [tuned]).decode.bases[0].tuned == "runs/adapter"
+
+
+def test_home_is_written_out_in_every_path(recipe_file: Path, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    home = tmp_path / "home"
+    for name in ("small", "large", "tuned", "expert"):
+        (home / name).mkdir(parents=True)
+        (home / name / "config.json").touch()
+    judge = "{classifier: {model: ~/small, label: x}}"
+    paths = {
+        "output_dir": "~/runs/toy",
+        "task.train": "~/train.jsonl",
+        "task.eval": "~/eval.jsonl",
+        "task.judges": f"{{toxicity: {judge}}}",
+        "also": "[{name: gsm8k, eval: ~/gsm.jsonl}]",
+        "mixture": "[{task: gsm8k, rows: ~/gsm.jsonl}]",
+        "expert.model": "~/small",
+        "expert.proxy_aware.base": "~/large",
+        "decode.bases": "[{model: ~/large, tuned: ~/tuned}, {model: owner/large2}]",
+        "decode.experts": "[{expert: ~/expert, antiexpert: ~/small, weight: 1}]",
+        "proxy_check.rows": "~/validation.jsonl",
+        "analyze.trade_off": "[num_tokens, ~/runs/other:score]",
+        "sft.chat_template_path": "~/chat.jinja",
+        "sft.resume_from_checkpoint": "~/checkpoint",
+    }
+    overrides = [f"{key}={value}" for key, value in paths.items()]
+    recipe = load_recipe(recipe_file, [*overrides, "name=~/toy", "wandb.tags=[~/tag]"])
+    found = recipe.model_dump_json()
+    assert recipe.output_dir == f"{home}/runs/toy"
+    assert [base.slug for base in recipe.decode.bases] == ["large", "large2"]
+    assert recipe.decode.bases[1].model == "owner/large2"
+    assert recipe.analyze.trade_off == ("num_tokens", f"{home}/runs/other:score")
+    assert (recipe.name, recipe.wandb.tags) == ("~/toy", ("~/tag",))
+    num_paths = sum(value.count("~/") for value in paths.values())
+    assert (found.count("~/"), found.count(f"{home}/")) == (2, num_paths)
+    trained = load_recipe(recipe_file, ["expert.trained=~/expert", "expert.adapter=null"])
+    assert trained.expert.trained == f"{home}/expert"
+    save_recipe(recipe, "saved.yaml")
+    assert load_recipe("saved.yaml") == recipe
+    said = failure(recipe_file, "output_dir=~nobody-here/runs")
+    assert "output_dir (override): found '~nobody-here/runs', but ~nobody-here is nobody's" in said
 
 
 @pytest.mark.parametrize("overrides", [[], ["decode.alpha=[0.5,1]", "sft.eval_strategy='no'"]])

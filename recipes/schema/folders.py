@@ -11,13 +11,13 @@ def slug(name: str) -> str:
 
     However a folder is spelt (`large/`, `large/.`, `other/../large`), it has one slug.
     """
-    return os.path.basename(os.path.abspath(os.path.expanduser(name)))
+    return os.path.basename(os.path.abspath(name))
 
 
 def check_model(key: str, name: str, files: tuple[str, ...]) -> None:
     """Refuse a path that leads nowhere, before the hub is asked for a model of that name.
 
-    A name is meant as a path if it starts with `.`, `/` or `~`, has more than one slash, exists,
+    A name is meant as a path if it starts with `.` or `/`, has more than one slash, exists,
     or lies in a folder that exists; anything else is a hub id and is left alone.
 
     Args:
@@ -28,9 +28,9 @@ def check_model(key: str, name: str, files: tuple[str, ...]) -> None:
     Raises:
         KeyProblem: no such folder, or a folder without any of `files`.
     """
-    folder = Path(name).expanduser()
+    folder = Path(name)
     in_known_folder = "/" in name and Path(name).parent.is_dir()
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    looks_local = name.startswith((".", "/")) or name.count("/") > 1
     if not (looks_local or in_known_folder or folder.exists()):
         return
     if not folder.is_dir():

@@ -19,6 +19,7 @@ from .decoding import Base, Decode, MoreExpert
 from .experts import Expert, ProxyAware, ProxyCheck
 from .folders import check_model
 from .hardware import deepspeed_settings
+from .home import expand_home
 from .keys import KeyProblem, check_section, lora_class, settable, sft_class, suggestion
 from .outputs import Analyze, Wandb
 from .section import Section
@@ -110,7 +111,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     tree = read_tree(path, overrides)
     try:
         # As JSON, where strictness still lets a list become a tuple and an int a float.
-        recipe = Recipe.model_validate_json(json.dumps(tree))
+        recipe = Recipe.model_validate_json(json.dumps(expand_home(tree)))
         if recipe.sft is None and recipe.trains:
             given = "found null; expected a section of keys" if "sft" in tree else "missing"
             raise KeyProblem("sft", f"{given}; this recipe trains, so it needs this section")

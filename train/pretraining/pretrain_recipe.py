@@ -12,6 +12,9 @@ from pydantic import (
     ValidationError,
 )
 
+from recipes.schema.home import expand_home
+from recipes.schema.keys import KeyProblem
+
 
 class ModelShape(BaseModel):
     """Size of one Llama; keys as transformers.LlamaConfig names them."""
@@ -56,7 +59,9 @@ def load_recipe(path: str, overrides: list[str]) -> PretrainRecipe:
         raise ValueError(f"{path}: no such recipe (looked in {Path.cwd()})")
     merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
     try:
-        recipe = PretrainRecipe.model_validate(OmegaConf.to_container(merged))
+        recipe = PretrainRecipe.model_validate(expand_home(OmegaConf.to_container(merged)))
+    except KeyProblem as problem:
+        raise ValueError(f"{path}: {problem}") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

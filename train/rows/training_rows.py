@@ -163,5 +163,5 @@ def _identity(place: str | HubSource) -> Any:
     """A value that differs between sources, made without reading all of their rows."""
     if isinstance(place, HubSource):
         return [place.name, place.config, place.split]
-    path = Path(place).expanduser()
+    path = Path(place)
     return [path.stat().st_size, hashlib.sha256(file_ends(path)).hexdigest()]
