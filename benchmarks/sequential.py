@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from decode.engine.request import Request, RolePrompt
+from decode.engine.row import Row
 from decode.engine.stops import Stops
 
 
@@ -30,7 +32,8 @@ def sequential(
     completions: list[list[int]] = []
     for first in range(0, len(prompts), batch_size):
         batch = prompts[first : first + batch_size]
-        rows: list[list[int]] = [[] for _ in batch]
+        asked = zip(map(RolePrompt.same, batch), limits[first : first + batch_size], strict=True)
+        rows = [Row(Request(number, *each)) for number, each in enumerate(asked)]
         running = [True] * len(batch)
         width = max(map(len, batch))
         device = models[0].device
@@ -52,10 +55,10 @@ def sequential(
             tokens = (base.float() + alpha * (expert.float() - antiexpert.float())).argmax(-1)
             for row, token in enumerate(tokens.tolist()):
                 if running[row]:
-                    rows[row].append(token)
-                    running[row] = stops.reason(rows[row], limits[first + row]) is None
+                    rows[row].token_ids.append(token)
+                    running[row] = stops.reason(rows[row]) is None
             ids = tokens[:, None]
             mask = torch.cat((mask, torch.ones_like(ids)), 1)
             positions = positions[:, -1:] + 1
-        completions += rows
+        completions += [row.token_ids for row in rows]
     return completions

@@ -270,7 +270,7 @@ def test_rows_without_token_ids_are_refused(experiment, tmp_path):
 
 def test_pieces_add_up_and_a_split_character_is_whole_in_its_last():
     ids = TOKENIZER("h\u00e9!")["input_ids"]
-    assert pieces(TOKENIZER, ids) == ["h", "", "\u00e9", "!"]
+    assert pieces(TOKENIZER, TOKENIZER("O")["input_ids"], ids) == ["h", "", "\u00e9", "!"]
 
 
 def test_a_token_reads_as_it_is():

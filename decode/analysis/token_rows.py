@@ -26,6 +26,7 @@ from ..jobs.files import text_digest
 from ..jobs.folder import RunFolder
 from ..jobs.seals import SEALED
 from ..models.forced import ROLES, RoleLogits, forced_role_logits
+from ..models.language_model import ids as prompt_ids
 from ..models.sources import load_tokenizer
 from ..models.steered import Steered
 from .shifts import candidates, logprobs, shifts
@@ -128,12 +129,13 @@ class _Reader:
                 if len(ids) > first:
                     said = logits.at(row, len(ids) - first)
                     found[row] += self._records(said, ids[first:][: len(said.proxy)])
-        for row, records in zip(rows, found, strict=True):
+        for row, read, records in zip(rows, rows_read, found, strict=True):
             text_ids = row["token_ids"]
             if row["finish_reason"] != "length":
                 records[-1]["is_end"] = True
                 text_ids = text_ids[:-1]
-            for record, piece in zip(records, pieces(self._tokenizer, text_ids), strict=False):
+            texts = pieces(self._tokenizer, prompt_ids(read), text_ids)
+            for record, piece in zip(records, texts, strict=False):
                 record["text"] = piece
         return found
 

@@ -4,17 +4,19 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-PARTIAL = "\ufffd"  # what bytes that are no whole character decode to
+from ..engine.stops import PARTIAL, added
 
 
-def pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+def pieces(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: Sequence[int]
+) -> list[str]:
     """What each token adds to the text; the last part of a split character brings all of it."""
-    found, done = [], ""
+    found, done = [], 0
     for end in range(1, len(ids) + 1):
-        text = _decode(tokenizer, ids[:end])
+        text = added(tokenizer, [*prompt, *ids[:done]], ids[done:end])
         is_partial = text.endswith(PARTIAL) and end < len(ids)
-        found.append("" if is_partial else text[len(done) :])
-        done = done if is_partial else text
+        found.append("" if is_partial else text)
+        done = done if is_partial else end
     return found
 
 
@@ -29,9 +31,3 @@ def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     text = tokenizer.decode([token_id], skip_special_tokens=False)
     assert isinstance(text, str), "one token decodes to one text"
     return name if PARTIAL in text or not text else text
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    text = tokenizer.decode(list(ids), skip_special_tokens=True)
-    assert isinstance(text, str), "one row decodes to one text"
-    return text

@@ -14,8 +14,7 @@ from .speculative import expected_tokens
 CHOICES = (0, 1, 2, 3, 4, 6, 8)
 FIRST_TRIALS = (0, 0, 2, 2, 2, 2)  # drafts of the first rounds: plain decoding and drafting timed
 TRIALS = (0, 0, 2, 2)  # the same again when the number of rows has halved or doubled
-RETRY_EVERY = 64  # rounds, after which the other way of decoding is timed once more;
-RETRY = 1  # with so many drafts where none are made
+RETRY_EVERY = 64  # rounds, after which no drafts, or one where none are made, are timed once more
 MEMORY = 0.995  # weight of the past when one more draft is judged
 SMOOTHING = 0.7  # weight of the past when one more round is timed
 WORTHWHILE = 1.02  # gain over plain decoding below which there is no drafting
@@ -33,11 +32,6 @@ class DraftLength:
         self._trials: list[int] = []
         self._num_rounds = 0
 
-    @property
-    def acceptance(self) -> float:
-        """The chance that a draft is accepted, given that those before it were; 1/2 at first."""
-        return (self._right + 1) / (self._judged + 2)
-
     def next(self, num_rows: int) -> int:
         """Drafts for the next round of so many rows."""
         if self._fixed is not None:
@@ -50,7 +44,7 @@ class DraftLength:
         self._num_rounds += 1
         best = self._fastest(seconds)
         if self._num_rounds % RETRY_EVERY == 0 and not self._is_hopeless(seconds):
-            return 0 if best else RETRY
+            return 0 if best else 1
         return best
 
     def learn(self, num_drafts: int, num_accepted: int, num_tokens: int, has_ended: bool) -> None:
@@ -91,9 +85,10 @@ class DraftLength:
         if not slopes:  # the rows' last tokens left no room to try
             return 0
         slope = max(0.0, *slopes)
+        acceptance = (self._right + 1) / (self._judged + 2)  # given those before; 1/2 at first
 
         def tokens_per_second(k: int) -> float:
-            tokens = expected_tokens(self.acceptance * self._going_on, k)
+            tokens = expected_tokens(acceptance * self._going_on, k)
             return tokens / seconds.get(k, seconds[0] + k * slope)
 
         best = max(CHOICES, key=tokens_per_second)

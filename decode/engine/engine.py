@@ -112,6 +112,7 @@ class Engine:
         if request.name in self._names:
             raise ValueError(f"request '{request.name}' is under way already; give it another name")
         self._names.add(request.name)
+        self._stops.setdefault(request.stop, Stops(self._eos_ids, request.stop, self._tokenizer))
         self._waiting.append(Row(request))
         self._is_reserved = False
 
@@ -195,14 +196,11 @@ class Engine:
         """Append tokens up to the row's end; a row that ends is gone."""
         row, completion = self._rows[slot], None
         request, num_before = row.request, len(row.token_ids)
-        if request.stop not in self._stops:
-            self._stops[request.stop] = Stops(self._eos_ids, request.stop, self._tokenizer)
         stops = self._stops[request.stop]
         for token in tokens:
             row.token_ids.append(token)
-            if reason := stops.reason(row.token_ids, request.max_new_tokens):
-                text = stops.text(row.token_ids)
-                completion = Completion(request.name, text, tuple(row.token_ids), reason)
+            if reason := stops.reason(row):
+                completion = Completion(request.name, stops.text(row), tuple(row.token_ids), reason)
                 self._names.remove(request.name)
                 self._free.append(slot)
                 break
@@ -218,11 +216,10 @@ class Engine:
     def _close_ranks(self) -> None:
         """Move the last rows into slots that no request waits for."""
         for slot in sorted(self._free, reverse=True):
-            last = len(self._rows) - 1
-            if slot != last:
-                self._model.move(last, slot)
-                self._rows[slot] = self._rows[last]
-            self._rows.pop()
+            last = self._rows.pop()
+            if slot < len(self._rows):
+                self._model.move(len(self._rows), slot)
+                self._rows[slot] = last
         self._free.clear()
 
 
@@ -231,6 +228,4 @@ def generate(engine: Engine, requests: Iterable[Request]) -> Iterator[Completion
     for request in requests:
         engine.add(request)
     while not engine.is_idle:
-        for progress in engine.step():
-            if progress.completion is not None:
-                yield progress.completion
+        yield from (given.completion for given in engine.step() if given.completion is not None)

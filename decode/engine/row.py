@@ -26,9 +26,8 @@ class Row:
     settings: Settings = field(init=False)  # rows with the same are chosen for together
 
     def __post_init__(self) -> None:
-        sampling = self.request.sampling
-        self.key = row_key(sampling.seed, self.request.name)
-        self.settings = replace(sampling, seed=0), self.request.banned_ids
+        self.key = row_key(self.request.sampling.seed, self.request.name)
+        self.settings = replace(self.request.sampling, seed=0), self.request.banned_ids
 
     @property
     def prompt(self) -> RolePrompt:
@@ -45,16 +44,14 @@ class Row:
 class Choice:
     """Chooses up to `num_places` next tokens of some rows, each row by its own settings.
 
-    What a row is given depends on its logits, settings and places alone, so drafts and targets are
-    chosen by one rule. Rows of the same settings are chosen for together.
+    That depends on a row's logits, settings and places alone: one rule for drafts and targets.
     """
 
     def __init__(self, rows: Sequence[Row], num_places: int, device: torch.device) -> None:
         options = {"dtype": torch.int32, "device": device}
         counts = torch.tensor([[len(row.token_ids)] for row in rows], **options)
         keys = torch.tensor([row.key for row in rows], **options)
-        self._rows = rows
-        self._places = Places(keys, counts + torch.arange(num_places, **options))
+        self._rows, self._places = rows, Places(keys, counts + torch.arange(num_places, **options))
         self._groups: dict[Settings, list[int]] = {}
         for number, row in enumerate(rows):
             self._groups.setdefault(row.settings, []).append(number)

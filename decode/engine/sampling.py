@@ -93,8 +93,7 @@ def penalize(
     first = drafts.shape[1] - logits.shape[1] + 1  # drafts before the first place
     for place in range(logits.shape[1]):
         is_seen[:, place].scatter_(1, drafts[:, : first + place], True)
-    penalized = torch.where(logits > 0, logits / penalty, logits * penalty)
-    return torch.where(is_seen, penalized, logits)
+    return torch.where(is_seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def warp(logits: Tensor, sampling: Sampling) -> Tensor:

@@ -7,10 +7,9 @@
    its place and all drafts before it are accepted. The row emits the accepted drafts and one token
    more: the one drawn where the first draft was rejected, or after k accepted drafts.
 
-Every emitted token is thus the very draw that plain decoding (k = 0) makes: the output is the same
-token for token, greedy or sampled. Drafts are often right because the expert's draws race with the
-target's noise (sampling.py): two such races agree with probability at least (1 - d) / (1 + d), d
-being the total variation distance, and mostly nearly 1 - d, the most that any rule can reach
+Every emitted token is thus the very draw that plain decoding (k = 0) makes, greedy or sampled.
+Drafts are often right because the expert's draws race with the target's noise (sampling.py): two
+such races agree with probability at least (1 - d) / (1 + d), d being the total variation distance
 (Daliri, Musco and Suresh 2024, arXiv 2408.07978). Rejection with residual resampling (Leviathan et
 al. 2023, arXiv 2211.17192) reaches 1 - d, but its tokens depend on k and the batch.
 """
@@ -25,8 +24,7 @@ def num_accepted(draft_tokens: Tensor, target_tokens: Tensor) -> Tensor:
         draft_tokens: (B, k) int64.
         target_tokens: (B, k + 1) int64, drawn at the drafts' places and at the one after.
     """
-    is_right = draft_tokens == target_tokens[:, :-1]
-    return is_right.long().cumprod(-1).sum(-1)
+    return (draft_tokens == target_tokens[:, :-1]).long().cumprod(-1).sum(-1)
 
 
 def expected_tokens(acceptance: float, num_draft_tokens: int) -> float:

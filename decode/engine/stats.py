@@ -62,13 +62,11 @@ class DecodingStats:
     def summary(self) -> dict[str, Any]:
         """Rates and counts by name; a rate is None where nothing was counted."""
         num_accepted = sum(count * times for count, times in self.accepted.items())
-        most = max(self.accepted, default=-1)
+        num_verifies, most = self.num_verifies, max(self.accepted, default=-1)
         return {
             "num_tokens": self.num_tokens,
             "tokens_per_second": self.num_tokens / self.wall_s if self.wall_s else None,
-            "tokens_per_verify": (
-                self.num_verified / self.num_verifies if self.num_verifies else None
-            ),
+            "tokens_per_verify": self.num_verified / num_verifies if num_verifies else None,
             "acceptance_rate": num_accepted / self.num_drafted if self.num_drafted else None,
             "accepted_drafts": [self.accepted[count] for count in range(most + 1)],
             "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
