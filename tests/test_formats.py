@@ -2,7 +2,8 @@
 
 import pytest
 from support.models import byte_tokenizer
-from tokenizers import processors
+from tokenizers import pre_tokenizers, processors
+from transformers import GemmaTokenizer, GPT2Tokenizer, LlamaTokenizer
 
 from data.rows import Row
 from data.task import TrainRow
@@ -34,6 +35,21 @@ def chat_tokenizer(adds_bos: bool):
             single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
         )
     tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def byte_vocab() -> dict[str, int]:
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "\u2581"]
+    tokens = dict.fromkeys(["<pad>", "<s>", "</s>", "<unk>", *letters])
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def ends_every_text(tokenizer, single: str):
+    """The tokenizer with `add_eos_token`, as some files of Llama and Mistral models have it."""
+    tokens = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<eos>", "<bos>")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, special_tokens=tokens
+    )
     return tokenizer
 
 
@@ -100,3 +116,47 @@ def test_a_template_that_refuses_a_chat_is_one_line():
     tokenizer.chat_template = "{{ raise_exception('roles must\nalternate') }}"
     with pytest.raises(ValueError, match="line 3: field 'messages' does not fit the chat template"):
         list(formatted(messages(*CHAT), "messages", chat_renderer(tokenizer)))
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_add_eos_token_ends_no_prompt_and_every_row_once(bos):
+    vocab = byte_vocab()
+    for tokenizer in (
+        LlamaTokenizer(vocab, [], add_bos_token=bos, add_eos_token=True),
+        GPT2Tokenizer(vocab, [], eos_token="</s>", add_bos_token=bos, add_eos_token=True),
+        GemmaTokenizer(vocab, [], eos_token="</s>", add_bos_token=bos, add_eos_token=True),
+    ):
+        eos = tokenizer.eos_token_id
+        assert tokenizer("ab")["input_ids"][-1] == eos  # it does end every text
+        start = [tokenizer.bos_token_id] if bos else []
+        plain = tokenizer("ab", add_special_tokens=False)["input_ids"]
+        assert encode(tokenizer, "ab") == start + plain
+        assert encode(tokenizer, "ab</s>") == [*start, *plain, eos]  # asked for, so kept
+        for completion in ("cd", "cd</s>"):
+            (row,) = token_rows([TrainRow("ab", completion)], tokenizer, "</s>")
+            ids, labels = row["input_ids"], row["labels"]
+            assert ids[: len(start)] == start and ids.count(eos) == 1 and ids[-1] == eos
+            assert labels[: len(start + plain)] == [IGNORED] * len(start + plain)
+            assert tokenizer.decode(labels[len(start + plain) :]) == "cd</s>"
+        (row,) = token_rows([TrainRow("", "cd")], tokenizer, "</s>")
+        assert row["input_ids"].count(eos) == 1 and row["input_ids"][-1] == eos
+
+
+@pytest.mark.parametrize("single", ["<bos> $A <eos>", "$A <eos>", "<bos> $A <bos> <eos>"])
+def test_chats_of_a_tokenizer_that_ends_every_text(single):
+    tokenizer = ends_every_text(chat_tokenizer(False), single)
+    (row,) = formatted(messages(*CHAT[1:3]), "messages", chat_renderer(tokenizer))
+    (tokens,) = token_rows([row], tokenizer, "<eos>")
+    assert tokens["input_ids"].count(tokenizer.eos_token_id) == 1
+    assert tokens["input_ids"].count(tokenizer.bos_token_id) == 1
+    asked = encode(tokenizer, Chat("2+2?"))
+    assert tokens["input_ids"][: len(asked)] == asked
+
+
+def test_a_first_token_that_is_also_the_end_is_no_end():
+    """GPT-2's one special token put after every text, but not before it."""
+    tokenizer = chat_tokenizer(False)
+    tokenizer.bos_token = "<eos>"
+    tokenizer = ends_every_text(tokenizer, "$A <eos>")
+    (row,) = formatted(messages(*CHAT[1:3]), "messages", chat_renderer(tokenizer))
+    assert row.prompt.startswith("<eos>")  # as the template writes it

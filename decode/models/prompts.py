@@ -1,7 +1,8 @@
 """Prompts as ids: each role's own tokenizer, raw or through its chat template."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -37,13 +38,13 @@ class RoleTokenizers:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """A prompt as ids: text with the tokenizer's own special tokens, a turn by its chat template.
+    """A prompt as ids: text with the tokenizer's own first token, a turn by its chat template.
 
     Raises:
         ValueError: the prompt has no tokens, or the tokenizer has no template for a turn.
     """
     if isinstance(prompt, str):
-        ids = tokenizer(prompt)["input_ids"]
+        (ids,) = text_ids(tokenizer, [prompt])
     elif not isinstance(prompt, Chat):
         ids = list(prompt)
     elif tokenizer.chat_template is None:
@@ -58,3 +59,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     if not ids:
         raise ValueError("an empty prompt has no token to continue; give it at least one")
     return cast(list[int], ids)
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Texts as ids, after the tokens that the tokenizer puts before every text.
+
+    Those that it puts after one (`add_eos_token`) are left out: a prompt goes on, and the end of a
+    training row is written by who makes the row.
+    """
+    mask: Any = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    num_after = next((n for n, is_added in enumerate(reversed(mask)) if not is_added), 0)
+    rows: Any = tokenizer(list(texts))["input_ids"]
+    return [ids[: len(ids) - num_after] for ids in rows]

@@ -167,7 +167,7 @@ class ProxyScores:
                 raw = encode(tokenizer, question.prompt)
                 whole = encode(tokenizer, question.prompt + completion)
                 while end and len(whole) > len(raw) and whole[-1] == end[0]:
-                    whole.pop()  # a tokenizer that ends every text
+                    whole.pop()  # a completion that has its end
                 ids = [*whole[len(raw) :], *end]
                 prompt = self._lineup.prompt(self._system, question.prompt)
                 found.append(Continuation(place, prompt, ids))

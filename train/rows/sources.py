@@ -13,6 +13,7 @@ from data import TASKS, Task
 from data.rows import HubSource, is_local
 from data.training.formats import Format, Message, Render, formatted
 from data.training.mixture import Source
+from decode.models.prompts import text_ids
 from decode.models.sources import load_tokenizer
 from decode.stage.planning import untuned_model
 from recipes.schema.recipe import Recipe, TrainSource
@@ -102,8 +103,7 @@ def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) ->
     space after an end-of-text token is left out as well: the row's own end-of-text token follows.
     """
     eos = eos or cast(str | None, tokenizer.eos_token)
-    encoded = tokenizer("")["input_ids"]
-    assert isinstance(encoded, list)
+    (encoded,) = text_ids(tokenizer, [""])
     bos = tokenizer.bos_token if encoded and encoded[0] == tokenizer.bos_token_id else None
 
     def render(messages: Sequence[Message], is_open: bool) -> str:

@@ -18,12 +18,13 @@ from trl.data_utils import common_prefix_length
 
 from data import TrainRow
 from decode.jobs.files import json_digest
+from decode.models.prompts import text_ids
 
 from .training_rows import TrainingRows
 
 IGNORED = -100  # the label that is left out of the loss
 BATCH_ROWS = 1_000
-FORMAT = 1  # of the cached rows; another number ignores older ones
+FORMAT = 2  # of the cached rows; another number ignores older ones
 FEATURES = Features({"input_ids": List(Value("int32")), "labels": List(Value("int64"))})
 
 
@@ -45,8 +46,8 @@ def token_rows(
             for row in batch
         ]
         wholes = [row.prompt + text for row, text in zip(batch, completions, strict=True)]
-        prompt_ids: Any = tokenizer([row.prompt for row in batch])["input_ids"]
-        whole_ids: Any = tokenizer(wholes)["input_ids"]
+        prompt_ids = text_ids(tokenizer, [row.prompt for row in batch])
+        whole_ids = text_ids(tokenizer, wholes)
         for prompt, whole in zip(prompt_ids, whole_ids, strict=True):
             start = common_prefix_length(prompt, whole) if completion_only else 0
             yield {"input_ids": whole, "labels": [IGNORED] * start + whole[start:]}
