@@ -1,14 +1,18 @@
 """Chats, plain text and pairs as training rows: what is learnt, and that decoding asks the same."""
 
+from datetime import datetime
+
 import pytest
 from support.models import byte_tokenizer
 from tokenizers import pre_tokenizers, processors
 from transformers import GemmaTokenizer, GPT2Tokenizer, LlamaTokenizer
+from transformers.utils import chat_template_utils
 
 from data.rows import Row
 from data.task import TrainRow
 from data.training.formats import formatted
 from decode.engine.request import Chat
+from decode.models import chat_date
 from decode.models.prompts import encode
 from train.rows.sources import chat_renderer
 from train.rows.tokens import IGNORED, token_rows
@@ -160,3 +164,65 @@ def test_a_first_token_that_is_also_the_end_is_no_end():
     tokenizer = ends_every_text(tokenizer, "$A <eos>")
     (row,) = formatted(messages(*CHAT[1:3]), "messages", chat_renderer(tokenizer))
     assert row.prompt.startswith("<eos>")  # as the template writes it
+
+
+DATED = (
+    "\n  {% if strftime_now is defined %}{% set day = strftime_now(form) %}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ day }}|{{ m.content }}{% endfor %}"
+)
+
+
+@pytest.fixture
+def on_day(monkeypatch):
+    """Makes it another day: for our templates and for transformers' own `strftime_now`."""
+
+    def set_day(text: str) -> None:
+        class Day(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.fromisoformat(text)
+
+        monkeypatch.setattr(chat_date, "datetime", Day)
+        monkeypatch.setattr(chat_template_utils, "datetime", Day)
+
+    yield set_day
+    chat_date.keep_date(None)
+
+
+@pytest.mark.parametrize("form", ["%d %b %Y", "%A, %-d %B %Y", "%Y-%m-%d %H:%M", "%e %F", "none"])
+def test_a_template_is_told_the_date_as_transformers_tells_it(on_day, form):
+    on_day("2026-03-04T05:06:07")
+    tokenizer = chat_tokenizer(False)
+    tokenizer.chat_template = DATED.replace("form", repr(form))
+    turn = [{"role": "user", "content": "2+2?"}]
+    expected = tokenizer.apply_chat_template(turn, tokenize=True, return_dict=False)
+    assert encode(tokenizer, Chat("2+2?")) == expected
+
+
+def test_a_run_that_goes_on_the_next_day_reads_the_same_texts(on_day, tmp_path):
+    tokenizer = chat_tokenizer(False)
+    tokenizer.chat_template = DATED.replace("form", "'%d %b %Y'")
+
+    def texts(folder, day):
+        on_day(f"{day}T23:59:59")
+        chat_date.keep_date(folder / "chat_date.txt")
+        rows = formatted(messages(*CHAT[1:3]), "messages", chat_renderer(tokenizer))
+        return [*rows, encode(tokenizer, Chat("2+2?"))]
+
+    first = texts(tmp_path / "run", "2026-11-26")
+    assert "26 Nov 2026" in first[0].prompt
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["chat_date.txt"]
+    assert texts(tmp_path / "run", "2026-11-27") == first
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert texts(tmp_path / "moved", "2026-11-28") == first
+    assert "28 Nov 2026" in texts(tmp_path / "another", "2026-11-28")[0].prompt
+    (tmp_path / "moved" / "chat_date.txt").write_text("yesterday")
+    with pytest.raises(ValueError, match=r"chat_date\.txt: expected the date"):
+        texts(tmp_path / "moved", "2026-11-28")
+
+
+def test_a_template_without_a_date_leaves_no_file(tmp_path):
+    chat_date.keep_date(tmp_path / "run" / "chat_date.txt")
+    encode(chat_tokenizer(False), Chat("2+2?"))
+    chat_date.keep_date(None)
+    assert not (tmp_path / "run").exists()

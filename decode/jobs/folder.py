@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def chat_date(self) -> Path:
+        """What chat templates that ask for today's date are told."""
+        return self.path / "chat_date.txt"
+
+    @property
     def training_rows(self) -> Path:
         """The report of the expert's training rows."""
         return self.path / "training_rows.json"

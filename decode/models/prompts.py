@@ -7,6 +7,7 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerBase
 
 from ..engine.request import Chat, Prompt, RolePrompt
+from .chat_date import dated_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     else:
         turn = [{"role": "user", "content": prompt.text}]
         ids = tokenizer.apply_chat_template(
-            turn, add_generation_prompt=True, tokenize=True, return_dict=False
+            turn,
+            chat_template=dated_template(tokenizer),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
         )
     if not ids:
         raise ValueError("an empty prompt has no token to continue; give it at least one")

@@ -23,6 +23,7 @@ from ..evaluation.lineup import Contender, Lineup
 from ..evaluation.metric import Metric
 from ..jobs.files import weights_digest
 from ..jobs.folder import RunFolder
+from ..models.chat_date import keep_date
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
 
@@ -36,6 +37,7 @@ def plan(recipe: Recipe) -> Plan:
         ValueError: in one line what a row, a judge or a setting has wrong.
     """
     folder, lineup = RunFolder(recipe.output_dir), _lineup(recipe)
+    keep_date(folder.chat_date)
     folders = [folder, *(folder.task(also.name) for also in recipe.also)]
     return [
         (_experiment(recipe, choice, lineup, own), own)

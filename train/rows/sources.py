@@ -13,6 +13,7 @@ from data import TASKS, Task
 from data.rows import HubSource, is_local
 from data.training.formats import Format, Message, Render, formatted
 from data.training.mixture import Source
+from decode.models.chat_date import dated_template
 from decode.models.prompts import text_ids
 from decode.models.sources import load_tokenizer
 from decode.stage.planning import untuned_model
@@ -108,7 +109,12 @@ def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) ->
 
     def render(messages: Sequence[Message], is_open: bool) -> str:
         given = [dict(message) for message in messages]
-        text = tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=is_open)
+        text = tokenizer.apply_chat_template(
+            given,
+            chat_template=dated_template(tokenizer),
+            tokenize=False,
+            add_generation_prompt=is_open,
+        )
         assert isinstance(text, str)
         text = text.removeprefix(bos) if isinstance(bos, str) else text
         is_closed = not is_open and eos is not None and text.rstrip().endswith(eos)
