@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .adapted import is_plain_lora, sharing_weights
+from .architectures import is_positional
 from .cache import Row as KeptRow
 from .language_model import Ids, LanguageModel
 from .pair import Pair, SharedPair, TwoModels
 from .recurrent import as_language_model
-from .sources import is_positional
 
 # By prompt: its keys and values, and the logits (V,) of what follows.
 Memory = dict[tuple[int, ...], tuple[KeptRow, Tensor]]

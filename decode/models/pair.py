@@ -17,13 +17,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..engine.engine import Pick
 from ..engine.row import Row
 from .adapted import AdaptedModel, AdaptedRows, adapted_network, share_weights
+from .architectures import is_positional
 from .language_model import LanguageModel, ids
 from .recurrent import as_language_model
 from .sources import (
     ModelSource,
     adapter_base,
     is_adapter,
-    is_positional,
     load_config,
     load_tokenizer,
     load_weights,

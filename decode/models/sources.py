@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from .adapter_kinds import check_adapter_kind
+from .architectures import refuse_undecodable
 
 _frozen: "WeakValueDictionary[tuple[ModelSource, str], PreTrainedModel]" = WeakValueDictionary()
 TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".jinja"}
-ATTENTION_TYPES = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,17 @@ def _read_tokenizer(source: ModelSource, stamp: tuple[Any, ...]) -> PreTrainedTo
 
 
 def load_config(source: ModelSource) -> PretrainedConfig:
-    """The model's configuration. Raises ValueError as `load_tokenizer` does."""
+    """The model's configuration.
+
+    Raises:
+        ValueError: in one line, there is none, or such a model cannot be decoded.
+    """
     try:
-        return AutoConfig.from_pretrained(source.name, **source.hub_options)
+        config = AutoConfig.from_pretrained(source.name, **source.hub_options)
     except (OSError, ValueError) as error:
         raise ValueError(_not_found("config", source, error)) from error
+    refuse_undecodable(source.name, config)
+    return config
 
 
 def weights_dtype(source: ModelSource, config: PretrainedConfig) -> torch.dtype:
@@ -141,12 +147,6 @@ def adapter_base(expert: ModelSource) -> ModelSource:
             "save_pretrained)"
         )
     return replace(expert, name=str(config.base_model_name_or_path), revision=config.revision)
-
-
-def is_positional(config: PretrainedConfig) -> bool:
-    """Whether all layers keep keys and values by position and nothing else (attention, windows)."""
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    return layer_types <= ATTENTION_TYPES and hasattr(config, "num_attention_heads")
 
 
 def resolve_device(device: str) -> str:

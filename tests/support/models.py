@@ -36,9 +36,17 @@ def byte_tokenizer(extra: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
 
 
 def tiny_model(
-    seed: int, architecture: str = "llama", width: int = 32, vocab_size: int = 258, sharpness=8.0
+    seed: int,
+    architecture: str = "llama",
+    width: int = 32,
+    vocab_size: int = 258,
+    sharpness: float = 8.0,
+    **options,
 ) -> PreTrainedModel:
-    """A random float32 model whose logits are sharp enough that rounding decides no argmax."""
+    """A random float32 model whose logits are sharp enough that rounding decides no argmax.
+
+    Further `options` are of the configuration.
+    """
     sizes = {
         "hidden_size": width,
         "intermediate_size": 2 * width,
@@ -50,7 +58,7 @@ def tiny_model(
     }
     config = AutoConfig.for_model(
         architecture,
-        **{**sizes, **ARCHITECTURES[architecture]},
+        **{**sizes, **ARCHITECTURES.get(architecture, {}), **options},
         vocab_size=vocab_size,
         eos_token_id=256,
         bos_token_id=None,

@@ -26,19 +26,14 @@ from decode.engine.logits import Alpha
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Experiment
 from decode.evaluation.lineup import System
+from decode.models.architectures import is_positional
 from decode.models.in_training import Memory, RememberingModel, keeps_its_antiexpert, live_pair
 from decode.models.language_model import LanguageModel
 from decode.models.loaded import ExpertSource, align_models
 from decode.models.pair import load_tuned
 from decode.models.prompts import RoleTokenizers, encode
 from decode.models.recurrent import as_language_model
-from decode.models.sources import (
-    ModelSource,
-    is_positional,
-    load_frozen,
-    load_tokenizer,
-    load_weights,
-)
+from decode.models.sources import ModelSource, load_frozen, load_tokenizer, load_weights
 from decode.models.steered import Steered
 
 MARGIN = 1.1  # a right answer may be longer than the one in the data
