@@ -128,8 +128,9 @@ def test_rows_that_are_not_the_same_are_not_compared(two):
     other = RunFolder(two[1])
     path = other.predictions("proxy-large-alpha1")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    write_rows(path, [{**row, "prompt": "Another?"} for row in rows])
-    assert [pair.a.system for pair in paired_differences(read_runs(two))] == ["expert"]
+    for change in ({"prompt": "Another?"}, {"answers": ["another"]}):
+        write_rows(path, [{**row, **change} for row in rows])
+        assert [pair.a.system for pair in paired_differences(read_runs(two))] == ["expert"]
     assert "no system" in pairs_table([])
 
 

@@ -15,7 +15,8 @@ from ..jobs.folder import RunFolder
 # Where a run is kept and shown, and what its name is, make no difference to its results.
 NO_DIFFERENCE = ("name", "output_dir", "wandb")
 
-Scores = dict[tuple[str, str], list[float]]  # of every sample, by the question's id and prompt
+# Of every sample, by the question's id, prompt and gold answers.
+Scores = dict[tuple[str, ...], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,9 @@ class FinishedRun:
         """What each question's samples were worth in one system, but for questions left open."""
         folder = RunFolder(self.folder.path / (self.tasks[task].folder or ""))
         grades = {row["id"]: row["score"] for row in folder.read(folder.grades(system))}
-        found: dict[tuple[str, str], list[float | None]] = {}
+        found: dict[tuple[str, ...], list[float | None]] = {}
         for row in folder.read(folder.predictions(system)):
-            question = (row.get("task_id", row["id"]), row["prompt"])
+            question = (row.get("task_id", row["id"]), row["prompt"], *row.get("answers", ()))
             found.setdefault(question, []).append(grades.get(row["id"], row.get("score")))
         counted: Scores = {}
         for question, scores in found.items():
