@@ -1,6 +1,7 @@
 """What an architecture's layers remember, and how it must therefore be decoded."""
 
 import inspect
+from typing import Any
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
@@ -42,7 +43,7 @@ def keeps_keys(config: PretrainedConfig) -> bool:
     A model that is not told the positions takes them from the mask (ALiBi) or from its cache.
     """
     layer_types = set(getattr(config, "layer_types", None) or ())
-    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     inputs = set() if model is None else set(inspect.signature(model.forward).parameters)
     is_told = model is None or {"position_ids", "past_key_values"} <= inputs
     return (

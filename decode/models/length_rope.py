@@ -35,9 +35,9 @@ class LengthRopeModel(LanguageModel):
         self._switch = switch
         self._rotations = rotations(model)
         # A class that has its own way to prepare inputs drops the cache there, at the switch.
-        prepare = type(model).prepare_inputs_for_generation
-        is_reread = prepare is not GenerationMixin.prepare_inputs_for_generation
-        self._is_reread = is_reread and not any(map(_is_dynamic, self._rotations))
+        name = "prepare_inputs_for_generation"
+        is_overridden = getattr(type(model), name) is not getattr(GenerationMixin, name)
+        self._is_reread = is_overridden and not any(map(_is_dynamic, self._rotations))
         self._ids: list[list[int]] = []  # by slot, what was read
         self._has_long: list[bool] = []  # by slot, which factors its keys have
 
@@ -61,7 +61,7 @@ class LengthRopeModel(LanguageModel):
         return super().fill(prompts, slots)
 
     def step(self, tokens: Tensor, slots: range, rows: Sequence[Row], ahead: int = 0) -> Tensor:
-        if not self._is_reread or self.capture is not None:
+        if not self._is_reread:
             return super().step(tokens, slots, rows, ahead)
         changes = []
         for slot, row, ids in zip(slots, rows, tokens.tolist(), strict=True):
