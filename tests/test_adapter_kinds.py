@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from decode.models.adapter_kinds import KINDS
 from decode.models.language_model import LanguageModel
 from decode.models.pair import SharedPair, load_pair, load_tuned
-from decode.models.sources import ModelSource
+from decode.models.sources import ModelSource, check_weights
 
 CONFIGS = {str(getattr(kind, "value", kind)): c for kind, c in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 LINEARS = {"target_modules": ["q_proj", "v_proj", "down_proj"]}
@@ -93,6 +93,7 @@ def decoded(model: LanguageModel) -> list[torch.Tensor]:
 
 
 def assert_decodes_as_trained(expert: ModelSource, antiexpert: ModelSource, is_tied=False) -> None:
+    check_weights(expert)
     own = forwards(PeftModel.from_pretrained(small(is_tied), expert.name).eval())
     untuned = forwards(small(is_tied))
     assert (own[0] - untuned[0]).abs().max() > 0.1, "the adapter does nothing"

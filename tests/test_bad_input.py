@@ -21,11 +21,9 @@ def start(monkeypatch, overrides, tmp_path):
     def run(*extra: str, entry: str = "train/sft.py", recipe: str = "recipes/gsm7b.yaml") -> str:
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", [entry, recipe, *overrides, *extra])
-        for name in ("small", "large"):  # weights that would fail to load
-            (tmp_path / name / "model.safetensors").write_bytes(b"not weights")
         with pytest.raises(SystemExit) as caught:
             runpy.run_path(entry, run_name="__main__")
-        assert not (tmp_path / "run" / "recipe.yaml").exists()
+        assert not (tmp_path / "run" / "recipe.yaml").exists()  # which is there before training
         line = str(caught.value.code)
         assert line.startswith("error: ")
         assert "\n" not in line
@@ -52,6 +50,13 @@ def test_a_missing_model_folder(start):
     line = start("expert.model=./no/such/model")
     assert "expert.model" in line
     assert "no/such/model" in line
+
+
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_broken_weights(start, tmp_path, name):
+    weights = tmp_path / name / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert f"{name}: Error while deserializing header: incomplete metadata" in start()
 
 
 def test_a_model_that_is_not_on_the_hub(start):

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from decode.engine.logits import proxy_logits
-from decode.models.sources import ModelSource, load_config, load_frozen, load_tokenizer
+from decode.models.sources import ModelSource, check_weights, load_frozen, load_tokenizer
 from decode.models.vocab import align
 from decode.stage.planning import untuned_model
 from recipes.schema.recipe import Recipe
@@ -70,7 +70,6 @@ def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig)
         ValueError: the base is missing or has another vocabulary, or a setting of the trainer or of
             the launch would make the loss another one.
     """
-    load_config(target.base)
     tokenizer = load_tokenizer(small)
     try:
         align(load_tokenizer(target.base), tokenizer, tokenizer)
@@ -80,6 +79,7 @@ def check_proxy_loss(target: ProxyTarget, small: ModelSource, config: SFTConfig)
             f"expert.proxy_aware: {found} Base and expert read the same ids in training: choose a "
             "base of the expert's family"
         ) from None
+    check_weights(target.base)
     plugin = config.deepspeed_plugin
     refused = {
         "sft.label_smoothing_factor": config.label_smoothing_factor > 0,

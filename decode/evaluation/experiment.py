@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -9,8 +10,8 @@ from ..engine.request import Chat, Request
 from ..engine.sampling import Sampling
 from ..models.loaded import align_models
 from ..models.prompts import encode
-from ..models.sources import adapter_base, is_adapter, load_config, load_tokenizer
-from .lineup import Lineup, System
+from ..models.sources import check_weights, load_config, load_tokenizer
+from .lineup import Contender, Lineup, System
 from .metric import Metric
 
 
@@ -105,7 +106,7 @@ def check(experiment: Experiment) -> None:
 
     Raises:
         ValueError: a model is missing, vocabularies differ, question ids
-            repeat, or a prompt cannot be encoded.
+            repeat, a prompt cannot be encoded, or weights do not fit their model.
     """
     ids = [question.id for question in experiment.questions]
     if len(set(ids)) < len(ids):
@@ -113,12 +114,6 @@ def check(experiment: Experiment) -> None:
         raise ValueError(f"evaluation row id '{repeated}' occurs more than once; ids must differ")
     lineup = experiment.lineup
     first, *more = lineup.experts
-    tuned = [contender.tuned for contender in lineup.contenders]
-    for source in (*(one.expert for one in lineup.experts), *tuned):
-        if source is not None and is_adapter(source.name):
-            adapter_base(source)
-    for one in more:
-        load_config(one.antiexpert)
     # A model that is yet to be trained keeps the tokenizer of the one it is trained from.
     there = first if lineup.expert_is_there else replace(first, expert=first.antiexpert)
     for contender in lineup.contenders:
@@ -139,3 +134,10 @@ def check(experiment: Experiment) -> None:
                     f"{experiment.max_new_tokens} new ones it is longer than the {context} the "
                     "models can hold: lower decode.max_new_tokens or leave the row out"
                 )
+    for one in (*lineup.experts, *lineup.contenders):
+        untuned, tuned = (
+            (one.base, one.tuned) if isinstance(one, Contender) else (one.antiexpert, one.expert)
+        )
+        check_weights(untuned)
+        if tuned is not None and Path(tuned.name).is_dir():  # it may be yet to be trained
+            check_weights(tuned)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,6 +17,7 @@ from ..engine.engine import Pick
 from ..engine.row import Row
 from .adapted import AdaptedModel, AdaptedRows, adapted_network, share_weights
 from .architectures import is_positional
+from .fit import load_adapter
 from .language_model import LanguageModel, ids
 from .recurrent import as_language_model
 from .sources import (
@@ -169,8 +169,8 @@ def load_tuned(source: ModelSource, device: str) -> LanguageModel:
     tokenizer = load_tokenizer(source)
     if not is_adapter(source.name):
         return as_language_model(load_weights(source, device), tokenizer)
-    adapted = PeftModel.from_pretrained(load_weights(adapter_base(source), device), source.name)
-    return as_language_model(adapted_network(adapted.eval()), tokenizer)
+    adapted = load_adapter(load_weights(adapter_base(source), device), source.name)
+    return as_language_model(adapted_network(adapted), tokenizer)
 
 
 def load_pair(expert: ModelSource, antiexpert: ModelSource, device: str) -> Pair:
@@ -186,7 +186,7 @@ def load_pair(expert: ModelSource, antiexpert: ModelSource, device: str) -> Pair
     tokenizer = load_tokenizer(antiexpert)
     is_own_adapter = is_adapter(expert.name) and adapter_base(expert).is_same_model(antiexpert)
     if is_own_adapter and is_positional(load_config(antiexpert)):
-        peft_model = PeftModel.from_pretrained(load_weights(antiexpert, device), expert.name).eval()
+        peft_model = load_adapter(load_weights(antiexpert, device), expert.name)
         shared = share_weights(peft_model)
         if shared is not None:
             return SharedPair(*shared, tokenizer)

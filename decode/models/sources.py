@@ -21,6 +21,7 @@ from transformers import (
 
 from .adapter_kinds import check_adapter_kind
 from .architectures import refuse_undecodable
+from .fit import check_adapter, check_finite, check_folder, check_loaded, refuse_nan
 
 _frozen: "WeakValueDictionary[tuple[ModelSource, str], PreTrainedModel]" = WeakValueDictionary()
 TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".jinja"}
@@ -97,19 +98,41 @@ def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
     """The model in evaluation mode on `device`; "auto" spreads it over all GPUs there are.
 
     Raises:
-        ValueError: there is no such model.
+        ValueError: there is no such model, or its weights do not fit it.
     """
-    load_config(source)
+    check_weights(source)
     placement = {"device_map": "auto"} if device == "auto" else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.name, dtype=source.dtype, use_safetensors=True, **source.hub_options, **placement
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.name,
+            dtype=source.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **source.hub_options,
+            **placement,
         )
     except OSError as error:
         raise ValueError(_not_found("weights", source, error)) from error
+    model, info = loaded
+    check_loaded(info, source.name)
+    check_finite(model.named_parameters(), source.name)
     if not placement:
         nn.Module.to(model, device)
     return model.eval()
+
+
+def check_weights(source: ModelSource) -> None:
+    """Check, before they load, that the weights of a model or an adapter fit.
+
+    Raises:
+        ValueError: in one line, there is no such model, or which tensors do not fit.
+    """
+    if is_adapter(source.name):
+        base = adapter_base(source)
+        check_weights(base)
+        return check_adapter(source.name, load_config(base), base.trust_remote_code)
+    load_config(source)
+    return check_folder(source.name, source.hub_options)
 
 
 def load_frozen(source: ModelSource, device: str) -> PreTrainedModel:
@@ -138,7 +161,9 @@ def adapter_base(expert: ModelSource) -> ModelSource:
         ValueError: it was trained on other weights than that model's, or cannot be decoded.
     """
     file = Path(expert.name) / "adapter_config.json"
-    check_adapter_kind(json.loads(file.read_text("utf-8")), str(file))
+    settings = json.loads(file.read_text("utf-8"))
+    refuse_nan(settings, str(file))
+    check_adapter_kind(settings, str(file))
     config = PeftConfig.from_pretrained(expert.name)
     if changes_its_base(start := getattr(config, "init_lora_weights", True)):
         raise ValueError(

@@ -1,0 +1,194 @@
+"""Do weights fit their model? The libraries only warn, and go on with random or missing tensors.
+
+A folder is checked before its weights load, by the names and shapes in its files, and its numbers
+when they are in memory (those of small models before that, too). Tied heads are no fault.
+"""
+
+import functools
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+NUM_SHOWN = 3
+READ_FIRST_BYTES = 4 << 30  # weights of this size are read before anything else is done
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+REMEDY = "give the folder that save_pretrained wrote, complete and unchanged"
+
+
+def check_folder(folder: str, options: dict[str, Any]) -> None:
+    """Check the weights in a local folder before they load; a hub id is checked as it loads.
+
+    Args:
+        options: of `from_pretrained`.
+
+    Raises:
+        ValueError: in one line which tensors are missing, left over, mis-shaped or not finite, or
+            that a file is broken.
+    """
+    path = Path(folder)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors"))
+        stats = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+        _check_folder(str(path.resolve()), folder, json.dumps(options), tuple(stats))
+
+
+@functools.lru_cache(maxsize=64)
+def _check_folder(folder: str, name: str, options: str, stats: tuple[Any, ...]) -> None:
+    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    refuse_nan(config, f"{name}/config.json")
+    if "quantization_config" not in config:  # its tensors are others than the model's
+        with _quiet():
+            try:
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    device_map="meta",
+                    use_safetensors=True,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                    **json.loads(options),
+                )
+            except Exception as error:  # no memory and no device are needed: it is the files
+                raise ValueError(f"{name}: {_line(error)}; {REMEDY}") from error
+        check_loaded(loaded[1], name)
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if sum(file.stat().st_size for file in files) <= READ_FIRST_BYTES:
+        check_files(files, name)
+
+
+def check_loaded(info: dict[str, Any], name: str) -> None:
+    """Raises ValueError for what `from_pretrained` has found missing, left over or mis-shaped."""
+    shapes = [f"{key} {list(a)} for {list(b)}" for key, a, b in info["mismatched_keys"]]
+    found = {
+        "missing": sorted(info["missing_keys"]),
+        "of no use to this model": sorted(info["unexpected_keys"]),
+        "of another shape": sorted(shapes),
+    }
+    _refuse(found, name, "the weights do not fit config.json")
+
+
+def check_files(files: Iterable[Path], name: str) -> None:
+    """Raises ValueError for a safetensors file that is broken or holds NaN or infinity."""
+    for file in files:
+        try:
+            with safe_open(file, "pt") as held:
+                check_finite(((key, held.get_tensor(key)) for key in held.keys()), name)  # noqa: SIM118
+        except ValueError:
+            raise
+        except Exception as error:  # safetensors' own class is not public
+            raise ValueError(f"{file}: {_line(error)}; {REMEDY}") from error
+
+
+def check_finite(tensors: Iterable[tuple[str, Tensor]], name: str) -> None:
+    """Raises ValueError for tensors with NaN or infinity in them."""
+    with torch.no_grad():
+        bad = [
+            key
+            for key, tensor in tensors
+            # A sum reads the memory once; what it cannot hold is looked at number by number.
+            if tensor.dtype in FLOATS
+            and not tensor.sum(dtype=torch.float32).isfinite()
+            and not tensor.isfinite().all()
+        ]
+    _refuse({"with NaN or infinity": bad}, name, "these weights cannot be used")
+
+
+def check_adapter(folder: str, base: PretrainedConfig, is_remote_code: bool) -> None:
+    """Check the tensors of an adapter folder before its base's weights load, as `load_adapter`."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(base, trust_remote_code=is_remote_code)
+    try:
+        load_adapter(model, folder)
+    except NotImplementedError:
+        return  # this kind computes with its base's numbers: it is checked as it loads
+
+
+def load_adapter(model: PreTrainedModel, folder: str) -> PeftModel:
+    """The model with the adapter in `folder`, in evaluation mode.
+
+    Raises:
+        ValueError: in one line which tensors are missing, left over, mis-shaped or not finite.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of missing tensors, which are refused here
+        try:
+            weights = load_peft_weights(folder, device="cpu")
+            check_finite(weights.items(), folder)
+            adapted = PeftModel.from_pretrained(model, folder).eval()
+        except (torch.OutOfMemoryError, NotImplementedError):
+            raise
+        except Exception as error:
+            text = _line(error)
+            raise ValueError(text if folder in text else f"{folder}: {text}") from error
+        wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    own = adapted.state_dict().keys()  # resized embeddings come with an adapter
+    found = {
+        "missing": sorted(wanted.keys() - weights.keys()),
+        "of no layer": sorted(
+            key
+            for key in weights.keys() - wanted.keys() - own
+            if "lora_monteclora_sampler" not in key  # saved with it, and used in training only
+        ),
+    }
+    _refuse(found, folder, "the adapter does not fit its adapter_config.json and base")
+    return adapted
+
+
+def refuse_nan(value: Any, where: str) -> None:
+    """Raises ValueError for a NaN anywhere in a configuration."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            refuse_nan(one, f"{where}: {key}")
+    elif isinstance(value, list | tuple):
+        for one in value:
+            refuse_nan(one, where)
+    elif isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{where}: found NaN; expected a number")
+
+
+def _refuse(found: dict[str, list[str]], name: str, problem: str) -> None:
+    parts = []
+    for what, keys in found.items():
+        if keys:
+            more = f" and {len(keys) - NUM_SHOWN} more" if len(keys) > NUM_SHOWN else ""
+            shown = ", ".join(keys[:NUM_SHOWN])
+            parts.append(f"{len(keys)} tensor{'s' * (len(keys) > 1)} {what} ({shown}{more})")
+    if parts:
+        raise ValueError(f"{name}: {'; '.join(parts)}: {problem}; {REMEDY}")
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"1 tensor missing ({error.args[0]})"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # torch's mismatches begin with a heading that ends in a colon.
+    text = " ".join(lines[:2]) if lines and lines[0].endswith(":") else (lines or [""])[0]
+    return f"{text:.240}" if text else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own report and progress bar: ours is one line."""
+    level, has_bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if has_bars:
+            transformers_logging.enable_progress_bar()
