@@ -40,6 +40,8 @@ def refuse(monkeypatch):
         (["expert.dtype=bfloat16", "sft.learning_rate=2e-5"], "rounds most steps away"),
         (["expert.adapter={r: 4, init_lora_weights: pissa_niter_4}"], "changes the model's own"),
         (["expert.adapter={r: 4, alora_invocation_tokens: [9]}"], "alora_invocation_tokens: found"),
+        (["expert.dtype=float16"], "full fine-tuning of float16 weights overflows"),
+        (["sft.weight_decay=2000"], "sft.weight_decay: times sft.learning_rate it is 2"),
         (["decode.bases.0.dtype=auto", "sft.learning_rate=2e-5"], "mini/large: full fine-tuning"),
     ],
 )

@@ -32,7 +32,7 @@ FLOORS = {
         zero checkpoints footprint pretraining
         proxy_loss
         training
-        claims contradictions rows
+        claims contradictions divergence rows
         trainer
         proxy_check
         job

@@ -94,14 +94,26 @@ def _check_kernels(training: Training) -> None:
 
 
 def _check_precision(training: Training) -> None:
-    """Raises ValueError for full fine-tuning of bfloat16 weights without a float32 copy."""
+    """Raises ValueError for full fine-tuning of 16-bit weights without a float32 copy."""
     sft = training.sft
+    decay = sft.get("learning_rate", 2e-5) * sft.get("weight_decay", 0.0)
+    if decay > 1:
+        raise ValueError(
+            f"sft.weight_decay: times sft.learning_rate it is {decay:g}, so that each step turns "
+            "the weights' signs round; lower it"
+        )
     keeps_copy = sft.get("deepspeed") or sft.get("fsdp")
     keeps_copy = keeps_copy or is_launched_with_deepspeed() or is_on(FSDP_BY_LAUNCH)
-    if keeps_copy or training.adapter is not None or sft.get("learning_rate", 2e-5) >= LEAST_RATE:
+    if keeps_copy or training.adapter is not None:
         return
     model = training.model
-    if weights_dtype(model, load_config(model)) == torch.bfloat16:
+    dtype = weights_dtype(model, load_config(model))
+    if dtype == torch.float16:
+        raise ValueError(
+            f"{model.name}: full fine-tuning of float16 weights overflows; set dtype to float32 "
+            "(sft.bf16 or sft.fp16 compute in 16 bits all the same)"
+        )
+    if dtype == torch.bfloat16 and sft.get("learning_rate", 2e-5) < LEAST_RATE:
         raise ValueError(
             f"{model.name}: full fine-tuning in bfloat16 at learning rates below {LEAST_RATE:g} "
             "rounds most steps away; launch with DeepSpeed, which keeps float32 weights, or set "

@@ -10,13 +10,14 @@ import sys
 
 from decode.jobs.interruption import interruptible
 from decode.stage.command import recipe_from_command_line, start_logging, user_errors
+from train.divergence import Diverged
 from train.job import Job
 from train.rows.report import report_rows
 from train.rows.training_rows import training_rows
 from train.trainer import sft_config, train
 
 
-@user_errors()
+@user_errors(Diverged)
 def main() -> None:
     """Recipe, logging, models, data, run, save and report."""
     job = Job(recipe_from_command_line(__doc__), start_logging())

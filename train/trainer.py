@@ -22,11 +22,13 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from decode.jobs.interruption import held_back
+from decode.models.fit import check_files
 from decode.models.sources import load_tokenizer
 
 from . import zero
 from .checkpoints import Checkpoints
 from .contradictions import refuse_contradictions
+from .divergence import REMEDY, Diverged, Divergence
 from .proxy_loss import check_proxy_loss, trainer_class
 from .rows.tokens import token_dataset
 from .rows.training_rows import TrainingRows
@@ -99,6 +101,7 @@ def train(
     newest complete checkpoint.
 
     Raises:
+        Diverged: the loss, its gradient or a weight is NaN or infinite.
         Interrupted: the process was asked to stop; there is a checkpoint to resume from.
     """
     zero.prepare(config)
@@ -119,8 +122,9 @@ def train(
         train_dataset=token_dataset(rows, tokenizer, config),
         processing_class=tokenizer,
         peft_config=None if adapter is None else LoraConfig(**{**fixed, **adapter}),
-        callbacks=[checkpoints := Checkpoints(), *callbacks],
+        callbacks=[divergence := Divergence(), checkpoints := Checkpoints(), *callbacks],
     )
+    divergence.watch(trainer)
     logger.info("it is trained by %s", zero.describe(trainer))
     with held_back() as request:
         checkpoint = checkpoints.begin(trainer, request)
@@ -143,6 +147,10 @@ def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, training: Tra
     state.wait_for_everyone()
     trainer.save_model(str(partial))
     state.wait_for_everyone()
+    try:
+        check_files(sorted(partial.glob("*.safetensors")), str(target))
+    except ValueError as error:
+        raise Diverged(f"{error}; {REMEDY}") from error
     if state.is_main_process:
         tokenizer.save_pretrained(partial)
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says it

@@ -34,6 +34,7 @@ AT_LEAST_ONE = {
     "max_length",
     "r",
 }
+AT_LEAST_ZERO = {"weight_decay", "max_grad_norm", "warmup_steps", "lora_alpha"}
 # PEFT writes "pissa_niter_[number of iters]" as a literal, so its hint refuses real values.
 UNTYPED = {"init_lora_weights"}
 
@@ -92,6 +93,10 @@ def check_section(values: dict[str, Any], config: type) -> None:
             )
         if key in AT_LEAST_ONE and value is not None and value < 1:
             raise KeyProblem(key, f"found {value}, expected at least 1")
+        if key in AT_LEAST_ZERO and value is not None and value < 0:
+            raise KeyProblem(key, f"found {value}, expected at least 0")
+        if key == "learning_rate" and not 0 < value <= 1:
+            raise KeyProblem(key, f"found {value}, expected above 0 and at most 1")
 
 
 def suggestion(key: str, keys_by_section: dict[str, list[str]]) -> str:

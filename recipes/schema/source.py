@@ -16,6 +16,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+MOST = 3.4e38  # what float32 holds; NaN is not below it either
+
 
 class RecipeError(ValueError):
     """One line: the recipe's file, the dotted key, what was found, and the remedy."""
@@ -32,6 +34,10 @@ def read_tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         key, value = _parse_override(path, override)
         _replace(path, tree, key, value)
     for key, value in _leaves(tree):
+        if isinstance(value, int | float) and not abs(value) <= MOST:
+            raise RecipeError(
+                f"{path}: {key}: found {value!r:.80}; expected a number below {MOST:.1e}"
+            )
         if isinstance(value, str) and ("${" in value or value == "???"):
             raise RecipeError(
                 f"{path}: {key}: found {value!r}; recipes look nothing up, write the value itself"

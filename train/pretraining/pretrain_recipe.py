@@ -19,7 +19,7 @@ from recipes.schema.keys import KeyProblem
 class ModelShape(BaseModel):
     """Size of one Llama; keys as transformers.LlamaConfig names them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
     num_hidden_layers: PositiveInt
@@ -29,7 +29,7 @@ class ModelShape(BaseModel):
 class PretrainRecipe(BaseModel):
     """The whole of a pretraining recipe; rates are peak values, reached after `warmup_steps`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     seed: int
     output_dir: Path
     """Each model goes to <output_dir>/<name>."""
