@@ -95,7 +95,7 @@ def check_section(values: dict[str, Any], config: type) -> None:
             raise KeyProblem(key, f"found {value}, expected at least 1")
         if key in AT_LEAST_ZERO and value is not None and value < 0:
             raise KeyProblem(key, f"found {value}, expected at least 0")
-        if key == "learning_rate" and not 0 < value <= 1:
+        if key == "learning_rate" and value is not None and not 0 < value <= 1:
             raise KeyProblem(key, f"found {value}, expected above 0 and at most 1")
 
 
