@@ -58,7 +58,6 @@ MODELS = {
     "fewer_layers": (lambda f: edit_config(f, num_hidden_layers=1), "9 tensors of no use"),
     "other_type": (lambda f: edit_config(f, model_type="gpt_neox"), "23 tensors missing"),
     "near_type": (lambda f: edit_config(f, model_type="qwen2"), "6 tensors missing .*q_proj.bias"),
-    "not_causal": (lambda f: edit_config(f, model_type="t5"), "Unrecognized configuration class"),
     "vocabulary": (
         lambda f: edit_config(f, vocab_size=300),
         r"embed_tokens.weight \[258, 32\] for",
