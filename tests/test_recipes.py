@@ -213,6 +213,30 @@ def test_a_slug_names_folders_systems_and_metrics(monkeypatch: pytest.MonkeyPatc
         ("expert.adapter={lora_alpha: 8}", ["expert", "adapter"], {"lora_alpha": 8}),
         ("expert.adapter.r=8", ["expert", "adapter"], {"r": 8}),
         ("wandb.project=x=y", ["wandb", "project"], "x=y"),
+        # as it looks, not as YAML 1.1 has it
+        ("name=1:30", ["name"], "1:30"),
+        ("name=on", ["name"], "on"),
+        ("name=No", ["name"], "No"),
+        ("name=yes", ["name"], "yes"),
+        ("name=off", ["name"], "off"),
+        ("name=y", ["name"], "y"),
+        ("name=2024-01-02", ["name"], "2024-01-02"),
+        ("name==", ["name"], "="),
+        ("name=1:30.5", ["name"], "1:30.5"),
+        ("name='010'", ["name"], "010"),
+        ("seed=010", ["seed"], 10),
+        ("seed=1_000", ["seed"], 1000),
+        ("seed=0x1F", ["seed"], 31),
+        ("seed=0o17", ["seed"], 15),
+        ("seed=+7", ["seed"], 7),
+        ("decode.alpha=1e0", ["decode", "alpha"], 1.0),
+        ("decode.alpha=.5", ["decode", "alpha"], 0.5),
+        ("decode.alpha=[-1.5e-1,5.]", ["decode", "alpha"], [-0.15, 5.0]),
+        ("sft.eval_strategy=no", ["sft", "eval_strategy"], "no"),
+        ("sft.save_strategy=no", ["sft", "save_strategy"], "no"),
+        ("sft.bf16=True", ["sft", "bf16"], True),
+        ("decode.bases.0.revision=~", ["decode", "bases", 0, "revision"], None),
+        ("sft.optim_args=1:30", ["sft", "optim_args"], "1:30"),
         ("decode.bases.0.model=a/b", ["decode", "bases", 0, "model"], "a/b"),
         ("decode.bases.1.model=a/b", ["decode", "bases", 1, "model"], "a/b"),
         ("decode.bases=[{model: a/b}]", ["decode", "bases", 0, "model"], "a/b"),
@@ -260,7 +284,8 @@ def test_later_override_wins(recipe_file: Path) -> None:
         ("sft.learning_rate=fast", 'sft.learning_rate (override): found "fast", expected a number'),
         ("sft.max_steps=1.5", "found 1.5, expected an integer"),
         ("sft.lr_scheduler_type=lineer", 'found "lineer", expected one of linear, cosine'),
-        ("sft.eval_strategy=no", 'found false (quote "no" or "off" to mean the word), expected'),
+        ("sft.eval_strategy=false", "sft.eval_strategy (override): found false, expected"),
+        ("sft.bf16=no", 'sft.bf16 (override): found "no", expected true or false'),
         ("sft.packing_strategy=x", 'found "x", expected one of bfd'),
         ("sft.per_device_train_batch_size=-1", "found -1, expected at least 1"),
         ("expert.adapter.lora_alpha=x", 'found "x", expected an integer'),
@@ -305,6 +330,22 @@ def test_later_override_wins(recipe_file: Path) -> None:
         ("sft.report_to=none", "not set here; see wandb.mode"),
         ("sft.hub_token=x", "recipes are saved with results and hold no secrets"),
         ("decode.reference_sft={seed: 1}", "decode.reference_sft.seed (override): not set here"),
+        # keys that would do nothing
+        ("expert.trained_revision=main", "expert.trained_revision (override): has no effect: it"),
+        ("decode.bases.0.tuned_prompt=chat", "decode.bases.0.tuned_prompt (override): has no eff"),
+        ("decode.reference_sft={max_steps: 3}", "decode.reference_sft (override): has no effect"),
+        ("decode={bases: [{model: a/b}], batch_size: 1, alpha: 0, alpha_warmup_tokens: 4}", "is 0"),
+        ("expert={model: a/b, dtype: auto, trained: c/d}", "sft: has no effect: expert.trained is"),
+        ("wandb.tags=[a]", "wandb.tags (override): has no effect: wandb.project is not given"),
+        ("wandb.mode=offline", "wandb.mode (override): has no effect: wandb.project is not given"),
+        ("sft.resume_from_checkpoint=x", "a killed run goes on where it stopped by itself"),
+        ("sft.do_eval=true", "not set here; see task.eval and proxy_check"),
+        ("sft.assistant_only_loss=true", "not set here; the loss is on completions"),
+        ("sft.eval_strategy=steps", 'found "steps", which has no effect: training evaluates'),
+        ("sft.load_best_model_at_end=true", "see proxy_check, and proxy_check.select_by"),
+        ("sft.save_strategy=best", 'sft.save_strategy (override): found "best", which has no eff'),
+        ("sft.per_device_eval_batch_size=4", "found 4, which has no effect: training evaluates"),
+        ("sft.hub_model_id=a/b", "has no effect without push_to_hub: true"),
         # malformed overrides
         ("seed", "override 'seed': expected section.key=value"),
         ("--seed=1", "override '--seed=1': expected section.key=value"),
@@ -334,6 +375,52 @@ def test_later_override_wins(recipe_file: Path) -> None:
 )
 def test_wrong_override_is_one_line(recipe_file: Path, override: str, expected: str) -> None:
     assert expected in failure(recipe_file, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("task.train=x.jsonl", "task.train (override): has no effect: expert.trained is finished"),
+        ("task.train_limit=4", "task.train_limit (override): has no effect"),
+        ("task.streaming=true", "task.streaming (override): has no effect"),
+        ("task.keep_eval_rows=true", "task.keep_eval_rows (override): has no effect"),
+        ("mixture=[{task: gsm8k}]", "mixture (override): has no effect"),
+        ("sft={max_steps: 1}", "sft (override): has no effect"),
+        ("decode.reference_sft={max_steps: 1}", "decode.reference_sft (override): has no effect"),
+    ],
+)
+def test_nothing_is_trained_with_a_finished_expert(
+    recipe_file: Path, override: str, expected: str
+) -> None:
+    finished = ["expert={model: a/b, dtype: auto, trained: c/d, trained_revision: x}", "sft=null"]
+    assert not load_recipe(recipe_file, finished).trains
+    assert expected in failure(recipe_file, *finished, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["decode.top_p=0.9"], "decode.top_p: found 0.9, which has no effect on greedy decoding"),
+        (["decode.top_k=5", "decode.temperature=0"], "decode.top_k: found 5, which has no effect"),
+        (
+            ["task.judges={truth: {classifier: {model: a/b, label: x}}}"],
+            "task.judges.truth: 'facts' has no such judge; it has none",
+        ),
+    ],
+)
+def test_what_a_task_cannot_use_is_one_line(
+    overrides: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from decode.stage.planning import plan
+
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ValueError, match=expected):
+        plan(load_recipe("recipes/mini/facts.yaml", overrides))
+
+
+def test_switched_off_keys_may_stay(recipe_file: Path) -> None:
+    off = ["wandb.project=null", "wandb.tags=[a]", "sft.eval_strategy=no", "decode.alpha=[0,1]"]
+    assert load_recipe(recipe_file, [*off, "decode.alpha_warmup_tokens=2"]).wandb.tags == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -402,10 +489,11 @@ def test_home_is_written_out_in_every_path(recipe_file: Path, monkeypatch, tmp_p
         "proxy_check.rows": "~/validation.jsonl",
         "analyze.trade_off": "[num_tokens, ~/runs/other:score]",
         "sft.chat_template_path": "~/chat.jinja",
-        "sft.resume_from_checkpoint": "~/checkpoint",
     }
     overrides = [f"{key}={value}" for key, value in paths.items()]
-    recipe = load_recipe(recipe_file, [*overrides, "name=~/toy", "wandb.tags=[~/tag]"])
+    recipe = load_recipe(
+        recipe_file, [*overrides, "name=~/toy", "wandb.project=p", "wandb.tags=[~/tag]"]
+    )
     found = recipe.model_dump_json()
     assert recipe.output_dir == f"{home}/runs/toy"
     assert [base.slug for base in recipe.decode.bases] == ["large", "large2"]
@@ -414,12 +502,39 @@ def test_home_is_written_out_in_every_path(recipe_file: Path, monkeypatch, tmp_p
     assert (recipe.name, recipe.wandb.tags) == ("~/toy", ("~/tag",))
     num_paths = sum(value.count("~/") for value in paths.values())
     assert (found.count("~/"), found.count(f"{home}/")) == (2, num_paths)
-    trained = load_recipe(recipe_file, ["expert.trained=~/expert", "expert.adapter=null"])
+    trained = load_recipe(
+        recipe_file, ["expert.trained=~/expert", "expert.adapter=null", "sft=null"]
+    )
     assert trained.expert.trained == f"{home}/expert"
     save_recipe(recipe, "saved.yaml")
     assert load_recipe("saved.yaml") == recipe
     said = failure(recipe_file, "output_dir=~nobody-here/runs")
     assert "output_dir (override): found '~nobody-here/runs', but ~nobody-here is nobody's" in said
+
+
+def test_a_file_is_read_as_it_looks(recipe_file: Path) -> None:
+    text = MINIMAL.replace("name: toy", "name: 1:30").replace("seed: 1", "seed: 010")
+    text = text.replace("  learning_rate: 3e-4", "  learning_rate: 3e-4\n  save_strategy: no")
+    judges = "  name: facts\n  judges:\n    on: {classifier: {model: a/b, label: no}}\n"
+    recipe_file.write_text(text.replace("  name: facts\n", judges))
+    recipe = load_recipe(recipe_file)
+    assert (recipe.name, recipe.seed) == ("1:30", 10)
+    assert recipe.sft == {"learning_rate": 3e-4, "save_strategy": "no"}
+    (judge,) = recipe.task.judges.items()
+    assert judge[0] == "on" and judge[1].classifier is not None
+    assert judge[1].classifier.label == "no"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1:30", "no", "on", "010", "09", "0o17", "1e3", "1_0", "2024-01-02", "~", "null", "y", "é: #"],
+)
+def test_a_saved_text_stays_text(recipe_file: Path, name: str) -> None:
+    recipe = load_recipe(recipe_file, [f"name={json.dumps(name)}"])
+    save_recipe(recipe, "saved.yaml")
+    assert load_recipe("saved.yaml") == recipe
+    if name != "1_0":
+        assert yaml.safe_load(Path("saved.yaml").read_text("utf-8"))["name"] == name
 
 
 @pytest.mark.parametrize("overrides", [[], ["decode.alpha=[0.5,1]", "sft.eval_strategy='no'"]])

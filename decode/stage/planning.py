@@ -39,10 +39,12 @@ def plan(recipe: Recipe) -> Plan:
     folder, lineup = RunFolder(recipe.output_dir), _lineup(recipe)
     keep_date(folder.chat_date)
     folders = [folder, *(folder.task(also.name) for also in recipe.also)]
-    return [
+    planned = [
         (_experiment(recipe, choice, lineup, own), own)
         for choice, own in zip(recipe.evaluations, folders, strict=True)
     ]
+    _check_is_sampled(recipe.decode, [experiment for experiment, _ in planned])
+    return planned
 
 
 def _experiment(
@@ -57,6 +59,8 @@ def _experiment(
             "with decode/score.py --mode paper"
         )
     is_graded = task.grade is not None and mode == "default"
+    if not task.judges:
+        _check_judges(task, choice.judges)
     decode = recipe.decode
     questions = task.eval_rows(choice.eval, choice.eval_limit)
     sampling = Sampling(
@@ -121,6 +125,16 @@ def _lineup(recipe: Recipe) -> Lineup:
         num_draft_tokens=decode.num_draft_tokens,
         device=decode.device,
     )
+
+
+def _check_is_sampled(decode: Decode, experiments: Sequence[Experiment]) -> None:
+    for key, value in (("top_k", decode.top_k), ("top_p", decode.top_p)):
+        is_given = value is not None and value != 1
+        if is_given and all(experiment.sampling.is_greedy for experiment in experiments):
+            raise ValueError(
+                f"decode.{key}: found {value:g}, which has no effect on greedy decoding; set "
+                "decode.temperature, or leave it out"
+            )
 
 
 def _samples(task: Task, decode: Decode, sampling: Sampling) -> tuple[int, int | None]:

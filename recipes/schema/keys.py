@@ -25,8 +25,27 @@ OURS = {
     "run_name": "the recipe's own name is the run's name",
     "report_to": "see wandb.mode",
     "trust_remote_code": "see expert.trust_remote_code",
+    "resume_from_checkpoint": "a killed run goes on where it stopped by itself",
+    "do_train": "the recipe says what is trained",
+    "do_eval": "see task.eval and proxy_check",
+    "do_predict": "see task.eval and proxy_check",
+    "local_rank": "the launcher sets it",
+    "dataset_text_field": "a row is a prompt and a completion; see task.train_format and mixture",
+    "assistant_only_loss": "the loss is on completions; see sft.completion_only_loss",
+    "project": "see wandb.project",
+    "trackio_space_id": "see the section wandb",
+    "trackio_bucket_id": "see the section wandb",
+    "trackio_static_space_id": "see the section wandb",
     "hub_token": "recipes are saved with results and hold no secrets; use `hf auth login`",
 }
+# Keys of SFTConfig about an evaluation of its own, of which there is none. Off is accepted.
+OF_EVALUATION = frozenset(
+    "eval_strategy eval_steps eval_delay per_device_eval_batch_size prediction_loss_only "
+    "eval_on_start eval_do_concat_batches eval_use_gather_object eval_accumulation_steps "
+    "include_for_metrics batch_eval_metrics bf16_full_eval fp16_full_eval eval_packing "
+    "load_best_model_at_end metric_for_best_model greater_is_better".split()
+)
+OF_THE_HUB = ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision")
 AT_LEAST_ONE = {
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -91,12 +110,26 @@ def check_section(values: dict[str, Any], config: type) -> None:
             raise KeyProblem(
                 key, f"found {_written(value)}, expected one of {', '.join(map(str, choices))}"
             )
+        if config is sft_class():
+            _check_effect(key, value, values)
         if key in AT_LEAST_ONE and value is not None and value < 1:
             raise KeyProblem(key, f"found {value}, expected at least 1")
         if key in AT_LEAST_ZERO and value is not None and value < 0:
             raise KeyProblem(key, f"found {value}, expected at least 0")
         if key == "learning_rate" and value is not None and not 0 < value <= 1:
             raise KeyProblem(key, f"found {value}, expected above 0 and at most 1")
+
+
+def _check_effect(key: str, value: Any, values: dict[str, Any]) -> None:
+    is_off = value is None or value is False or value in ("no", [])
+    if (key in OF_EVALUATION and not is_off) or (key == "save_strategy" and value == "best"):
+        raise KeyProblem(
+            key,
+            f"found {json.dumps(value):.80}, which has no effect: training evaluates nothing of "
+            "TRL's own; see proxy_check, and proxy_check.select_by for the best weights",
+        )
+    if key in OF_THE_HUB and not is_off and not values.get("push_to_hub"):
+        raise KeyProblem(key, "has no effect without push_to_hub: true; leave it out")
 
 
 def suggestion(key: str, keys_by_section: dict[str, list[str]]) -> str:
@@ -149,9 +182,7 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _written(value: Any) -> str:
-    text = f"{json.dumps(value):.80}"
-    # YAML 1.1 has no, off and yes, on as booleans.
-    return f'{text} (quote "no" or "off" to mean the word)' if value is False else text
+    return f"{json.dumps(value):.80}"
 
 
 def _readable(hint: Any) -> str:

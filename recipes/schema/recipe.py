@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from .decoding import Base, Decode, MoreExpert
+from .effects import check_effects
 from .experts import Expert, ProxyAware, ProxyCheck
 from .folders import check_model
 from .hardware import deepspeed_settings
 from .home import expand_home
 from .keys import KeyProblem, check_section, lora_class, settable, sft_class, suggestion
 from .outputs import Analyze, Wandb
+from .plain_yaml import write_yaml
 from .section import Section
 from .source import RecipeError, override_key, read_tree
 from .tasks import (
@@ -117,6 +118,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             raise KeyProblem("sft", f"{given}; this recipe trains, so it needs this section")
         _check_libraries(recipe)
         _check_folders(recipe)
+        check_effects(
+            recipe.task, recipe.mixture, recipe.expert, recipe.sft, recipe.decode, recipe.wandb
+        )
     except ValidationError as error:
         problem = _first_problem(error)
     except KeyProblem as error:
@@ -135,7 +139,7 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
     """Write the resolved recipe as YAML that `load_recipe` reads back to an equal one."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json"))), "utf-8")
+    partial.write_text(write_yaml(recipe.model_dump(mode="json")), "utf-8")
     partial.replace(path)  # a reader sees the old file or the whole new one
 
 

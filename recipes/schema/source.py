@@ -1,7 +1,8 @@
 """A recipe file and its command-line overrides as one plain tree of dicts, lists and values.
 
-Overrides are `dotted.key=value`, the value read as YAML (`3e-4` is a number, `null` is None,
-`[0.5,1.0]` a list). A value replaces the one under its key, a list or a section included;
+Overrides are `dotted.key=value`, the value read as YAML like the file (`3e-4` is a number, `no` a
+text, `null` is None, `[0.5,1.0]` a list). A value replaces the one under its key, a list or a
+section included;
 `decode.bases.0.dtype=float32` reaches into a list by index, from 0, and an index equal to the
 list's length appends. Nothing is looked up: `${...}` is an error.
 """
@@ -15,6 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
+
+from .plain_yaml import read_yaml
 
 MOST = 3.4e38  # what float32 holds; NaN is not below it either
 
@@ -54,12 +57,20 @@ def _read_file(path: Path) -> dict[str, Any]:
         hint = f"; did you mean {near[0]}?" if near else f" (looked in {Path.cwd()})"
         raise RecipeError(f"{path}: no such recipe{hint}")
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        tree = _plain(read_yaml(path.read_text("utf-8")))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {_one_line(error)}") from None
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise RecipeError(f"{path}: a recipe is sections of `key: value`, found {tree!r:.80}")
-    return tree  # pyright: ignore[reportReturnType]  (every key was just seen to be text)
+    return tree
+
+
+def _plain(tree: Any) -> Any:
+    """`tree` in plain dicts and lists. Raises OmegaConfBaseException for broken interpolations."""
+    if tree is None:
+        return {}
+    is_nested = isinstance(tree, dict | list)
+    return OmegaConf.to_container(OmegaConf.create(tree), resolve=False) if is_nested else tree
 
 
 def override_key(override: str) -> str:
@@ -77,11 +88,9 @@ def _parse_override(path: Path, override: str) -> tuple[str, Any]:
     if not text.strip():
         raise RecipeError(f"{path}: override {override!r}: no value; write {key}=null for none")
     try:
-        # from_dotlist reads the text with the same YAML rules as the file.
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+        parsed = _plain({"value": read_yaml(text)})
     except (YAMLError, OmegaConfBaseException) as error:
         raise RecipeError(f"{path}: override {override!r}: {_one_line(error)}") from None
-    assert isinstance(parsed, dict), "from_dotlist always makes a mapping"
     return key, parsed["value"]
 
 

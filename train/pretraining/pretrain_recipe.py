@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -14,6 +13,7 @@ from pydantic import (
 
 from recipes.schema.home import expand_home
 from recipes.schema.keys import KeyProblem
+from recipes.schema.source import read_tree
 
 
 class ModelShape(BaseModel):
@@ -55,11 +55,9 @@ class PretrainRecipe(BaseModel):
 
 def load_recipe(path: str, overrides: list[str]) -> PretrainRecipe:
     """The recipe in `path` with dotted `overrides`. Raises ValueError, naming file and key."""
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such recipe (looked in {Path.cwd()})")
-    merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
     try:
-        recipe = PretrainRecipe.model_validate(expand_home(OmegaConf.to_container(merged)))
+        tree = expand_home(read_tree(Path(path), overrides))
+        recipe = PretrainRecipe.model_validate(tree)
     except KeyProblem as problem:
         raise ValueError(f"{path}: {problem}") from None
     except ValidationError as error:

@@ -1,0 +1,65 @@
+"""Keys that would do nothing beside the others: each is an error, since whoever wrote it meant it.
+
+What a task decides (its judges, its sampling) is checked where tasks are known, in
+`decode/stage/planning.py`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from .decoding import Decode
+from .experts import Expert
+from .keys import KeyProblem
+from .outputs import Wandb
+from .tasks import TaskChoice, TrainSource
+
+UNTRAINED = "expert.trained is finished and no reference is tuned, so nothing is trained"
+
+
+def check_effects(
+    task: TaskChoice,
+    mixture: tuple[TrainSource, ...],
+    expert: Expert,
+    sft: dict[str, Any] | None,
+    decode: Decode,
+    wandb: Wandb,
+) -> None:
+    """Raises KeyProblem for the first key of a recipe's sections that has no effect."""
+    idle = [*_in_decoding(expert, decode), *_in_logging(wandb)]
+    tunes_references = any(base.tune_reference for base in decode.bases)
+    if decode.reference_sft and not tunes_references:
+        idle.append(("decode.reference_sft", "no base has tune_reference: true"))
+    if expert.trained is not None and not tunes_references:
+        idle += _in_training(task, mixture, sft)
+    for key, reason in idle:
+        raise KeyProblem(key, f"has no effect: {reason}; leave it out")
+
+
+def _in_decoding(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
+    if expert.trained is None and expert.trained_revision is not None:
+        yield "expert.trained_revision", "it is that of expert.trained, which is not given"
+    for index, base in enumerate(decode.bases):
+        if base.tuned_prompt != "raw" and base.tuned is None and not base.tune_reference:
+            yield f"decode.bases.{index}.tuned_prompt", "this base has no tuned model"
+    if decode.alpha_warmup_tokens and not any(decode.alphas):
+        yield "decode.alpha_warmup_tokens", "decode.alpha is 0"
+
+
+def _in_logging(wandb: Wandb) -> Iterator[tuple[str, str]]:
+    if wandb.project is not None or "project" in wandb.model_fields_set:  # null: switched off
+        return
+    for key, field in Wandb.model_fields.items():
+        if getattr(wandb, key) != field.default:
+            yield f"wandb.{key}", "wandb.project is not given, so nothing is logged there"
+
+
+def _in_training(
+    task: TaskChoice, mixture: tuple[TrainSource, ...], sft: dict[str, Any] | None
+) -> Iterator[tuple[str, str]]:
+    if sft:
+        yield "sft", UNTRAINED
+    for key in ("train", "train_limit", "train_format", "streaming", "keep_eval_rows"):
+        if getattr(task, key):
+            yield f"task.{key}", UNTRAINED
+    if mixture:
+        yield "mixture", UNTRAINED
