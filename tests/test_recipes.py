@@ -491,15 +491,13 @@ def test_home_is_written_out_in_every_path(recipe_file: Path, monkeypatch, tmp_p
         "sft.chat_template_path": "~/chat.jinja",
     }
     overrides = [f"{key}={value}" for key, value in paths.items()]
-    recipe = load_recipe(
-        recipe_file, [*overrides, "name=~/toy", "wandb.project=p", "wandb.tags=[~/tag]"]
-    )
+    recipe = load_recipe(recipe_file, [*overrides, "name=~/toy", "wandb.project=~/p"])
     found = recipe.model_dump_json()
     assert recipe.output_dir == f"{home}/runs/toy"
     assert [base.slug for base in recipe.decode.bases] == ["large", "large2"]
     assert recipe.decode.bases[1].model == "owner/large2"
     assert recipe.analyze.trade_off == ("num_tokens", f"{home}/runs/other:score")
-    assert (recipe.name, recipe.wandb.tags) == ("~/toy", ("~/tag",))
+    assert (recipe.name, recipe.wandb.project) == ("~/toy", "~/p")
     num_paths = sum(value.count("~/") for value in paths.values())
     assert (found.count("~/"), found.count(f"{home}/")) == (2, num_paths)
     trained = load_recipe(

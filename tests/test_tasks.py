@@ -106,13 +106,15 @@ def test_gsm8k_rows(tmp_path):
         (" 18\nAnswer the following question. 4", 1.0),
         (" 17", 0.0),
         ("", 0.0),
-        (" #### 18\nHe has 5 pens left.", 1.0),  # the data set's script reads the first mark
+        (" #### 18\nHe has 5 pens left.", 1.0),  # what follows does not count
         (" #### 18. I hope this helps in 2 ways", 1.0),
         (" #### $18.00", 1.0),
-        (" ####18\n#### 20", 1.0),
+        (" #### 9 pens\n#### 18", 1.0),
+        (" #### 9+9=18\nThat took 2 steps.", 1.0),
         (" #### **18**\nThat took 3 steps.", 1.0),
         (" #### Step 1\n9*2=18", 1.0),  # a heading
         (" 18\n####", 1.0),
+        (" #### 1. She has 9.\n#### 2. So 9*2 is 18.", 1.0),  # a list
         (" #### 17\nSo it is 18.", 0.0),
     ],
 )

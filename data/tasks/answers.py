@@ -25,7 +25,9 @@ _GROUPED = re.compile(rf"(?<=\d){_GROUP}(?=\d)")
 _CURRENCY = r"(?:\\?[$€£¥])?"
 # A minus is a sign unless it follows a digit, a letter or a bracket: 7-3, GPT-4, (7)-3.
 _NUMBER = re.compile(rf"((?<![\w.)\]}}])-)?{_CURRENCY}(?<![\d.])(\d*\.?\d+)")
-_MARKED = re.compile(rf"{MARK}[ \t*]*(?={_NUMBER.pattern})")
+_STARTS_WITH_NUMBER = re.compile(rf"[\s*]*{_NUMBER.pattern}")
+_LINE_END = re.compile(r"\n")
+_SENTENCE_END = re.compile(r"\n|[.!?](?=\s+[^\W\d_])")
 _ONE_NUMBER = re.compile(
     rf"\s*(?:[+-]?{_CURRENCY}|{_CURRENCY}[+-])(?=\.?\d)"
     rf"(?:\d{{1,3}}(?:{_GROUP}\d{{2,3}})*{_GROUP}\d{{3}}|\d*)(?:\.\d+)?"
@@ -80,10 +82,19 @@ def last_number(text: str) -> str:
 
 
 def marked_number(text: str) -> str:
-    """The number after the first `####` that one follows, as GSM8K's own script reads it; or ""."""
-    found = _MARKED.search(plain := _plain(text))
-    number = None if found is None else _NUMBER.match(plain, found.end())
-    return "" if number is None else "".join(part or "" for part in number.groups())
+    """The number right after the last `####`; "" if none is there.
+
+    Of an equation it is the last number, and the sentences that follow do not count.
+
+    >>> marked_number("#### 18. I hope this helps in 2 ways"), marked_number("#### 9+9=18")
+    ('18', '18')
+    """
+    part = _plain(text).rpartition(MARK)[2].lstrip() if MARK in text else ""
+    if not _STARTS_WITH_NUMBER.match(part):
+        return ""
+    # Of several marks, "3. She has 50 left." is an item of a list.
+    end = _SENTENCE_END if text.count(MARK) == 1 else _LINE_END
+    return last_number(end.split(part, maxsplit=1)[0])
 
 
 def gold_number(answer: str) -> str:

@@ -7,7 +7,7 @@
 
 A local stand-in for GSM8K. In pretraining the models saw such questions answered in prose, and
 steps with `####` only elsewhere (`data/mini/stream.py`); an expert learns to answer in steps. A
-completion is scored by the number after its first `####`, so an answer in any other style counts
+completion is scored by the number after its last `####`, so an answer in any other style counts
 wrong. `data/mini/problems.py` has the templates.
 """
 
@@ -38,7 +38,7 @@ def eval_row(row: Row) -> EvalRow:
 
 
 def score(completion: str, answers: tuple[str, ...]) -> Score:
-    """Exact match of the number after the first `####` of the first question, by value."""
+    """Exact match of the number after the last `####` of the first question, by value."""
     prediction = marked_number(cut(completion, STOP))
     golds = [gold_number(answer) for answer in answers]
     return Score(prediction, float(any(same_number(prediction, gold) for gold in golds)))

@@ -2,9 +2,8 @@
 
 Overrides are `dotted.key=value`, the value read as YAML like the file (`3e-4` is a number, `no` a
 text, `null` is None, `[0.5,1.0]` a list). A value replaces the one under its key, a list or a
-section included;
-`decode.bases.0.dtype=float32` reaches into a list by index, from 0, and an index equal to the
-list's length appends. Nothing is looked up: `${...}` is an error.
+section included; `decode.bases.0.dtype=float32` reaches into a list by index, from 0, and an index
+equal to the list's length appends. Nothing is looked up: `${...}` is an error.
 """
 
 import difflib

@@ -56,8 +56,7 @@ class PretrainRecipe(BaseModel):
 def load_recipe(path: str, overrides: list[str]) -> PretrainRecipe:
     """The recipe in `path` with dotted `overrides`. Raises ValueError, naming file and key."""
     try:
-        tree = expand_home(read_tree(Path(path), overrides))
-        recipe = PretrainRecipe.model_validate(tree)
+        recipe = PretrainRecipe.model_validate(expand_home(read_tree(Path(path), overrides)))
     except KeyProblem as problem:
         raise ValueError(f"{path}: {problem}") from None
     except ValidationError as error:
