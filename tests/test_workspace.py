@@ -37,7 +37,8 @@ def test_results_are_shown_under_the_keys_they_are_logged_by(recipe):
     took = DecodingStats()
     took.num_tokens, took.wall_s = 6, 2.0
     took.add_row(2, 1, 2)
-    taken = json.dumps({"num_rows": 3, "batch_size": 2, **took.summary()})
+    counts = {"num_rows": 3, "batch_size": 2, "peak_memory_gib": 0.5}
+    taken = json.dumps({**counts, **took.summary()})
     decoding = {s.name: Decoding.model_validate_json(taken) for s in metrics.systems}
     metrics = metrics.model_copy(update={"decoding": decoding})
     logged = set(result_values(metrics))
