@@ -69,5 +69,5 @@ def test_ids_that_are_not_shared_keep_the_base_logit():
 
 
 def test_shapes_must_agree():
-    with pytest.raises(ValueError, match=r"one shape, found \(3, 50\), \(3, 50\) and \(3, 49\)"):
+    with pytest.raises(ValueError, match=r"one shape, found \[\(3, 50\), \(3, 50\), \(3, 49\)\]"):
         proxy_logits(random_logits(0), random_logits(1), random_logits(2, (3, 49)), 1.0)
