@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from peft import LoraConfig
 from transformers import (
     PreTrainedTokenizerBase,
@@ -147,10 +148,15 @@ def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, training: Tra
     state.wait_for_everyone()
     trainer.save_model(str(partial))
     state.wait_for_everyone()
-    try:
-        check_files(sorted(partial.glob("*.safetensors")), str(target))
-    except ValueError as error:
-        raise Diverged(f"{error}; {REMEDY}") from error
+    problem: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            check_files(sorted(partial.glob("*.safetensors")), str(target))
+        except ValueError as error:
+            problem = [f"{error}; {REMEDY}"]
+    broadcast_object_list(problem)  # one reads the weights, all end alike
+    if problem[0] is not None:
+        raise Diverged(problem[0])
     if state.is_main_process:
         tokenizer.save_pretrained(partial)
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says it
