@@ -21,14 +21,15 @@ from decode.evaluation.lineup import System
 from decode.evaluation.loaded import Completers
 from decode.evaluation.settings import check_models
 from decode.evaluation.systems import headline_alpha
+from decode.jobs.faults import doing
 from decode.jobs.interruption import interruptible
-from decode.stage.command import recipe_from_command_line, start_logging, user_errors
+from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
 from decode.stage.planning import plan
 from decode.stage.stage import track
 from recipes.schema.recipe import Recipe
 
 
-@user_errors()
+@entry()
 def main() -> None:
     """Recipe, predictions, models, run, save and report."""
     recipe = recipe_from_command_line(__doc__)
@@ -51,7 +52,7 @@ def main() -> None:
     summaries: list[dict[str, Any]] = [{} for _ in tasks]
     for system in systems:
         for (experiment, folder), own in zip(tasks, summaries, strict=True):
-            with user_errors(ValueError):
+            with user_errors(ValueError), doing(f"reading {experiment.task}, {system.name} again"):
                 completions = read_completions(experiment, system, folder)
                 num_rows = recipe.analyze.num_rows or len(completions)
                 rows = token_rows(completers, experiment, system, completions, num_rows, folder)

@@ -17,13 +17,14 @@ from decode.evaluation.intervals import Estimate, difference_with_interval
 from decode.evaluation.mcnemar import McNemar, mcnemar
 from decode.evaluation.metric import Metric
 from decode.evaluation.metrics_file import MeasuredSystem, Metrics, as_json
+from decode.jobs.faults import doing
 from decode.jobs.files import write_json
 from decode.reports.compare_plot import plot_runs
 from decode.reports.findings import percent, points, span
 from decode.reports.finished_run import FinishedRun, read_runs, recipe_differences
 from decode.reports.pair_table import p_value
 from decode.reports.tables import share, system_label
-from decode.stage.command import user_errors
+from decode.stage.command import entry, user_errors
 
 Lines = list[tuple[str, list[str]]]  # what a row is called, and a cell a run
 DASH = "-"
@@ -50,6 +51,8 @@ class RunPair:
     mcnemar: McNemar | None
 
 
+@entry()
+@doing("comparing the runs")
 def main() -> None:
     """Arguments, runs, tables, plot, JSON."""
     parser = argparse.ArgumentParser(

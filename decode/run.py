@@ -12,17 +12,18 @@ import sys
 
 from decode.evaluation.experiment import check
 from decode.evaluation.shares import decode_shares
+from decode.jobs.faults import doing
 from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import interruptible
 from decode.jobs.lock import occupy
 from decode.jobs.processes import check_launch
-from decode.stage.command import recipe_from_command_line, start_logging, user_errors
+from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
 from decode.stage.planning import plan
 from decode.stage.stage import decode_stage, track
 from recipes.schema.recipe import save_recipe
 
 
-@user_errors()
+@entry()
 def main() -> None:
     """Recipe, data, models, run, report."""
     recipe = recipe_from_command_line(__doc__)
@@ -31,9 +32,10 @@ def main() -> None:
 
     with user_errors(ValueError):  # before any weights load
         check_launch()
-        experiments = plan(recipe)
-        for experiment, _ in experiments:
-            check(experiment)
+        with doing("reading the models' configs, tokenizers and questions"):
+            experiments = plan(recipe)
+            for experiment, _ in experiments:
+                check(experiment)
         needs = [folder.expert] if recipe.expert.trained is None else []
         needs += [folder.reference(b.slug) for b in recipe.decode.bases if b.tune_reference]
         for needed in needs:

@@ -26,14 +26,16 @@ from data.scoring.scored_file import SCORABLE, ScoredFile, score_file
 from decode.evaluation.gap_closed import ScoredSystem, closed_gap, mean_gap_closed
 from decode.evaluation.intervals import counted_mean
 from decode.evaluation.metric import Metric
+from decode.jobs.faults import doing
 from decode.reports.findings import percent, span
-from decode.stage.command import user_errors
+from decode.stage.command import entry, user_errors
 
 ROLES = ("antiexpert", "expert", "base", "proxy", "tuned")
 
 Sections = dict[str, list[tuple[str | None, str]]]  # task -> role and path of each file
 
 
+@entry()
 def main() -> None:
     """Arguments, scores, table, JSON."""
     parser = argparse.ArgumentParser(
@@ -99,7 +101,7 @@ def score_task(
     Raises:
         ValueError: in one line what a file has wrong.
     """
-    scored = [score_file(task, path, mode, k) for _, path in files]
+    scored = [_scored(task, path, mode, k) for _, path in files]
     first = scored[0]
     named = [(path, file) for (role, path), file in zip(files, scored, strict=True) if role]
     for path, file in named[1:]:
@@ -154,6 +156,11 @@ def table(result: dict[str, Any]) -> str:
     reasons = dict.fromkeys(system.get("gap_closed_reason") for system in result["systems"])
     lines += [f"gap closed: {reason}" for reason in reasons if reason]
     return "\n".join(lines) + "\n"
+
+
+def _scored(task: str, path: str, mode: Mode, k: int) -> ScoredFile:
+    with doing(f"scoring {path}"):
+        return score_file(task, path, mode, k)
 
 
 def _role_and_path(word: str) -> tuple[str | None, str]:

@@ -8,13 +8,13 @@ shows its tasks and bases in all runs of the project, grouped by experiment. Eac
 view. Where that is not possible, docs/wandb.md says how to lay it out by hand.
 """
 
-from decode.stage.command import recipe_from_command_line, start_logging, user_errors
+from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
 from decode.tracking.panels import Section, ShownBase, sections
 from decode.tracking.workspace import save_workspace
 from recipes.schema.recipe import Recipe
 
 
-@user_errors()
+@entry()
 def main() -> None:
     """Recipe, layout, W&B."""
     recipe = recipe_from_command_line(__doc__)

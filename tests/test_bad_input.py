@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from support.tiny_run import write_rows
 
+from decode.jobs.faults import doing, keep_tracebacks_in
 from decode.jobs.folder import SettingsChanged
-from decode.stage.command import user_errors
+from decode.jobs.interruption import Interrupted
+from decode.stage import command
+from decode.stage.command import entry, user_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -111,7 +114,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def test_no_library_module_exits_the_process():
-    """Libraries raise; entries end the process, through `user_errors` alone if a user erred."""
+    """Libraries raise; entries end the process, through `entry` if anything went wrong."""
     modules = [
         p for name in ("train", "decode", "data", "recipes") for p in ROOT.glob(f"{name}/**/*.py")
     ]
@@ -120,11 +123,18 @@ def test_no_library_module_exits_the_process():
     sandbox = {p for p in modules if p.parent.name == "sandbox"}  # processes of their own
     assert exits - entries - sandbox == {ROOT / "decode/stage/command.py"}
     for path in entries - sandbox - {ROOT / "data/mini/build_rows.py"}:
-        assert "user_errors" in names_in(path), path
+        assert "entry" in decorators_of_main(path), path
 
 
-def test_a_fault_of_the_program_keeps_its_traceback():
-    @user_errors()
+def decorators_of_main(path: Path) -> set[str]:
+    """What the function `main` of a module is decorated with."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    main = next(n for n in nodes if isinstance(n, ast.FunctionDef) and n.name == "main")
+    return {ast.unparse(decorator).partition("(")[0] for decorator in main.decorator_list}
+
+
+def test_a_mistake_of_the_user_is_its_own_line():
+    @entry()
     def main(error: Exception) -> None:
         with user_errors(KeyError):
             pass
@@ -132,7 +142,78 @@ def test_a_fault_of_the_program_keeps_its_traceback():
 
     with pytest.raises(SystemExit, match=r"^error: made with other settings$"):
         main(SettingsChanged("made with other settings"))
-    with pytest.raises(ValueError, match="a fault"):
-        main(ValueError("a fault"))
     with pytest.raises(SystemExit, match=r"^error: a row$"), user_errors(ValueError):
         raise ValueError("a row")
+    with pytest.raises(SystemExit, match=r"^error: two lines$"), user_errors(ValueError):
+        raise ValueError("two\nlines")
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, RecursionError, MemoryError, Panic])
+def test_a_fault_is_one_line_and_its_traceback_is_in_the_run_folder(kind, tmp_path):
+    @entry()
+    def main() -> None:
+        keep_tracebacks_in(tmp_path)
+        with doing("training runs/a/expert"), doing("saving a checkpoint"):
+            raise kind("disk \ud800\n\nand more") from KeyError("the reason")
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    log = tmp_path / "error.log"
+    assert caught.value.code == (
+        f"error: while saving a checkpoint: {kind.__name__}: disk \ud800; the traceback is in {log}"
+    )
+    text = log.read_text()
+    assert "KeyError: 'the reason'" in text
+    assert "while training runs/a/expert" in text
+    assert "in main" in text
+
+
+def test_a_fault_without_a_run_folder_or_room_to_write(tmp_path, monkeypatch):
+    @entry()
+    def main() -> None:
+        keep_tracebacks_in(tmp_path / "none")
+        raise KeyError
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(
+        SystemExit, match=r"^error: KeyError; the traceback is in .*\.log$"
+    ) as caught:
+        main()
+    written = Path(str(caught.value.code).rpartition(" in ")[2])
+    assert written.parent == tmp_path
+    assert written.read_text().endswith("KeyError\n")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(SystemExit, match=r"the traceback could not be written \("):
+        main()
+
+
+def test_an_interruption_is_no_fault():
+    @entry()
+    def main() -> None:
+        raise stop
+
+    for stop in (KeyboardInterrupt(), Interrupted(), SystemExit(3)):
+        with pytest.raises(type(stop)):
+            main()
+
+
+def test_other_processes_wait_to_be_ended_before_they_repeat_a_line(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(command.time, "sleep", waits.append)
+
+    @entry()
+    def main(error: Exception) -> None:
+        keep_tracebacks_in(tmp_path)
+        raise error
+
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        for error in (SettingsChanged("other settings"), OSError("no space")):
+            with pytest.raises(SystemExit):
+                main(error)
+    assert waits == [command.PATIENCE_S] * 2
+    assert {path.name for path in tmp_path.iterdir()} == {"error.log", "error.1.log"}

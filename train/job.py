@@ -22,6 +22,7 @@ from trl import SFTConfig
 from decode.evaluation.experiment import Experiment, check
 from decode.evaluation.shares import decode_shares
 from decode.jobs.environment import describe_environment
+from decode.jobs.faults import doing
 from decode.jobs.files import write_json
 from decode.jobs.folder import RunFolder
 from decode.jobs.lock import occupy
@@ -90,15 +91,18 @@ class Job:
         recipe = self.recipe
         check_launch()
         check_devices(uses_cpu(recipe.sft or {}))
-        experiments = plan(recipe)
-        for experiment, _ in experiments:
-            check(experiment)
+        with doing("reading the models' configs, tokenizers and questions"):
+            experiments = plan(recipe)
+            for experiment, _ in experiments:
+                check(experiment)
         configured = []
         for training in trainings(recipe):
-            configured.append((training, configure(training, recipe.seed, recipe.name)))
+            with doing(f"configuring the training of {training.target}"):
+                configured.append((training, configure(training, recipe.seed, recipe.name)))
             check_group()  # the first configuration brings the processes together
         return Models(experiments, configured)
 
+    @doing("reading the training rows")
     def data(self, models: Models, read: ReadRows) -> Data | None:
         """The training rows and the proxy check's rows; None if everything is trained already.
 
@@ -164,6 +168,7 @@ class Job:
             callbacks: list[TrainerCallback] = [TrackingCallback(tracker.log, training.prefix)]
             if training.target == folder.expert:
                 callbacks += proxy_checks(self.recipe, data.checks, folder, tracker.log)
-            train(training, data.rows, config, callbacks)
+            with doing(f"training {training.target}"):
+                train(training, data.rows, config, callbacks)
             zero.empty_memory()
         shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)  # of no further use

@@ -17,8 +17,9 @@ import torch
 from transformers import PretrainedConfig
 
 from data import TASKS
+from decode.jobs.faults import doing
 from decode.models.sources import ModelSource, load_config, weights_dtype
-from decode.stage.command import user_errors
+from decode.stage.command import entry, user_errors
 from decode.stage.planning import untuned_model
 from recipes.schema.recipe import Base, Recipe, load_recipe
 from train.footprint.decoding_memory import decoding_memory
@@ -32,7 +33,7 @@ GIB = 1 << 30
 PROMPT_TOKENS = 256  # in decoding; the prompts of most tasks are shorter
 
 
-@user_errors()
+@entry()
 def main() -> None:
     """Recipe, configs, a table of trainings, a table of decoding."""
     parser = argparse.ArgumentParser(
@@ -83,12 +84,14 @@ def print_decoding(recipe: Recipe, small: Loaded, bases: list[tuple[Base, Loaded
 
 def _of(training: Training, sharding: Sharding) -> Memory:
     loaded = _config_and_dtype(training.model)
-    return training_memory(*loaded, training.sft, training.adapter, sharding)
+    with doing(f"computing the memory of training {training.model.name}"):
+        return training_memory(*loaded, training.sft, training.adapter, sharding)
 
 
 def _config_and_dtype(model: ModelSource) -> Loaded:
-    config = load_config(model)
-    return config, weights_dtype(model, config)
+    with doing(f"reading the config of {model.name}"):
+        config = load_config(model)
+        return config, weights_dtype(model, config)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 
 from data.mini.stream import Stream
 from data.mini.tokenizer import build_tokenizer, for_transformers
-from decode.stage.command import user_errors
+from decode.jobs.faults import doing
+from decode.stage.command import entry, user_errors
 from train.pretraining.loop import losses_by_kind, train_model
 from train.pretraining.pretrain_recipe import load_recipe
 
@@ -24,12 +25,14 @@ logger = logging.getLogger("pretrain")
 TOKENIZER_DOCUMENTS = 20_000
 
 
+@entry()
 def main() -> None:
     """Recipe, logging, tokenizer, then one model after the other."""
     if len(sys.argv) < 2:
         sys.exit("usage: python train/pretrain.py RECIPE.yaml [key=value ...]")
     with user_errors(ValueError):
-        recipe = load_recipe(sys.argv[1], sys.argv[2:])
+        with doing(f"reading {sys.argv[1]}"):
+            recipe = load_recipe(sys.argv[1], sys.argv[2:])
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("pretraining runs in one process; launch with --num_processes 1")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -44,7 +47,8 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
 
     for name in recipe.only:
-        model = train_model(name, stream, tokenizer, recipe)
+        with doing(f"pretraining {name}"):
+            model = train_model(name, stream, tokenizer, recipe)
         losses = losses_by_kind(model, stream, tokenizer, recipe)
         logger.info("%s: loss by kind of document: %s", name, losses)
         model.to(torch.bfloat16).save_pretrained(recipe.output_dir / name)  # pyright: ignore

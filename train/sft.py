@@ -9,7 +9,7 @@ after an interruption of any kind, and it goes on where it stopped.
 import sys
 
 from decode.jobs.interruption import interruptible
-from decode.stage.command import recipe_from_command_line, start_logging, user_errors
+from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
 from train.divergence import Diverged
 from train.job import Job
 from train.rows.report import report_rows
@@ -17,7 +17,7 @@ from train.rows.training_rows import training_rows
 from train.trainer import sft_config, train
 
 
-@user_errors(Diverged)
+@entry(Diverged)
 def main() -> None:
     """Recipe, logging, models, data, run, save and report."""
     job = Job(recipe_from_command_line(__doc__), start_logging())

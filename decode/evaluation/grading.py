@@ -7,6 +7,7 @@ in `grades/<system>.jsonl` as soon as it is known, so that a killed run grades n
 import logging
 from typing import Any
 
+from ..jobs.faults import doing
 from ..jobs.files import FileChanged, json_digest
 from ..jobs.folder import RunFolder
 from .experiment import Experiment
@@ -47,15 +48,16 @@ def _grades(experiment: Experiment, system: str, rows: Rows, folder: RunFolder) 
     places = file.missing
     if places:
         logger.info("%s, %s: grading %d rows", experiment.task, system, len(places))
-        verdicts = experiment.grader.grade(
-            [experiment.question(place) for place in places],
-            [rows[place]["completion"] for place in places],
-        )
-        for place, verdict in zip(places, verdicts, strict=True):
-            row = rows[place]
-            grade = {key: row[key] for key in ("id", "task_id", "sample") if key in row}
-            grade |= {"score": verdict.value, "graded": json_digest(row["completion"])}
-            if verdict.parts:
-                grade["parts"] = verdict.parts
-            file.add({**grade, **verdict.notes})
+        with doing(f"grading {experiment.task}, {system}"):
+            verdicts = experiment.grader.grade(
+                [experiment.question(place) for place in places],
+                [rows[place]["completion"] for place in places],
+            )
+            for place, verdict in zip(places, verdicts, strict=True):
+                row = rows[place]
+                grade = {key: row[key] for key in ("id", "task_id", "sample") if key in row}
+                grade |= {"score": verdict.value, "graded": json_digest(row["completion"])}
+                if verdict.parts:
+                    grade["parts"] = verdict.parts
+                file.add({**grade, **verdict.notes})
     return file.finish()

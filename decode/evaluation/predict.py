@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..engine.request import Completion
+from ..jobs.faults import doing
 from ..jobs.files import write_json, write_rows
 from ..jobs.folder import RunFolder
 from ..jobs.processes import ALONE, Replica
@@ -72,7 +73,8 @@ def decode_all(
     wanted = [system for system in lineup.systems if is_wanted(system)]
     for system in tqdm(wanted, desc="systems", disable=not is_shown):
         for experiment, folder in experiments:
-            _complete(experiment, system, completers, folder, replica)
+            with doing(f"decoding {experiment.task}, {system.name}"):
+                _complete(experiment, system, completers, folder, replica)
     completers.unload()
     replica.barrier()
 

@@ -1,1 +1,1 @@
-"""A job on disk and in processes: folder, files, lock, interruption, processes, environment."""
+"""A job on disk and in processes: folder, files, lock, interruption, faults, processes."""

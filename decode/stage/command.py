@@ -4,16 +4,21 @@ import argparse
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
 
 from data.judges.client import EndpointError
 from data.judges.judge import RecordError
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 
 from ..evaluation.summary import NothingCountsError
+from ..jobs.faults import doing, fault_line, keep_tracebacks_in
 from ..jobs.files import FileChanged
+from ..jobs.interruption import Interrupted
 from ..jobs.processes import ReplicaLost
 
 # A user can act on these wherever they are raised.
@@ -27,21 +32,50 @@ USER_ERRORS = (
 )
 
 
+PATIENCE_S = 10.0  # for the launcher to end this process, after the first one failed alike
+
+
+@contextmanager
+def entry(*more: type[Exception]) -> Iterator[None]:
+    """A decorated `main`, which any error ends with one line and exit code 1.
+
+    A user's mistake is its own line. Of any other error the line says what was being done, and in
+    which file the traceback is. Where several processes fail alike, the first one says so.
+
+    Args:
+        more: errors that are a user's mistake wherever they are raised.
+    """
+    keep_tracebacks_in(None)
+    try:
+        with user_errors(*more):
+            yield
+    except (SystemExit, KeyboardInterrupt, Interrupted):
+        raise
+    except BaseException as error:  # a panic in a library's Rust is no Exception
+        _end(fault_line(error))
+
+
 @contextmanager
 def user_errors(*more: type[Exception]) -> Iterator[None]:
-    """A block, or a decorated `main`, that a user's mistake ends with one line and exit code 1.
+    """A block that a user's mistake ends with one line and exit code 1.
 
         with user_errors(ValueError):
             plan(recipe)
 
     Args:
         more: errors that are a user's mistake in this block. Before weights load a ValueError is
-            one; afterwards it is a fault of the program, and its traceback is shown.
+            one; afterwards it is a fault of the program.
     """
     try:
         yield
     except (*USER_ERRORS, *more) as error:
-        sys.exit(f"error: {error}")
+        _end(" ".join(str(error).splitlines()))
+
+
+def _end(line: str) -> NoReturn:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(PATIENCE_S)
+    sys.exit(f"error: {line}")
 
 
 def recipe_from_command_line(description: str | None) -> Recipe:
@@ -56,7 +90,10 @@ def recipe_from_command_line(description: str | None) -> Recipe:
     parser.add_argument("recipe", help="a YAML file, such as recipes/mini/facts.yaml")
     parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")
     arguments = parser.parse_args()
-    return load_recipe(arguments.recipe, arguments.overrides)
+    with doing(f"reading {arguments.recipe}"):
+        recipe = load_recipe(arguments.recipe, arguments.overrides)
+    keep_tracebacks_in(Path(recipe.output_dir))
+    return recipe
 
 
 def start_logging() -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 from recipes.schema.recipe import Recipe
 
 from ..evaluation.metrics_file import write_metrics
-from ..evaluation.predict import run_all
+from ..evaluation.predict import Predictions, run_all
 from ..evaluation.summary import measure, with_further_tasks
 from ..jobs.environment import describe_environment
+from ..jobs.faults import doing
 from ..jobs.files import write_json
 from ..jobs.folder import RunFolder
 from ..reports.overview import closing_lines
@@ -30,6 +31,13 @@ def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:
         What to print at the end: a short table, and where the report is.
     """
     predictions = run_all(plan)
+    with doing(f"measuring and reporting what is in {recipe.output_dir}"):
+        return _report(recipe, plan, predictions, tracker)
+
+
+def _report(
+    recipe: Recipe, plan: Plan, predictions: list[Predictions], tracker: NullTracker
+) -> str:
     measured = [measure(e, p, folder) for (e, folder), p in zip(plan, predictions, strict=True)]
     environment, settings = describe_environment(), recipe.model_dump(mode="json")
     run = RunFolder(recipe.output_dir)
