@@ -7,12 +7,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from support.decode_run import recipe
+from support.hub_cache import cache_as
 from support.judge_server import serve
 from support.models import save_model
 from support.quick_tier import pytest_terminal_summary
 from support.tiny_run import environment, overrides
 
 __all__ = [
+    "cache_as",
     "environment",
     "overrides",
     "pytest_terminal_summary",

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from decode.jobs.files import weights_digest
@@ -60,7 +59,10 @@ def claim(recipe: Recipe, trainings: Sequence[Training], rows_digest: str) -> No
 
 def _identity(target: ProxyTarget | None) -> dict[str, Any] | None:
     """What decides a proxy-aware loss, the weights of the base included."""
-    return target and {**asdict(target), "weights": weights_digest(target.base.name)}
+    if target is None:
+        return None
+    weights = weights_digest(target.base.name)
+    return {"base": target.base.identity, "alpha": target.alpha, "weights": weights}
 
 
 def _launch(folder: RunFolder, training: Training) -> dict[str, Any]:

@@ -61,8 +61,9 @@ class ProxyTuned:
 
         Args:
             base: the large untuned model.
-            expert: the small tuned model, whole or as a LoRA adapter folder.
-            antiexpert: the small untuned model; an adapter names its own, so it may be left out.
+            expert: the small tuned model, whole or as a LoRA adapter.
+            antiexpert: the small untuned model; an adapter names its own, so it may be left out. If
+                what it names is not in reach, the adapter is put on the one that is given.
             alpha: scale of the shift; 0 is the base exactly. `Alpha` makes it grow at first.
             device: "auto" takes a GPU if there is one, or spreads over several.
             vocabulary: "identical", or "shared" to combine only the ids all models share.
@@ -147,7 +148,7 @@ def _expert_source(one: WeightedExpert) -> ExpertSource:
     expert = _source(one.expert)
     if one.antiexpert is not None:
         return ExpertSource(expert, _source(one.antiexpert), one.weight)
-    if not is_adapter(expert.name):
+    if not is_adapter(expert):
         raise ValueError(
             f"expert '{expert.name}' is no adapter, so it does not say what it was tuned "
             "from: give antiexpert, the small untuned model"

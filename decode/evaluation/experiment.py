@@ -11,7 +11,7 @@ from ..engine.sampling import Sampling
 from ..models.loaded import align_models
 from ..models.prompts import encode
 from ..models.sources import check_weights, load_config, load_tokenizer
-from .lineup import Contender, Lineup, System
+from .lineup import Lineup, System
 from .metric import Metric
 
 
@@ -134,10 +134,12 @@ def check(experiment: Experiment) -> None:
                     f"{experiment.max_new_tokens} new ones it is longer than the {context} the "
                     "models can hold: lower decode.max_new_tokens or leave the row out"
                 )
-    for one in (*lineup.experts, *lineup.contenders):
-        untuned, tuned = (
-            (one.base, one.tuned) if isinstance(one, Contender) else (one.antiexpert, one.expert)
-        )
+    pairs = [
+        (first.antiexpert, first.expert, lineup.expert_is_there),
+        *((one.antiexpert, one.expert, True) for one in more),
+        *((one.base, one.tuned, one.tuned_is_there) for one in lineup.contenders),
+    ]
+    for untuned, tuned, is_there in pairs:
         check_weights(untuned)
-        if tuned is not None and Path(tuned.name).is_dir():  # it may be yet to be trained
+        if tuned is not None and (is_there or Path(tuned.name).is_dir()):
             check_weights(tuned)

@@ -1,6 +1,6 @@
 """The lineup: which models a run compares, and as which systems."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..engine.request import Chat, Prompt, RolePrompt
@@ -15,13 +15,20 @@ class Contender:
 
     Attributes:
         slug: the name its systems, files and W&B keys go by; the recipe decides it.
+        tuned: its `untuned` is the base.
         tuned_is_chat: the tuned model reads prompts in its chat template.
+        tuned_is_there: the tuned model exists already, so that it can be checked as well.
     """
 
     slug: str
     base: ModelSource
     tuned: ModelSource | None
     tuned_is_chat: bool = False
+    tuned_is_there: bool = True
+
+    def __post_init__(self) -> None:
+        if self.tuned is not None:
+            object.__setattr__(self, "tuned", replace(self.tuned, untuned=self.base))
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 
 
 def _identity(source: ModelSource) -> dict[str, Any]:
-    return {**asdict(source), "weights": weights_digest(source.name)}
+    return {**source.identity, "weights": weights_digest(source.name)}
 
 
 def _by_weights(value: Any) -> Any:

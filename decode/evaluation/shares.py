@@ -76,8 +76,7 @@ def weight_bytes(lineup: Lineup, system: System) -> int:
         return _model_bytes(contender.tuned)
     experts = lineup.experts if system.role == "proxy" else lineup.experts[:1]
     small = sum(
-        _model_bytes(one.antiexpert)
-        + (0 if is_adapter(one.expert.name) else _model_bytes(one.expert))
+        _model_bytes(one.antiexpert) + (0 if is_adapter(one.expert) else _model_bytes(one.expert))
         for one in experts
     )
     return small + (0 if contender is None else _model_bytes(contender.base))
@@ -85,8 +84,8 @@ def weight_bytes(lineup: Lineup, system: System) -> int:
 
 @functools.cache
 def _model_bytes(source: ModelSource) -> int:
-    """A model's weights, from its configuration; an adapter is merged into its base."""
-    whole = adapter_base(source) if is_adapter(source.name) else source
+    """A model's weights, from its configuration; an adapter counts as its base."""
+    whole = adapter_base(source) if is_adapter(source) else source
     config = load_config(whole)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(

@@ -104,18 +104,21 @@ def check_finite(tensors: Iterable[tuple[str, Tensor]], name: str) -> None:
     _refuse({"with NaN or infinity": bad}, name, "these weights cannot be used")
 
 
-def check_adapter(folder: str, base: PretrainedConfig, is_remote_code: bool) -> None:
+def check_adapter(folder: str, name: str, base: PretrainedConfig, is_remote_code: bool) -> None:
     """Check the tensors of an adapter folder before its base's weights load, as `load_adapter`."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(base, trust_remote_code=is_remote_code)
     try:
-        load_adapter(model, folder)
+        load_adapter(model, folder, name)
     except NotImplementedError:
         return  # this kind computes with its base's numbers: it is checked as it loads
 
 
-def load_adapter(model: PreTrainedModel, folder: str) -> PeftModel:
+def load_adapter(model: PreTrainedModel, folder: str, name: str) -> PeftModel:
     """The model with the adapter in `folder`, in evaluation mode.
+
+    Args:
+        name: what the adapter is called: the folder, or its hub id.
 
     Raises:
         ValueError: in one line which tensors are missing, left over, mis-shaped or not finite.
@@ -124,13 +127,13 @@ def load_adapter(model: PreTrainedModel, folder: str) -> PeftModel:
         warnings.simplefilter("ignore")  # of missing tensors, which are refused here
         try:
             weights = load_peft_weights(folder, device="cpu")
-            check_finite(weights.items(), folder)
+            check_finite(weights.items(), name)
             adapted = PeftModel.from_pretrained(model, folder).eval()
         except (torch.OutOfMemoryError, NotImplementedError):
             raise
         except Exception as error:
             text = _line(error)
-            raise ValueError(text if folder in text else f"{folder}: {text}") from error
+            raise ValueError(text if name in text else f"{name}: {text}") from error
         wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     own = adapted.state_dict().keys()  # resized embeddings come with an adapter
     found = {
@@ -141,7 +144,7 @@ def load_adapter(model: PreTrainedModel, folder: str) -> PeftModel:
             if "lora_monteclora_sampler" not in key  # saved with it, and used in training only
         ),
     }
-    _refuse(found, folder, "the adapter does not fit its adapter_config.json and base")
+    _refuse(found, name, "the adapter does not fit its adapter_config.json and base")
     return adapted
 
 

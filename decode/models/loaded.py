@@ -6,7 +6,7 @@ as the public API does.
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,11 +22,18 @@ from .vocab import Vocabulary, align_all
 
 @dataclass(frozen=True, slots=True)
 class ExpertSource:
-    """A small tuned model, what it was tuned from, and the weight of their difference."""
+    """A small tuned model, what it was tuned from, and the weight of their difference.
+
+    Attributes:
+        expert: its `untuned` is the anti-expert.
+    """
 
     expert: ModelSource
     antiexpert: ModelSource
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expert", replace(self.expert, untuned=self.antiexpert))
 
 
 def align_models(

@@ -7,6 +7,7 @@ rows are the anti-expert's. Anything else is two models.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -17,13 +18,13 @@ from ..engine.engine import Pick
 from ..engine.row import Row
 from .adapted import AdaptedModel, AdaptedRows, adapted_network, share_weights
 from .architectures import is_positional
-from .fit import load_adapter
 from .language_model import LanguageModel, ids
 from .recurrent import as_language_model
 from .sources import (
     ModelSource,
     adapter_base,
     is_adapter,
+    load_adapted,
     load_config,
     load_tokenizer,
     load_weights,
@@ -165,11 +166,11 @@ def _none(slots: Sequence[int]) -> slice:
 
 
 def load_tuned(source: ModelSource, device: str) -> LanguageModel:
-    """A tuned model on its own: whole weights, or an adapter in the model it names, unmerged."""
+    """A tuned model on its own: whole weights, or an adapter in its base, unmerged."""
     tokenizer = load_tokenizer(source)
-    if not is_adapter(source.name):
+    if not is_adapter(source):
         return as_language_model(load_weights(source, device), tokenizer)
-    adapted = load_adapter(load_weights(adapter_base(source), device), source.name)
+    adapted = load_adapted(source, load_weights(adapter_base(source), device))
     return as_language_model(adapted_network(adapted), tokenizer)
 
 
@@ -177,16 +178,17 @@ def load_pair(expert: ModelSource, antiexpert: ModelSource, device: str) -> Pair
     """The two small models, over one copy of the weights where the expert is a LoRA of the other.
 
     Args:
-        expert: an adapter folder, or whole weights.
-        antiexpert: whole weights.
+        expert: an adapter, or whole weights.
+        antiexpert: whole weights; an adapter is put on them where its own base is not in reach.
         device: "cpu", "cuda", "cuda:1", or "auto" for the first of several GPUs: small models stay
             on one, beside a base that is spread over all.
     """
     device = "cuda:0" if device == "auto" else device
     tokenizer = load_tokenizer(antiexpert)
-    is_own_adapter = is_adapter(expert.name) and adapter_base(expert).is_same_model(antiexpert)
+    expert = replace(expert, untuned=antiexpert)
+    is_own_adapter = is_adapter(expert) and adapter_base(expert).is_same_model(antiexpert)
     if is_own_adapter and is_positional(load_config(antiexpert)):
-        peft_model = load_adapter(load_weights(antiexpert, device), expert.name)
+        peft_model = load_adapted(expert, load_weights(antiexpert, device))
         shared = share_weights(peft_model)
         if shared is not None:
             return SharedPair(*shared, tokenizer)

@@ -2,13 +2,14 @@
 
 import functools
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from peft import PeftConfig
+from peft import PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -21,7 +22,17 @@ from transformers import (
 
 from .adapter_kinds import check_adapter_kind
 from .architectures import refuse_undecodable
-from .fit import check_adapter, check_finite, check_folder, check_loaded, refuse_nan
+from .fit import (
+    check_adapter,
+    check_finite,
+    check_folder,
+    check_loaded,
+    load_adapter,
+    refuse_nan,
+)
+from .hub import ADAPTER_FILE, adapter_folder, has_tokenizer, model_folder
+
+logger = logging.getLogger(__name__)
 
 _frozen: "WeakValueDictionary[tuple[ModelSource, str], PreTrainedModel]" = WeakValueDictionary()
 TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".jinja"}
@@ -29,12 +40,28 @@ TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".jinja"}
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from: a folder or a hub id, and how it is to be read."""
+    """Where a model comes from: a folder or a hub id, and how it is to be read.
+
+    Attributes:
+        untuned: what it was tuned from. An adapter is put on it where the model that the adapter
+            names is not in reach.
+    """
 
     name: str
     revision: str | None = None
     dtype: str = "auto"
     trust_remote_code: bool = False
+    untuned: "ModelSource | None" = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is recorded of it beside results."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "dtype": self.dtype,
+            "trust_remote_code": self.trust_remote_code,
+        }
 
     @property
     def hub_options(self) -> dict:
@@ -42,20 +69,28 @@ class ModelSource:
 
     def is_same_model(self, other: "ModelSource") -> bool:
         """Whether both name the same weights, however the folder is spelt."""
-        same_place = self.name == other.name or (
+        return self.is_in_same_place(other) and self.revision == other.revision
+
+    def is_in_same_place(self, other: "ModelSource") -> bool:
+        """Whether both name the same folder or hub id."""
+        return self.name == other.name or (
             Path(self.name).is_dir() and Path(self.name).resolve() == Path(other.name).resolve()
         )
-        return same_place and self.revision == other.revision
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The model's tokenizer, read once as long as its files stay as they are.
 
-    All callers get the same object; copy it before you change it.
+    An adapter without one has that of its base. All callers get the same object; copy it before you
+    change it.
 
     Raises:
         ValueError: in one line, there is no tokenizer.
     """
+    if (folder := _adapter(source)) is not None:
+        if not has_tokenizer(folder):
+            return load_tokenizer(adapter_base(source))
+        source = replace(source, name=folder, revision=None)
     path, name, stamp = Path(source.name), source.name, []
     if path.is_dir():
         name = str(path.resolve())
@@ -63,15 +98,19 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             if file.suffix in TOKENIZER_SUFFIXES:
                 stat = file.stat()
                 stamp.append((file.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return _read_tokenizer(replace(source, name=name, dtype="auto"), tuple(stamp))
+    return _read_tokenizer(replace(source, name=name, dtype="auto", untuned=None), tuple(stamp))
 
 
 @functools.lru_cache(maxsize=64)
 def _read_tokenizer(source: ModelSource, stamp: tuple[Any, ...]) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(source.name, **source.hub_options)
+        tokenizer = AutoTokenizer.from_pretrained(source.name, **source.hub_options)
+        # Some classes are begun without any file, and know nothing but their special tokens.
+        if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+            raise ValueError("there are no tokenizer files; tokenizer.save_pretrained writes them")
     except (OSError, ValueError) as error:
         raise ValueError(_not_found("tokenizer", source, error)) from error
+    return tokenizer
 
 
 def load_config(source: ModelSource) -> PretrainedConfig:
@@ -127,10 +166,10 @@ def check_weights(source: ModelSource) -> None:
     Raises:
         ValueError: in one line, there is no such model, or which tensors do not fit.
     """
-    if is_adapter(source.name):
+    if (folder := _adapter(source)) is not None:
         base = adapter_base(source)
         check_weights(base)
-        return check_adapter(source.name, load_config(base), base.trust_remote_code)
+        return check_adapter(folder, source.name, load_config(base), base.trust_remote_code)
     load_config(source)
     return check_folder(source.name, source.hub_options)
 
@@ -144,9 +183,16 @@ def load_frozen(source: ModelSource, device: str) -> PreTrainedModel:
     return model
 
 
-def is_adapter(name: str) -> bool:
-    """Whether a folder holds a PEFT adapter rather than whole weights."""
-    return (Path(name) / "adapter_config.json").is_file()
+def is_adapter(source: ModelSource) -> bool:
+    """Whether a folder, or what a hub id names, is a PEFT adapter rather than whole weights."""
+    return _adapter(source) is not None
+
+
+def load_adapted(source: ModelSource, base: PreTrainedModel) -> PeftModel:
+    """An adapter on its base, which is in memory; raises as `fit.load_adapter` does."""
+    folder = _adapter(source)
+    assert folder is not None
+    return load_adapter(base, folder, source.name)
 
 
 def changes_its_base(start: bool | str) -> bool:
@@ -155,23 +201,60 @@ def changes_its_base(start: bool | str) -> bool:
 
 
 def adapter_base(expert: ModelSource) -> ModelSource:
-    """The model an adapter folder says it was trained on, to be read as the expert is.
+    """The model that an adapter is put on, to be read as the expert is.
+
+    That is the model the adapter was trained on, by the name that it remembers; or, where none of
+    that name is in reach, `expert.untuned`.
 
     Raises:
-        ValueError: it was trained on other weights than that model's, or cannot be decoded.
+        ValueError: it was trained on other weights than that model's, cannot be decoded, or
+            remembers no model.
     """
-    file = Path(expert.name) / "adapter_config.json"
+    folder = _adapter(expert)
+    assert folder is not None
+    file = Path(folder) / ADAPTER_FILE
     settings = json.loads(file.read_text("utf-8"))
     refuse_nan(settings, str(file))
     check_adapter_kind(settings, str(file))
-    config = PeftConfig.from_pretrained(expert.name)
-    if changes_its_base(start := getattr(config, "init_lora_weights", True)):
+    if changes_its_base(start := settings.get("init_lora_weights", True)):
         raise ValueError(
             f"{expert.name}: an adapter begun as '{start}' belongs to weights changed by that, not "
             "to its base's own; convert it (path_initial_model_for_weight_conversion of PEFT's "
             "save_pretrained)"
         )
-    return replace(expert, name=str(config.base_model_name_or_path), revision=config.revision)
+    name, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+    named = replace(expert, name=str(name), revision=revision, untuned=None) if name else None
+    untuned = expert.untuned
+    if untuned is None:
+        if named is None:
+            raise ValueError(
+                f"{file}: base_model_name_or_path: missing; give the model it was trained on as "
+                "the anti-expert"
+            )
+        return named
+    # An adapter that remembers no revision does not contradict a given one.
+    is_given = named is not None and (
+        named.is_same_model(untuned) or (revision is None and named.is_in_same_place(untuned))
+    )
+    if named is not None and not is_given:
+        if model_folder(named.name, revision) is not None:
+            return named
+        _say_where_it_is_put(expert.name, named.name, untuned.name)
+    return replace(untuned, dtype=expert.dtype)
+
+
+@functools.cache
+def _say_where_it_is_put(adapter: str, named: str, untuned: str) -> None:
+    logger.warning(
+        "%s: '%s', which it was trained on, is not in reach; it is put on '%s'",
+        adapter,
+        named,
+        untuned,
+    )
+
+
+def _adapter(source: ModelSource) -> str | None:
+    return adapter_folder(source.name, source.revision)
 
 
 def resolve_device(device: str) -> str:
@@ -187,5 +270,5 @@ def _not_found(what: str, source: ModelSource, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"model '{source.name}'{revision}: no {what} found; give a folder made by save_pretrained "
-        f"or a hub id you can reach ({reason:.160})"
+        f"or a hub id you can reach, with HF_TOKEN set for a private or gated one ({reason:.160})"
     )

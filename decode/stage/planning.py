@@ -100,6 +100,7 @@ def _lineup(recipe: Recipe) -> Lineup:
             untuned,
             None if tuned is None else replace(untuned, name=tuned, revision=None),
             tuned_is_chat=base.tuned_prompt == "chat",
+            tuned_is_there=not base.tune_reference,
         )
 
     antiexpert = untuned_model(small)
