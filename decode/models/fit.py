@@ -21,6 +21,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from .embeddings import fit_vocabulary, saved_embeddings
+from .hub import ADAPTER_FILE
+
 NUM_SHOWN = 3
 READ_FIRST_BYTES = 4 << 30  # weights of this size are read before anything else is done
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -123,29 +126,33 @@ def load_adapter(model: PreTrainedModel, folder: str, name: str) -> PeftModel:
     Raises:
         ValueError: in one line which tensors are missing, left over, mis-shaped or not finite.
     """
-    with warnings.catch_warnings():
+    weights = read_adapter(folder, name)
+    with _one_line(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing tensors, which are refused here
-        try:
-            weights = load_peft_weights(folder, device="cpu")
-            check_finite(weights.items(), name)
-            adapted = PeftModel.from_pretrained(model, folder).eval()
-        except (torch.OutOfMemoryError, NotImplementedError):
-            raise
-        except Exception as error:
-            text = _line(error)
-            raise ValueError(text if name in text else f"{name}: {text}") from error
+        settings = json.loads((Path(folder) / ADAPTER_FILE).read_text("utf-8"))
+        fit_vocabulary(model, weights, settings)
+        embeddings = saved_embeddings(model, weights)
+        adapted = PeftModel.from_pretrained(model, folder).eval()
         wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    own = adapted.state_dict().keys()  # resized embeddings come with an adapter
+    own = adapted.state_dict().keys()
     found = {
         "missing": sorted(wanted.keys() - weights.keys()),
         "of no layer": sorted(
             key
-            for key in weights.keys() - wanted.keys() - own
+            for key in weights.keys() - wanted.keys() - own - embeddings
             if "lora_monteclora_sampler" not in key  # saved with it, and used in training only
         ),
     }
     _refuse(found, name, "the adapter does not fit its adapter_config.json and base")
     return adapted
+
+
+def read_adapter(folder: str, name: str) -> dict[str, Tensor]:
+    """The tensors of the adapter in `folder`; raises as `load_adapter` does."""
+    with _one_line(name):
+        weights = load_peft_weights(folder, device="cpu")
+        check_finite(weights.items(), name)
+    return weights
 
 
 def refuse_nan(value: Any, where: str) -> None:
@@ -169,6 +176,18 @@ def _refuse(found: dict[str, list[str]], name: str, problem: str) -> None:
             parts.append(f"{len(keys)} tensor{'s' * (len(keys) > 1)} {what} ({shown}{more})")
     if parts:
         raise ValueError(f"{name}: {'; '.join(parts)}: {problem}; {REMEDY}")
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """A block whose errors are ValueErrors of one line that names an adapter."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, NotImplementedError):
+        raise
+    except Exception as error:
+        text = _line(error)
+        raise ValueError(text if name in text else f"{name}: {text}") from error
 
 
 def _line(error: Exception) -> str:

@@ -23,6 +23,7 @@ from .recurrent import as_language_model
 from .sources import (
     ModelSource,
     adapter_base,
+    brings_embeddings,
     is_adapter,
     load_adapted,
     load_config,
@@ -186,12 +187,17 @@ def load_pair(expert: ModelSource, antiexpert: ModelSource, device: str) -> Pair
     device = "cuda:0" if device == "auto" else device
     tokenizer = load_tokenizer(antiexpert)
     expert = replace(expert, untuned=antiexpert)
+    small = load_weights(antiexpert, device)
     is_own_adapter = is_adapter(expert) and adapter_base(expert).is_same_model(antiexpert)
-    if is_own_adapter and is_positional(load_config(antiexpert)):
-        peft_model = load_adapted(expert, load_weights(antiexpert, device))
-        shared = share_weights(peft_model)
+    if (
+        is_own_adapter
+        and is_positional(load_config(antiexpert))
+        and not brings_embeddings(expert, small)
+    ):
+        shared = share_weights(load_adapted(expert, small))
         if shared is not None:
             return SharedPair(*shared, tokenizer)
+        small = load_weights(antiexpert, device)  # without the adapter
+    if is_own_adapter:
         logger.info("%s is not a plain LoRA adapter: decoding with two small models", expert.name)
-    small = as_language_model(load_weights(antiexpert, device), tokenizer)
-    return TwoModels(load_tuned(expert, device), small)
+    return TwoModels(load_tuned(expert, device), as_language_model(small, tokenizer))

@@ -22,12 +22,14 @@ from transformers import (
 
 from .adapter_kinds import check_adapter_kind
 from .architectures import refuse_undecodable
+from .embeddings import replaces_embeddings
 from .fit import (
     check_adapter,
     check_finite,
     check_folder,
     check_loaded,
     load_adapter,
+    read_adapter,
     refuse_nan,
 )
 from .hub import ADAPTER_FILE, adapter_folder, has_tokenizer, model_folder
@@ -186,6 +188,13 @@ def load_frozen(source: ModelSource, device: str) -> PreTrainedModel:
 def is_adapter(source: ModelSource) -> bool:
     """Whether a folder, or what a hub id names, is a PEFT adapter rather than whole weights."""
     return _adapter(source) is not None
+
+
+def brings_embeddings(source: ModelSource, base: PreTrainedModel) -> bool:
+    """Whether an adapter replaces the embeddings of its base, which is in memory."""
+    folder = _adapter(source)
+    assert folder is not None
+    return replaces_embeddings(base, read_adapter(folder, source.name))
 
 
 def load_adapted(source: ModelSource, base: PreTrainedModel) -> PeftModel:
