@@ -53,7 +53,7 @@ class Choices(TrainerCallback):
 
     @torch.no_grad()
     def on_train_end(self, args, state, control, model, **_: Any) -> None:
-        checks = Checks(self._folder.checks)
+        checks = Checks(self._folder)
         rows = {row["step"]: row for row in checks.checked}
         chosen = {
             "last": max(rows),

@@ -10,6 +10,7 @@ The expert is the finished one that the recipe names (`expert.trained`), or that
 
 import sys
 
+from decode.evaluation.check_record import finished_checks
 from decode.evaluation.experiment import check
 from decode.evaluation.shares import decode_shares
 from decode.jobs.faults import doing
@@ -41,6 +42,7 @@ def main() -> None:
         for needed in needs:
             if not needed.is_dir():
                 raise ValueError(f"{needed}: not there yet; train it with train/sft.py")
+        finished_checks(folder)
         if is_main_process:
             occupy(folder.path)
 

@@ -13,11 +13,15 @@ from test_experiment import experiment, files  # noqa: F401  (experiment is a fi
 from test_grading import graded, graders  # noqa: F401  (fixtures)
 
 from data.judges.judge import RecordError, append_record, read_record
+from decode.analysis.trade_off import trade_offs
+from decode.evaluation.check_record import Checks, cost, finished_checks
+from decode.evaluation.metrics_file import write_metrics
 from decode.evaluation.summary import measure
 from decode.jobs.files import FileChanged, json_digest, read_rows, write_json, write_rows
 from decode.jobs.folder import RunFolder, SettingsChanged
-from decode.jobs.seals import SEALED, Seals
+from decode.jobs.seals import SEALED, Seals, bare
 from decode.models.sources import ModelSource
+from decode.reports.check_section import check_findings
 from decode.reports.finished_run import read_runs
 from decode.stage.command import USER_ERRORS
 
@@ -195,8 +199,6 @@ def test_judgements_are_as_they_were_written(tmp_path):
 
 
 def test_a_comparison_reads_only_what_the_run_wrote(experiment, finished):  # noqa: F811
-    from decode.evaluation.metrics_file import write_metrics
-
     metrics = measure(experiment, run(experiment, finished), finished)
     write_metrics(finished.metrics, metrics)
     finished.keep(finished.metrics)
@@ -209,6 +211,111 @@ def test_a_comparison_reads_only_what_the_run_wrote(experiment, finished):  # no
     finished.metrics.write_text(text.replace('"task": "letters"', '"task": "words"'))
     with pytest.raises(FileChanged, match=r"metrics\.json: not what the run wrote"):
         read_runs([str(finished.path)])
+
+
+def test_metrics_belong_to_the_rows_they_were_made_from(experiment, finished, tmp_path):  # noqa: F811
+    kept = {"metrics.json": finished.metrics, "record": finished.settings(finished.metrics)}
+
+    def measured(folder: RunFolder, num_tokens: int) -> None:
+        task = changed(experiment, max_new_tokens=num_tokens)
+        predictions = run(task, folder)
+        write_metrics(folder.metrics, measure(task, predictions, folder))
+        folder.keep(folder.metrics, [folder.predictions(name) for name in predictions])
+
+    measured(finished, experiment.max_new_tokens)
+    other = RunFolder(tmp_path / "other")
+    measured(other, 2)
+    trade_offs(finished, None)
+    for name, path in kept.items():
+        kept[name] = path.read_bytes()
+    for path in (finished.metrics, finished.settings(finished.metrics)):
+        shutil.copy(other.path / path.relative_to(finished.path), path)
+    for read in (lambda: read_runs([str(finished.path)]), lambda: trade_offs(finished, None)):
+        with pytest.raises(
+            FileChanged, match=r"metrics\.json: not made from .*predictions/"
+        ) as said:
+            read()
+        assert "\n" not in str(said.value)
+    finished.metrics.write_bytes(kept["metrics.json"])
+    finished.settings(finished.metrics).write_bytes(kept["record"])
+    read_runs([str(finished.path)])
+    finished.settings(finished.metrics).unlink()
+    with pytest.raises(
+        FileChanged, match=r"settings/metrics\.json\.json is missing; run decode/run"
+    ):
+        read_runs([str(finished.path)])
+    shutil.rmtree(finished.path / "settings")  # metrics that came without their rows
+    read_runs([str(finished.path)])
+
+
+def test_what_decoding_took_is_as_it_was_written(experiment, finished):  # noqa: F811
+    predictions = run(experiment, finished)
+    found = measure(experiment, predictions, finished)
+    assert found.decoding["base-large"].num_rows == 7
+    path = finished.decoding("base-large")
+    text = path.read_text()
+    for damage in (
+        lambda: path.write_text(text.replace('"num_rows": 7', '"num_rows": 8')),
+        lambda: shutil.copy(finished.decoding("expert"), path),
+        lambda: write_json(path, bare(json.loads(text))),
+    ):
+        damage()
+        with pytest.raises(FileChanged, match=r"decoding/base-large\.json: not what the run wrote"):
+            measure(experiment, predictions, finished)
+    path.unlink()
+    left = measure(experiment, predictions, finished)
+    assert left.decoding.keys() == found.decoding.keys() - {"base-large"}
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """A run's folder with the checks of a finished training."""
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(folder.expert, {"sft": {"learning_rate": 0.1}})
+    folder.claim(folder.checks, {"alpha": 1.0, **SEALED})
+    checks = Checks(folder, up_to_step=0)
+    about = {"metric": "exact_match", "higher_is_better": True, "select_by": "proxy"}
+    for step, right in enumerate((0, 0, 1, 0)):
+        role = "proxy" if step else "base"
+        row = {"step": step, **({} if step else about), "scores": {role: [right, 1.0]}}
+        checks.add({**checks.completed(row), "training_s": 2.0, "check_s": 0.5 + step})
+    write_json(
+        folder.expert / "training_log.json",
+        [{"loss": 1.0}, {"step": 3, "kept_step": 2, "proxy_check_cost": cost(checks.rows)}],
+    )
+    return folder
+
+
+CHECK_DAMAGE = {
+    "score": lambda path: edited(path, 2, proxy=0.0),
+    "scores": lambda path: edited(path, 1, scores={"proxy": [1.0, 1.0]}),
+    "step": lambda path: edited(path, 3, step=30),
+    "selection": lambda path: edited(path, 0, select_by="last"),
+    "first missing": lambda path: without_lines(path, 1),
+    "last missing": lambda path: without_lines(path, 3),
+    "repeated": lambda path: write_rows(path, read_rows(path) + read_rows(path)[-1:]),
+}
+
+
+@pytest.mark.parametrize("damage", CHECK_DAMAGE.values(), ids=CHECK_DAMAGE)
+def test_checks_are_those_the_expert_was_trained_with(checked, damage):
+    assert len(finished_checks(checked).checked) == 3
+    damage(checked.checks)
+    with pytest.raises(FileChanged, match=r"checks\.jsonl.* not ") as caught:
+        check_findings(checked.path)
+    assert "\n" not in str(caught.value) and "delete" in str(caught.value)
+
+
+def test_checks_of_another_training_are_refused(checked, tmp_path):
+    other = RunFolder(tmp_path / "other")
+    other.claim(other.expert, {"sft": {"learning_rate": 0.2}})
+    other.claim(other.checks, {"alpha": 1.0, **SEALED})
+    shutil.copy(checked.checks, other.checks.parent.mkdir() or other.checks)
+    for up_to_step in (None, 2):
+        with pytest.raises(FileChanged, match=r"checks\.jsonl, line 1"):
+            Checks(other, up_to_step)
+    assert Checks(other, up_to_step=0).rows == []  # a training that begins drops them
+    assert read_rows(other.checks) == []
 
 
 def test_a_run_folder_may_be_moved_and_copied(experiment, save_model, tmp_path):  # noqa: F811

@@ -146,7 +146,7 @@ def test_training_is_the_same_with_checks_and_without(recipe_of, tmp_path, adapt
     losses = [[row["loss"] for row in log if "loss" in row] for log in logs]
     assert losses[0] == losses[1]
     assert {"kept_step": 6, "select_by": "last"}.items() <= logs[0][-1].items()
-    rows = Checks(tmp_path / "run/proxy_check/checks.jsonl").rows
+    rows = Checks(RunFolder(tmp_path / "run")).rows
     assert [row["step"] for row in rows] == list(range(7))
     assert [values["proxy_check/step"] for values in logged] == list(range(1, 7))
     assert rows[-1]["expert_loss"] < rows[1]["expert_loss"]
@@ -161,7 +161,7 @@ def test_a_check_says_what_decoding_says(recipe_of, tmp_path, adapter):
     learnt = ["sft.max_steps=30", "sft.learning_rate=3e-2", "proxy_check.every_steps=15"]
     recipe = recipe_of(*adapter, *learnt, "sft.save_strategy='no'")
     expert = train_expert(recipe)
-    checks = Checks(tmp_path / "run/proxy_check/checks.jsonl")
+    checks = Checks(RunFolder(tmp_path / "run"))
     again = recipe_of(*adapter, *learnt, f"task.eval={recipe.proxy_check.rows}", UNCHECKED)
     ((experiment, _),) = plan(again)
     folder = RunFolder(tmp_path / "decoded")
@@ -214,7 +214,7 @@ def test_the_expert_is_the_best_check_and_patience_ends_training(recipe_of, tmp_
     harm = ["sft.learning_rate=0.3", "sft.max_steps=12", "sft.max_grad_norm=1e9"]
     chosen = ["proxy_check.select_by=loss", "proxy_check.patience=3"]
     expert = train_expert(recipe_of(*adapter, *harm, *chosen), keep)
-    checks = Checks(tmp_path / "run/proxy_check/checks.jsonl")
+    checks = Checks(RunFolder(tmp_path / "run"))
     best = min(checks.checked, key=lambda row: row["expert_loss"])
     last = checks.checked[-1]["step"]
     assert last == best["step"] + 3 < 12
@@ -253,16 +253,16 @@ def test_a_killed_training_goes_on_with_its_checks(recipe_of, tmp_path):
     chosen += ["sft.max_steps=12", "sft.max_grad_norm=1e9"]
     whole = train_expert(recipe_of(*chosen, f"output_dir={tmp_path / 'whole'}"))
     cut = recipe_of(*chosen)
-    record = tmp_path / "run/proxy_check/checks.jsonl"
+    record = RunFolder(tmp_path / "run")
     for step in (3, 5):
         with pytest.raises(Killed):
             train_expert(cut, KillAt(step))
         assert Checks(record).rows[-1]["step"] == step
     before = Checks(record).rows[:5]  # up to the checkpoint of step 4
     assert same(train_expert(cut), whole)
-    after, expected = Checks(record).rows, Checks(tmp_path / "whole/proxy_check/checks.jsonl").rows
+    after, expected = Checks(record).rows, Checks(RunFolder(tmp_path / "whole")).rows
     assert after[:5] == before
-    clocks = {"check_s": 0, "training_s": 0, "base_s": 0}
+    clocks = {"check_s": 0, "training_s": 0, "base_s": 0, "seal": ""}
     assert [row | clocks for row in after] == [row | clocks for row in expected]
     with pytest.raises(SettingsChanged, match="proxy_check"):
         train_expert(recipe_of(*chosen, "proxy_check.patience=2"))
@@ -285,7 +285,7 @@ def test_proxy_aware_training_lends_its_base_to_the_checks(recipe_of, tmp_path):
     count = CountBases()
     train_expert(recipe_of("expert.proxy_aware={}"), count)
     assert count.found == [1] * 6
-    assert len(Checks(tmp_path / "run/proxy_check/checks.jsonl").checked) == 6
+    assert len(Checks(RunFolder(tmp_path / "run")).checked) == 6
 
 
 class KillAtSave(TrainerCallback):
@@ -305,7 +305,7 @@ def test_a_training_that_is_over_does_not_go_on(recipe_of, tmp_path):
     chosen = ["proxy_check.select_by=loss", "proxy_check.patience=2", "sft.learning_rate=0.3"]
     chosen += ["sft.max_steps=12", "sft.max_grad_norm=1e9", "sft.save_steps=1"]
     whole = train_expert(recipe_of(*chosen, f"output_dir={tmp_path / 'whole'}"))
-    last = Checks(tmp_path / "whole/proxy_check/checks.jsonl").rows[-1]["step"]
+    last = Checks(RunFolder(tmp_path / "whole")).rows[-1]["step"]
     assert last < 12
     with pytest.raises(Killed):
         train_expert(recipe_of(*chosen), KillAtSave(last))
@@ -319,7 +319,7 @@ def test_a_training_that_is_over_does_not_go_on(recipe_of, tmp_path):
 
 
 def test_equal_scores_are_told_apart_by_the_loss(tmp_path):
-    checks = Checks(tmp_path / "checks.jsonl")
+    checks = Checks(RunFolder(tmp_path))
     about = {"step": 0, "select_by": "proxy", "alpha": 1.0}
     about |= {"metric": "exact_match", "higher_is_better": True}
     checks.add(checks.completed({**about, "scores": {"base": [0.0, 1.0], "tuned": [1.0, 1.0]}}))
@@ -333,12 +333,12 @@ def test_equal_scores_are_told_apart_by_the_loss(tmp_path):
     assert checks.rows[3]["gap_closed"] == 1
     checks.rows[0]["higher_is_better"] = False
     assert checks.best["step"] == 1
-    assert [row["step"] for row in Checks(tmp_path / "checks.jsonl", up_to_step=2).rows] == [
+    assert [row["step"] for row in Checks(RunFolder(tmp_path), up_to_step=2).rows] == [
         0,
         1,
         2,
     ]
-    assert len(Checks(tmp_path / "checks.jsonl").rows) == 3
+    assert len(Checks(RunFolder(tmp_path)).rows) == 3
 
 
 def test_checks_are_spaced_by_what_they_cost():
@@ -357,7 +357,7 @@ def test_checks_are_spaced_by_what_they_cost():
 
 def test_the_last_step_is_checked_whatever_it_costs(recipe_of, tmp_path):
     train_expert(recipe_of("proxy_check.every_steps=null"))
-    rows = Checks(tmp_path / "run/proxy_check/checks.jsonl").rows
+    rows = Checks(RunFolder(tmp_path / "run")).rows
     assert rows[0]["step"] == 0
     assert rows[-1]["step"] == 6
     assert all(row["training_s"] > 0 for row in rows[1:])
@@ -413,7 +413,7 @@ def test_two_processes_check_together_and_report(recipe_of, tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     folder = RunFolder(tmp_path / "run")
     assert json.loads(folder.environment.read_text())["world_size"] == 2
-    checks = Checks(folder.checks)
+    checks = Checks(folder)
     assert checks.best is not None
     last = checks.checked[-1]["step"]
     assert last == checks.best["step"] + 1 < 30

@@ -6,12 +6,13 @@ training decides by its checks (the weights that are kept, an early end) follows
 that a training which was killed decides the same.
 """
 
+import json
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..jobs.files import append_row, read_rows, write_rows
+from ..jobs.files import FileChanged, append_row, read_rows, write_rows
+from ..jobs.folder import RunFolder
 from .gap_closed import gap_closed
 from .metric import Metric
 from .metrics_file import earlier_slug
@@ -23,18 +24,22 @@ class Checks:
     """The rows of one training.
 
     Args:
-        path: of the record; made by the first `add`.
-        up_to_step: rows of later steps are dropped, for a training that goes on from this step.
+        folder: of the run; its record is made by the first `add`.
+        up_to_step: rows of later steps are dropped, for a training that goes on from this step; 0
+            is a training that begins, which drops them all.
+
+    Raises:
+        FileChanged: a row is not what the run's training wrote there; names it.
     """
 
-    def __init__(self, path: Path, up_to_step: int | None = None) -> None:
-        self._path = path
-        self.rows = read_rows(path)
+    def __init__(self, folder: RunFolder, up_to_step: int | None = None) -> None:
+        self._path = folder.checks
+        self._seals = folder.seals(folder.checks, folder.checks, folder.expert)
+        self.rows = [] if up_to_step == 0 else read_rows(self._path)
+        self._seals.check(self._path, self.rows)
         if up_to_step is not None:
-            kept = [row for row in self.rows if row["step"] <= up_to_step]
-            if len(kept) < len(self.rows):
-                write_rows(path, kept)
-            self.rows = kept
+            self.rows = [row for row in self.rows if row["step"] <= up_to_step]
+            write_rows(self._path, self.rows)
 
     @property
     def first(self) -> Row:
@@ -97,8 +102,27 @@ class Checks:
 
     def add(self, row: Row) -> None:
         """Record a completed row."""
-        append_row(self._path, row)
+        append_row(self._path, self._seals.put(row))
         self.rows.append(row)
+
+
+def finished_checks(folder: RunFolder) -> Checks:
+    """The checks of a finished training; none if it was not checked.
+
+    Raises:
+        FileChanged: they are others than those that the expert's training logged.
+    """
+    checks, log = Checks(folder), folder.expert / "training_log.json"
+    entries = json.loads(log.read_text("utf-8")) if log.exists() else []
+    logged = next((entry for entry in entries if "kept_step" in entry), None)
+    if checks.checked and logged is not None:
+        kept = (checks.best or checks.checked[-1])["step"]
+        if (kept, cost(checks.rows)) != (logged["kept_step"], logged["proxy_check_cost"]):
+            raise FileChanged(
+                f"{folder.checks}: not the checks that {log} tells of (rows are missing, or from "
+                f"another run); put both back, or delete {folder.checks}: results do not need it"
+            )
+    return checks
 
 
 def cost(rows: Sequence[Row]) -> float:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..jobs.files import write_json
+from ..jobs.files import FileChanged, write_json
+from ..jobs.seals import Seals, bare
 from .gap_closed import GapClosed
 from .intervals import Estimate
 from .mcnemar import McNemar
@@ -188,13 +189,20 @@ def read_metrics(path: Path) -> Metrics:
     return _read(Metrics, path, remedy, _completed)
 
 
-def read_decoding(path: Path) -> Decoding:
+def read_decoding(path: Path, seals: Seals = Seals()) -> Decoding:  # noqa: B008  (frozen)
     """What one system's decoding took, as the file at `path` says.
 
     Raises:
+        FileChanged: it is not what the run wrote there.
         ValueError: in one line the file, the key and what is wrong with it.
     """
-    return _read(Decoding, path, "delete it: results do not need it")
+    remedy = "delete it: results do not need it"
+    found = _read(
+        Decoding, path, remedy, lambda tree: bare(tree) if isinstance(tree, dict) else tree
+    )
+    if not seals.fits(json.loads(path.read_text("utf-8"))):
+        raise FileChanged(f"{path}: not what the run wrote (edited, or from another run); {remedy}")
+    return found
 
 
 def _read(

@@ -108,7 +108,8 @@ def _complete(
         bar.update()
     bar.close()
     if replica.rank == 0:
-        write_json(folder.decoding(system.name), completer.taken())
+        taken = folder.decoding(system.name)
+        write_json(taken, folder.seals(taken, path).put(completer.taken()))
 
 
 def _finished(experiment: Experiment, folder: RunFolder, path: Path) -> list[dict[str, Any]]:

@@ -83,7 +83,10 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
     parts = {name: part_means([rows[i] for i in counted]) for name, rows in predictions.items()}
     found = {
         "decoding": {
-            name: read_decoding(folder.decoding(name))
+            name: read_decoding(
+                folder.decoding(name),
+                folder.seals(folder.decoding(name), folder.predictions(name)),
+            )
             for name in predictions
             if folder.decoding(name).exists()
         },

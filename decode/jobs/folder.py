@@ -7,7 +7,7 @@ there is one, and paths inside the run are recorded relative to it.
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from .files import FileChanged, file_digest, json_digest, read_rows, write_json
 from .seals import Seals
 
+MAKE_AGAIN = "run decode/run.py again, which takes finished rows as they are"
 MODEL_NAMES = ("name", "model")  # keys that "weights" beside them says more than
 
 
@@ -158,12 +159,16 @@ class RunFolder:
                 f"{result} and {record} to make it again"
             )
 
-    def seals(self, result: Path) -> Seals:
-        """The seals of a result's rows, by the settings on record."""
-        if not self.settings(result).exists():
+    def seals(self, result: Path, *made_with: Path) -> Seals:
+        """The seals of a result's rows, by the settings on record.
+
+        Args:
+            made_with: the results on whose records they are; none is its own.
+        """
+        found = [self._record(one) for one in made_with or (result,) if self.settings(one).exists()]
+        if not found:
             return Seals()
-        found = self._record(result)
-        return Seals(self._key(result, found), is_needed="rows" in found)
+        return Seals(self._key(result, *found), is_needed="rows" in found[0])
 
     def read(self, result: Path) -> list[dict[str, Any]]:
         """The rows of a result, for reading only.
@@ -175,18 +180,28 @@ class RunFolder:
         self.seals(result).check(result, rows)
         return rows
 
-    def keep(self, result: Path) -> None:
-        """Record the content of a file that is written at once."""
-        write_json(self.settings(result), {"content": file_digest(result)})
+    def keep(self, result: Path, made_from: Iterable[Path] = ()) -> None:
+        """Record the content of a file that is written at once, and that of its sources."""
+        sources = {path.relative_to(self.path).as_posix(): file_digest(path) for path in made_from}
+        write_json(self.settings(result), {"content": file_digest(result), "made_from": sources})
 
     def check_kept(self, result: Path) -> None:
-        """Raises FileChanged if the file is not the one that was kept."""
-        if self.settings(result).exists():
-            found = self._record(result).get("content")
-            if found != file_digest(result):
+        """Raises FileChanged if the file is not the one that was kept, made from what is there."""
+        if not self.settings(result).exists():
+            if (self.path / "settings" / "predictions").exists():
+                raise FileChanged(f"{result}: {self.settings(result)} is missing; {MAKE_AGAIN}")
+            return  # of an earlier version, or copied without its predictions
+        found = self._record(result)
+        if found.get("content") != file_digest(result):
+            raise FileChanged(
+                f"{result}: not what the run wrote (edited, or from another run); {MAKE_AGAIN}"
+            )
+        for place, digest in found.get("made_from", {}).items():
+            source = self.path / place
+            if not source.exists() or file_digest(source) != digest:
                 raise FileChanged(
-                    f"{result}: not what the run wrote (edited, or from another run); run "
-                    "decode/run.py again, which takes finished rows as they are"
+                    f"{result}: not made from {source} as it is (edited, gone, or from another "
+                    f"run); {MAKE_AGAIN}"
                 )
 
     def _record(self, result: Path) -> dict[str, Any]:
@@ -199,9 +214,9 @@ class RunFolder:
             raise FileChanged(f"{path}: not a record of settings; put it back, or delete it")
         return found
 
-    def _key(self, result: Path, settings: dict[str, Any]) -> str:
+    def _key(self, result: Path, *settings: dict[str, Any]) -> str:
         place = result.relative_to(self.path).as_posix()
-        return json_digest([place, _by_weights(settings)])
+        return json_digest([place, *map(_by_weights, settings)])
 
 
 def early_files(path: Path) -> list[Path]:

@@ -33,14 +33,14 @@ class Seals:
 
     def put(self, row: Row) -> Row:
         """The row with its seal, an earlier one replaced."""
-        bare = _bare(row)
-        return bare if self.key is None else {**bare, SEAL: json_digest([self.key, bare])}
+        found = bare(row)
+        return found if self.key is None else {**found, SEAL: json_digest([self.key, found])}
 
     def fits(self, row: Row) -> bool:
         """Whether the row is as it was written, for this file and its settings."""
         if SEAL not in row:
             return not self.is_needed
-        return self.key is not None and row[SEAL] == json_digest([self.key, _bare(row)])
+        return self.key is not None and row[SEAL] == json_digest([self.key, bare(row)])
 
     def check(self, path: Path, rows: Iterable[Row]) -> None:
         """Raises FileChanged if a row does not fit; names the first."""
@@ -53,5 +53,6 @@ class Seals:
                 )
 
 
-def _bare(row: Row) -> Row:
+def bare(row: Row) -> Row:
+    """The row without its seal."""
     return {name: value for name, value in row.items() if name != SEAL}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.check_record import Checks, cost
+from ..evaluation.check_record import Checks, cost, finished_checks
 from ..jobs.folder import RunFolder
 from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, save
 from .findings import percent
@@ -17,7 +17,7 @@ LOSSES = {"expert_loss": "expert", "proxy_loss": "proxy"}
 
 def check_findings(run_dir: Path) -> list[str]:
     """A sentence on which weights became the expert; none if the training was not checked."""
-    checks = Checks(RunFolder(run_dir).checks)
+    checks = finished_checks(RunFolder(run_dir))
     if not checks.checked:
         return []
     last = checks.checked[-1]["step"]
@@ -38,7 +38,7 @@ def check_findings(run_dir: Path) -> list[str]:
 
 def checks_section(run_dir: Path) -> list[str]:
     """The checks step by step, drawn into `plots/proxy_check.png`; nothing if there are none."""
-    checks, picture = Checks(RunFolder(run_dir).checks), run_dir / "plots" / "proxy_check.png"
+    checks, picture = finished_checks(RunFolder(run_dir)), run_dir / "plots" / "proxy_check.png"
     if not checks.checked:
         picture.unlink(missing_ok=True)  # of a training that is gone
         return []

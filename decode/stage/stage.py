@@ -3,6 +3,8 @@
 A training entry ends with it, and `decode/run.py` is nothing else.
 """
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from recipes.schema.recipe import Recipe
@@ -43,9 +45,16 @@ def _report(
     run = RunFolder(recipe.output_dir)
     folders = [folder.path.relative_to(run.path).as_posix() for _, folder in plan[1:]]
     metrics = with_further_tasks(measured, folders)
-    for (_, folder), own, rows in zip(plan, [metrics, *measured[1:]], predictions, strict=True):
+    sources = [_sources(folder, p) for (_, folder), p in zip(plan, predictions, strict=True)]
+    for (_, folder), own, rows, files in zip(
+        plan,
+        [metrics, *measured[1:]],
+        predictions,
+        [list(chain(*sources)), *sources[1:]],
+        strict=True,
+    ):
         write_metrics(folder.metrics, own)
-        folder.keep(folder.metrics)
+        folder.keep(folder.metrics, files)
         write_report(folder.path, own, rows, settings, environment)
         of_task = "" if own is metrics else f"/{own.task}"
         tracker.predictions(rows, f"predictions{of_task}")
@@ -59,6 +68,12 @@ def _report(
     tracker.finish()
     report = f"report: {RunFolder(recipe.output_dir).path / 'report.md'}"
     return "\n\n".join([*map(closing_table, measured), *closing_lines(metrics), report])
+
+
+def _sources(folder: RunFolder, systems: Iterable[str]) -> list[Path]:
+    """The files that a task's metrics are made from."""
+    files = (file for name in systems for file in (folder.predictions(name), folder.grades(name)))
+    return [file for file in files if file.exists()]
 
 
 def track(recipe: Recipe, job_type: str, is_main_process: bool = True) -> NullTracker:

@@ -53,7 +53,7 @@ def proxy_checks(
         folder.checks.unlink(missing_ok=True)
         return []
     weights = folder.checkpoints(folder.expert)
-    return [ProxyCheckCallback(recipe.proxy_check, rows, folder.checks, weights, log)]
+    return [ProxyCheckCallback(recipe.proxy_check, rows, folder, weights, log)]
 
 
 class ProxyCheckCallback(TrainerCallback):
@@ -62,7 +62,7 @@ class ProxyCheckCallback(TrainerCallback):
     Args:
         section: the recipe's `proxy_check`.
         rows: the questions and the models that answer them.
-        record: the file of checks.
+        folder: of the run, which keeps the checks.
         weights: the folder of the best weights so far, deleted when training is complete.
         log: to the dashboard.
     """
@@ -71,11 +71,11 @@ class ProxyCheckCallback(TrainerCallback):
         self,
         section: ProxyCheck,
         rows: CheckRows,
-        record: Path,
+        folder: RunFolder,
         weights: Path,
         log: Log,
     ) -> None:
-        self._section, self._rows, self._record, self._log = section, rows, record, log
+        self._section, self._rows, self._folder, self._log = section, rows, folder, log
         self._best = BestWeights(weights)
         self._decided = Decided(None, False)
         self._checks: Checks | None = None  # of the main process, like the scores
@@ -148,7 +148,7 @@ class ProxyCheckCallback(TrainerCallback):
     def _begin(self, step: int, device: str) -> Decided:
         rows, start = self._rows, time.perf_counter()
         experiment = rows.experiment
-        self._checks = checks = Checks(self._record, up_to_step=step)
+        self._checks = checks = Checks(self._folder, up_to_step=step)
         self._scores = ProxyScores(experiment, rows.completions, device)
         if not checks.rows:
             tuned = experiment.lineup.contenders[0].tuned  # one large model at a time

@@ -8,12 +8,14 @@ from typing import Any
 from trl import SFTConfig
 
 from data import TASKS
+from decode.evaluation.check_record import Checks, finished_checks
 from decode.evaluation.experiment import Experiment, check
 from decode.evaluation.lineup import Contender
 from decode.evaluation.metric import Metric
 from decode.evaluation.systems import headline_alpha
 from decode.jobs.files import text_digest, weights_digest
 from decode.jobs.folder import RunFolder
+from decode.jobs.seals import SEALED
 from recipes.schema.recipe import ProxyCheck, Recipe
 
 from ..zero import uses_fsdp
@@ -111,11 +113,16 @@ def claim_checks(recipe: Recipe, rows: CheckRows, folder: RunFolder) -> None:
 
     Raises:
         SettingsChanged: names the keys that differ.
+        FileChanged: the record is not that of the training that is finished or goes on.
     """
     section = recipe.proxy_check
     assert section is not None
     chosen = section.model_dump(include={"every_steps", "select_by", "patience"})
-    folder.claim(folder.checks, {**rows.settings, **chosen})
+    folder.claim(folder.checks, {**rows.settings, **chosen, **SEALED})
+    if folder.expert.exists():
+        finished_checks(folder)
+    elif any(folder.checkpoints(folder.expert).glob("*")):
+        Checks(folder)
 
 
 def _refuse(recipe: Recipe, config: SFTConfig) -> None:
