@@ -1,20 +1,16 @@
-"""Rows from a JSON-lines or Parquet file or a hub data set, each remembering where it came from.
+"""Rows of files (`row_files.py`) or of a hub data set, each remembering where it came from.
 
 Tasks read a row's fields through `Row.text` and `Row.texts`, so that a bad row is always
 reported as `file, line, field` and never as a KeyError from somewhere inside a run.
 """
 
-import gzip
 import itertools
-import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOCAL_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".gz", ".parquet")
-BATCH_ROWS = 1024  # of a Parquet file, read at once
+from .row_files import file_rows, row_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +59,20 @@ class Row:
             )
         return tuple(value)
 
+    def id(self, *fields: str) -> str:
+        """The row's name, text or a whole number, in the first of `fields` it has; else `where`."""
+        field = next((name for name in fields if self.fields.get(name) is not None), None)
+        if field is None:
+            return self.where
+        value = self.fields[field]
+        is_whole = isinstance(value, int | float) and value == value // 1
+        return str(int(value)) if is_whole and not isinstance(value, bool) else self.text(field)
+
     def _get(self, field: str) -> Any:
         if field not in self.fields:
             found = ", ".join(self.fields) or "no fields"
             raise ValueError(f"{self.where}: field '{field}' is missing (found: {found})")
         return self.fields[field]
-
-
-def is_local(source: str) -> bool:
-    """Whether `source` is meant as a file on this machine rather than a hub id."""
-    return (
-        source.endswith(LOCAL_SUFFIXES)
-        or source.startswith((".", "/", "~"))
-        or Path(source).exists()
-    )
 
 
 def read_rows(source: str | HubSource, limit: int | None = None) -> list[Row]:
@@ -104,47 +100,12 @@ def stream_rows(
 
 
 def _file_rows(source: str) -> Iterator[Row]:
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise ValueError(f"{source}: no such file (looked in {Path.cwd()})")
-    yield from (_parquet_rows if path.suffix == ".parquet" else _json_rows)(path, source)
-
-
-def _parquet_rows(path: Path, source: str) -> Iterator[Row]:
-    from pyarrow import ArrowException, parquet  # comes with datasets; a while to import
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(BATCH_ROWS):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield Row(fields, f"{source}, row {number}")
-    except (OSError, ArrowException) as error:
-        raise ValueError(f"{source}: cannot be read ({str(error).splitlines()[0]})") from None
-
-
-def _json_rows(path: Path, source: str) -> Iterator[Row]:
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{source}, line {number}"
-        try:
-            fields = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{where}: not valid JSON ({error})") from None
-        if not isinstance(fields, dict):
-            raise ValueError(f"{where}: not a JSON object, found {fields!r:.80}")
-        yield Row(fields, where)
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    # Lines end at \n only: str.splitlines() would also split texts at U+2028 and the like.
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            yield from file
-    except (OSError, EOFError, zlib.error) as error:  # no permission, no gzip, or cut off
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+    for path in row_files(source):
+        is_itself = path == Path(source).expanduser()
+        for where, fields in file_rows(path, source if is_itself else str(path)):
+            if not isinstance(fields, dict):
+                raise ValueError(f"{where}: not a JSON object, found {fields!r:.80}")
+            yield Row(fields, where)
 
 
 def _hub_rows(source: HubSource, limit: int | None, is_streamed: bool) -> Iterator[Row]:
@@ -152,13 +113,17 @@ def _hub_rows(source: HubSource, limit: int | None, is_streamed: bool) -> Iterat
 
     is_whole = limit is None or is_streamed  # a stream cannot be sliced, only left
     split = source.split if is_whole else f"{source.split}[:{limit}]"
+    number = 0
     try:
-        loaded = load_dataset(source.name, source.config, split=split, streaming=is_streamed)
+        rows = iter(load_dataset(source.name, source.config, split=split, streaming=is_streamed))
+        while (fields := next(rows, None)) is not None:
+            number += 1
+            yield Row(dict(fields), f"{source.name} [{source.split}], row {number}")
     except Exception as error:  # the hub client raises many kinds; all mean that it cannot be read
+        reason = (str(error) or "no reason given").splitlines()[0]
+        where = f" past row {number}" if number else ""
         raise ValueError(
-            f"data set '{source.name}' could not be loaded from the hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "check the name and the network, or give a local .jsonl path"
+            f"data set '{source.name}' could not be loaded from the hub{where} "
+            f"({type(error).__name__}: {reason}); check the name and the network, set HF_TOKEN if "
+            "it is private or gated, or give a local file"
         ) from error
-    for number, fields in enumerate(loaded, start=1):
-        yield Row(dict(fields), f"{source.name} [{source.split}], row {number}")

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from .judges.classifier import Classifier
 from .judges.judge import Judge, Verdict
-from .rows import HubSource, Row, is_local, read_rows
+from .row_files import is_local
+from .rows import HubSource, Row, read_rows
 
 Mode = Literal["default", "paper"]
 JudgeKind = Literal["endpoint", "classifier"]
@@ -138,7 +139,7 @@ class Task:
         return self._resolve(source, self.train_source, "train")
 
     def eval_rows(self, source: str | None = None, limit: int | None = None) -> list[EvalRow]:
-        """The first `limit` evaluation rows of `source` (a .jsonl path or a hub id)."""
+        """The first `limit` evaluation rows of `source` (a place of files or a hub id)."""
         place = self._resolve(source, self.eval_source, "eval")
         if self.read_eval is not None:
             return list(self.read_eval(place, limit))
@@ -173,7 +174,7 @@ class Task:
                 verb = {"train": "train on", "eval": "be evaluated on"}[use]
                 raise ValueError(
                     f"task '{self.name}' has no rows of its own to {verb}; "
-                    f"name a .jsonl file in task.{use}"
+                    f"name a file in task.{use}"
                 )
             return default
         if is_local(source):

@@ -42,7 +42,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", help=f"one of {', '.join(SCORABLE)}")
-    parser.add_argument("files", nargs="+", metavar="[role=]file", help=".jsonl or .jsonl.gz")
+    parser.add_argument(
+        "files", nargs="+", metavar="[role=]file", help="JSON lines or another file of rows"
+    )
     parser.add_argument("--mode", choices=("default", "paper"), default="default")
     parser.add_argument("--k", type=int, default=10, help="samples a try, for code (default 10)")
     arguments = parser.parse_intermixed_args()

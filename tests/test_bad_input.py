@@ -65,6 +65,7 @@ def test_broken_weights(start, tmp_path, name):
 def test_a_model_that_is_not_on_the_hub(start):
     line = start("expert.model=nobody/nothing")
     assert "model 'nobody/nothing': no tokenizer found" in line
+    assert "HF_TOKEN if it is private or gated" in line
 
 
 def test_mismatched_vocabularies(start, save_model):

@@ -39,6 +39,7 @@ FLOORS = {
         __init__ sft memory pretrain
     """,
     "data": """
+        row_files
         rows judges sandbox mini
         task
         tasks training

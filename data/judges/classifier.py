@@ -58,7 +58,8 @@ class Classifier:
             raise ValueError(
                 f"classifier '{model}' could not be loaded "
                 f"({type(error).__name__}: {str(error).splitlines()[0]}); it needs a config, a "
-                "tokenizer and safetensors weights, at the revision named"
+                "tokenizer and safetensors weights, at the revision named, and HF_TOKEN if it is "
+                "private or gated"
             ) from error
         self._label_id = _label_id(model, config, label)
         self._model, self._device = loaded.eval(), device

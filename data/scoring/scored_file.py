@@ -51,7 +51,7 @@ class ScoredFile:
 
 
 def score_file(task: str, path: str, mode: Mode = "default", k: int = 10) -> ScoredFile:
-    """The predictions at `path` (.jsonl, .jsonl.gz) scored by the task's rules.
+    """The predictions at `path`, a file that `read_rows` reads, scored by the task's rules.
 
     Args:
         task: one of `SCORABLE`.

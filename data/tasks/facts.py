@@ -29,7 +29,7 @@ def train_row(row: Row) -> TrainRow:
 
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row with all its answers."""
-    return EvalRow(row.text("id"), prompt(row.text("question")), gold_texts(row, "answers"))
+    return EvalRow(row.id("id"), prompt(row.text("question")), gold_texts(row, "answers"))
 
 
 def score(completion: str, answers: tuple[str, ...]) -> Score:

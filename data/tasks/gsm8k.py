@@ -45,8 +45,7 @@ def train_row(row: Row) -> TrainRow:
 
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row; its answer is the number after `####`."""
-    row_id = row.text("id") if "id" in row.fields else row.where
-    return EvalRow(row_id, prompt(row.text("question")), (gold_of_steps(row),))
+    return EvalRow(row.id("id"), prompt(row.text("question")), (gold_of_steps(row),))
 
 
 def score(completion: str, answers: tuple[str, ...]) -> Score:

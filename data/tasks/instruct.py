@@ -53,10 +53,9 @@ def train_row(row: Row) -> TrainRow:
 
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row; its answer is the reference output."""
-    row_id = row.text("id") if "id" in row.fields else row.where
     if not (reference := row.text("output")).strip():
         raise ValueError(f"{row.where}: field 'output' is empty; a win is one against a reference")
-    return EvalRow(row_id, row.text("instruction"), (reference,))
+    return EvalRow(row.id("id"), row.text("instruction"), (reference,))
 
 
 def judge(

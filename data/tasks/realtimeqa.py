@@ -26,7 +26,7 @@ def train_row(row: Row) -> TrainRow:
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row with every right letter."""
     prompt, letters = _asked(row)
-    row_id = row.text("question_id") if "question_id" in row.fields else row.where
+    row_id = row.id("question_id", "id")
     return EvalRow(row_id, prompt, letters)
 
 

@@ -48,8 +48,7 @@ def eval_row(row: Row) -> ListRow:
     if not isinstance(text, str):
         raise ValueError(f"{row.where}: field '{names[0]}' must be text")
     group = row.text("group") if is_ours else row.texts("target_groups")[0]
-    row_id = row.text("id") if "id" in row.fields else row.where
-    return ListRow(row_id, text.replace("\\n", "\n"), (), group, row.text(names[2]))
+    return ListRow(row.id("id"), text.replace("\\n", "\n"), (), group, row.text(names[2]))
 
 
 def eval_rows(source: str | HubSource, limit: int | None = None) -> list[ListRow]:

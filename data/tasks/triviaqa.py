@@ -28,8 +28,7 @@ def train_row(row: Row) -> TrainRow:
 
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row with every alias of its answer."""
-    id_field = "question_id" if "question_id" in row.fields else "id"
-    row_id = row.text(id_field) if id_field in row.fields else row.where
+    row_id = row.id("question_id", "id")
     return EvalRow(row_id, prompt(row.text("question")), _answers(row))
 
 

@@ -75,8 +75,9 @@ def eval_row(row: Row) -> OpenRow:
     if not (best := row.text("best_answer")).strip():
         raise ValueError(f"{row.where}: field 'best_answer' is empty")
     correct = tuple(dict.fromkeys((best, *row.texts("correct_answers"))))
-    row_id = row.text("id") if "id" in row.fields else row.where
-    return OpenRow(row_id, prompt(question), correct, question, row.texts("incorrect_answers"))
+    return OpenRow(
+        row.id("id"), prompt(question), correct, question, row.texts("incorrect_answers")
+    )
 
 
 def judge(

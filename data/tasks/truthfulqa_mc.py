@@ -31,8 +31,7 @@ def train_row(row: Row) -> TrainRow:
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row; its answer is the right letter."""
     prompt, letter = _asked(row)
-    row_id = row.text("id") if "id" in row.fields else row.where
-    return EvalRow(row_id, prompt, (letter,))
+    return EvalRow(row.id("id"), prompt, (letter,))
 
 
 def _asked(row: Row) -> tuple[str, str]:

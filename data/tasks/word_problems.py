@@ -34,7 +34,7 @@ def train_row(row: Row) -> TrainRow:
 
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row; its answer is the number after `####`."""
-    return EvalRow(row.text("id"), prompt(row.text("question")), (gold_of_steps(row),))
+    return EvalRow(row.id("id"), prompt(row.text("question")), (gold_of_steps(row),))
 
 
 def score(completion: str, answers: tuple[str, ...]) -> Score:

@@ -80,7 +80,7 @@ class Evaluation(Section):
     name: TaskName
     """One of `data.TASKS`."""
     eval: str | None = None
-    """Evaluation rows: a .jsonl or .jsonl.gz path, or a hub id; null is the task's own."""
+    """Evaluation rows: a file, glob or folder, or a hub id; null is the task's own."""
     eval_limit: int | None = Field(default=None, ge=1)
     """Only the first so many evaluation rows; null is all."""
     scoring: Literal["default", "paper"] = "default"
@@ -123,7 +123,7 @@ class TrainSource(Section):
     format: TrainFormat | None = None
     """What rows of no task hold; messages are written out by the expert's chat template."""
     rows: str | None = None
-    """A .jsonl, .jsonl.gz or .parquet path, or a hub id; null is the task's own."""
+    """A file, glob or folder, or a hub id; null is the task's own."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many rows; null is all."""
     weight: float = Field(default=1.0, gt=0)

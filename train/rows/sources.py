@@ -10,7 +10,8 @@ from typing import cast
 from transformers import PreTrainedTokenizerBase
 
 from data import TASKS, Task
-from data.rows import HubSource, is_local
+from data.row_files import is_local
+from data.rows import HubSource
 from data.training.formats import Format, Message, Render, formatted
 from data.training.mixture import Source
 from decode.models.chat_date import dated_template

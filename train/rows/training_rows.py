@@ -7,10 +7,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data import TrainRow
+from data.row_files import row_files
 from data.rows import HubSource
 from data.training.duplicates import KINDS, EvaluationPrompts
 from data.training.mixture import Source, mixed_stream, weighted
@@ -163,5 +163,13 @@ def _identity(place: str | HubSource) -> Any:
     """A value that differs between sources, made without reading all of their rows."""
     if isinstance(place, HubSource):
         return [place.name, place.config, place.split]
-    path = Path(place)
-    return [path.stat().st_size, hashlib.sha256(file_ends(path)).hexdigest()]
+    files = [
+        file
+        for path in row_files(place)
+        for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+    ]
+    return [
+        part
+        for file in files
+        for part in (file.stat().st_size, hashlib.sha256(file_ends(file)).hexdigest())
+    ]
