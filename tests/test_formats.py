@@ -1,5 +1,6 @@
 """Chats, plain text and pairs as training rows: what is learnt, and that decoding asks the same."""
 
+import json
 from datetime import datetime
 
 import pytest
@@ -8,6 +9,7 @@ from tokenizers import pre_tokenizers, processors
 from transformers import GemmaTokenizer, GPT2Tokenizer, LlamaTokenizer
 from transformers.utils import chat_template_utils
 
+from data import TASKS
 from data.rows import Row
 from data.task import TrainRow
 from data.training.formats import formatted
@@ -226,3 +228,172 @@ def test_a_template_without_a_date_leaves_no_file(tmp_path):
     encode(chat_tokenizer(False), Chat("2+2?"))
     chat_date.keep_date(None)
     assert not (tmp_path / "run").exists()
+
+
+TOOLS_TEMPLATE = (
+    "{% if tools %}<tools>{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} "
+    "{{ c.function.arguments | tojson }}{% endfor %}"
+    "{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+CALL = {"id": "a", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}
+CALLING = [
+    {"role": "user", "content": "1+1?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "a", "content": "2"},
+    {"role": "assistant", "content": "It is 2."},
+]
+
+
+def learnt(fields, template=TEMPLATE):
+    tokenizer = chat_tokenizer(False)
+    tokenizer.chat_template = template
+    row = Row(fields, "chats.jsonl, line 3")
+    return list(formatted(row, "messages", chat_renderer(tokenizer)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": "2+2?"},
+                {"from": "gpt", "value": "4"},
+                {"from": "human", "value": "And 3+3?"},
+                {"from": "gpt", "value": "6"},
+            ]
+        },
+        {"conversations": CHAT[1:], "system": "Be brief."},
+        {"messages": [{"role": m["role"], "value": None, **m} for m in CHAT], "tools": None},
+        {"messages": CHAT, "prompt": "2+2?", "tools": [], "system": ""},
+        {"messages": [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in CHAT]},
+        {"messages": [{**m, "content": [m["content"][:1], m["content"][1:]]} for m in CHAT]},
+        {"messages": [{**m, "tool_calls": None, "weight": None} for m in CHAT]},
+        {"messages": [{**m, "weight": 1} if m["role"] == "assistant" else m for m in CHAT]},
+    ],
+)
+def test_a_chat_of_any_shape_is_the_same_chat(fields):
+    assert learnt(fields) == learnt({"messages": CHAT})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"instruction": "Add.", "input": "2 3", "output": "5"},
+        {"instruction": "Add.\n\n2 3", "input": "", "output": "5"},
+        {"instruction": "Add.\n\n2 3", "input": None, "output": "5"},
+        {"prompt": "Add.\n\n2 3", "completion": "5"},
+        {
+            "prompt": [{"role": "user", "content": "Add.\n\n2 3"}],
+            "completion": [{"role": "assistant", "content": "5"}],
+        },
+    ],
+)
+def test_instructions_and_pairs_are_chats_of_two_turns(fields):
+    turns = [{"role": "user", "content": "Add.\n\n2 3"}, {"role": "assistant", "content": "5"}]
+    assert learnt(fields) == learnt({"messages": turns})
+
+
+def test_turns_of_weight_0_and_of_a_prompt_are_read_and_not_learnt():
+    silent = [{**m, "weight": 0} if m["content"] == "4" else m for m in CHAT]
+    assert learnt({"messages": silent}) == learnt({"messages": CHAT})[1:]
+    assert learnt({"prompt": CHAT[:4], "completion": CHAT[4:]}) == learnt({"messages": CHAT})[1:]
+    row = Row({"messages": silent}, "x")
+    assert TASKS["instruct"].to_train(row).completion == "\n\n6"
+
+
+@pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL])])
+def test_tools_and_their_calls_are_written_by_the_template(tools):
+    call, answer = learnt({"messages": CALLING, "tools": tools}, TOOLS_TEMPLATE)
+    assert call.prompt.startswith('<tools>[{"type": "function"')
+    assert call.completion == '<call>add {"x": 1}<eos>'
+    assert answer.prompt.endswith('<call>add {"x": 1}<eos><tool>2<assistant>')
+    assert answer.completion == "It is 2.<eos>"
+    # Parquet gives every object the fields of all.
+    padded = [{**CALL, "function": {**CALL["function"], "description": None}}]
+    rows = [CALLING[0], {**CALLING[1], "tool_calls": padded}, *CALLING[2:]]
+    again = learnt({"messages": rows, "tools": [{**TOOL, "strict": None}]}, TOOLS_TEMPLATE)
+    assert again == [call, answer]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"messages": CHAT, "tools": [TOOL]}, "field 'tools': the chat template does not write"),
+        ({"messages": CHAT, "tools": "add"}, "field 'tools' must be a list of objects"),
+        (
+            {"messages": CALLING},
+            "field 'messages', message 2: the chat template does not write too",
+        ),
+        ({"messages": [{**m, "weight": 0} for m in CHAT]}, "every assistant's turn has weight 0"),
+        ({"messages": [{**m, "weight": 0.5} for m in CHAT]}, "message 1: weight must be 0 or 1"),
+        ({"messages": CHAT, "functions": [{"name": "add"}]}, "'functions' cannot be learnt"),
+        ({"messages": CHAT, "system": "Be long."}, "field 'system' and a system message"),
+        (
+            {"messages": [CHAT[1], {"role": "assistant", "function_call": {"name": "add"}}]},
+            "field 'messages' must be a list of",
+        ),
+        (
+            {"messages": [CHAT[1], {**CHAT[2], "function_call": {"name": "add"}}]},
+            "field 'messages', message 2: 'function_call' cannot be learnt",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, CHAT[2]]},
+            "field 'messages', message 1: holds a part that is no text, 'image_url'",
+        ),
+        (
+            {"messages": [{**CALLING[1], "tool_calls": [{"function": {"arguments": "{"}}]}]},
+            "message 1: the arguments of a tool call are not JSON, found '{'",
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "q"},
+                    {"from": "observation", "value": ""},
+                ]
+            },
+            "field 'conversations', message 2: from 'observation' is not known",
+        ),
+        ({"conversations": ["q", "a"]}, "field 'conversations' must be a list of"),
+        ({"conversations": [{"from": "gpt", "value": 3}]}, "field 'conversations' must be a list"),
+        ({"prompt": "q"}, "field 'completion' is missing"),
+        ({"prompt": "q", "completion": 3}, "field 'completion' must be a list of"),
+        ({"instruction": "q"}, "field 'output' is missing"),
+    ],
+)
+def test_what_a_chat_holds_beside_text_is_written_or_refused(fields, problem):
+    with pytest.raises(ValueError, match=r"^chats\.jsonl, line 3: ") as error:
+        learnt(fields)
+    assert problem in str(error.value)
+
+
+def test_a_message_that_the_template_passes_over_is_refused():
+    template = (
+        "{% for m in messages %}{% if m.role != 'developer' %}<{{ m.role }}>{{ m.content }}<eos>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    turns = [{"role": "developer", "content": "Be brief."}, *CHAT[1:3]]
+    assert learnt({"messages": turns})
+    with pytest.raises(ValueError, match="message 1: the chat template does not write messages of"):
+        learnt({"messages": turns}, template)
+
+
+@pytest.mark.parametrize("fields", [{"messages": CALLING}, {"messages": CHAT, "tools": [TOOL]}])
+def test_instructions_without_a_template_take_no_tools(fields):
+    with pytest.raises(ValueError, match="x, line 1: tools are written by a chat template"):
+        TASKS["instruct"].to_train(Row(fields, "x, line 1"))
+
+
+def test_instructions_are_read_alike_for_training_and_evaluation():
+    row = Row({"instruction": "Add.", "input": "2 3", "output": "5", "id": 1}, "x, line 1")
+    instruct = TASKS["instruct"]
+    assert instruct.eval_row(row).prompt == instruct.to_train(row).prompt == "Add.\n\n2 3"
+    chat = Row(
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, "x"
+    )
+    for task in ("instruct", "humaneval"):
+        assert TASKS[task].to_train(chat) == TrainRow("q", "\n\na")

@@ -41,7 +41,7 @@ FLOORS = {
     "data": """
         row_files
         rows judges sandbox mini
-        task
+        task chats
         tasks training
         __init__
         scoring

@@ -8,13 +8,14 @@ are shown in both orders and the two verdicts averaged: the expected win rate is
 the noise of the draw, and `first` minus `second` is the judge's bias towards what it reads first.
 With `both_orders=False` the row's id draws the one order, the same for every system.
 
-Training rows are `instruction`, `input`, `output`, or chat `messages`. The completion begins with
-a blank line, so that the prompt stays bare; white space around a completion is not judged.
+Training rows are `instruction`, `input`, `output`, or a chat (`data/chats.py`). The completion
+begins with a blank line, so that the prompt stays bare; white space around one is not judged.
 """
 
 import hashlib
 from collections.abc import Sequence
 
+from ..chats import alpaca, conversation
 from ..judges.judge import Judge, Request, Verdict
 from ..rows import HubSource, Row
 from ..task import EvalRow, Judges, Task, TrainRow
@@ -41,21 +42,20 @@ Which answer is better? Reply with A, B or tie, and nothing else."""
 
 
 def train_row(row: Row) -> TrainRow:
-    """One training row from `messages`, or from `instruction`, `output` and maybe `input`."""
-    if "messages" in row.fields:
+    """One training row from a chat, or from `instruction`, `output` and maybe `input`."""
+    if {"messages", "conversations"} & row.fields.keys():
         *before, last = _contents(row)
         return TrainRow("\n\n".join(before), f"\n\n{last}")
-    instruction = row.text("instruction")
-    given = row.text("input") if row.fields.get("input") else ""
-    prompt = f"{instruction}\n\n{given}" if given else instruction
-    return TrainRow(prompt, f"\n\n{row.text('output')}")
+    prompt, output = alpaca(row)
+    return TrainRow(prompt, f"\n\n{output}")
 
 
 def eval_row(row: Row) -> EvalRow:
     """One evaluation row; its answer is the reference output."""
-    if not (reference := row.text("output")).strip():
+    prompt, reference = alpaca(row)
+    if not reference.strip():
         raise ValueError(f"{row.where}: field 'output' is empty; a win is one against a reference")
-    return EvalRow(row.id("id"), row.text("instruction"), (reference,))
+    return EvalRow(row.id("id"), prompt, (reference,))
 
 
 def judge(
@@ -101,17 +101,18 @@ def _drawn_place(row_id: str) -> str:
 
 def _contents(row: Row) -> list[str]:
     """The texts of a row's messages; the last is the assistant's, and at least one goes before."""
-    messages = row.fields["messages"]
-    is_chat = isinstance(messages, list) and all(
-        isinstance(message, dict) and isinstance(message.get("content"), str)
-        for message in messages
-    )
-    if not is_chat or len(messages) < 2 or messages[-1].get("role") != "assistant":
+    chat = conversation(row)
+    last = len(chat.messages) - 1
+    if last not in chat.learnt:
         raise ValueError(
-            f"{row.where}: field 'messages' must be a list of "
-            '{"role", "content"} of text that ends with the assistant\'s, after at least one other'
+            f"{row.where}: field '{chat.field}' must be a list of "
+            '{"role", "content"} of text that ends with the assistant\'s, to be learnt'
         )
-    return [message["content"] for message in messages]
+    if chat.tools or any("tool_calls" in message for message in chat.messages):
+        raise ValueError(
+            f"{row.where}: tools are written by a chat template; name train_format: messages"
+        )
+    return [message["content"] for message in chat.messages]
 
 
 def _grade(rows: Sequence[EvalRow], completions: Sequence[str], judges: Judges) -> list[Verdict]:

@@ -33,8 +33,8 @@ def train_row(row: Row) -> TrainRow:
     """
     if "test_list" in row.fields:
         raise ValueError(f"{row.where}: a row of MBPP; to train on them name mbpp in task.name")
-    field = row.first("instruction", "messages", "content", "text")
-    if field in ("instruction", "messages"):
+    field = row.first("instruction", "messages", "conversations", "content", "text")
+    if field in ("instruction", "messages", "conversations"):
         return instruct.train_row(row)
     return TrainRow("", row.text(field))
 

@@ -1,25 +1,27 @@
 """Training rows that belong to no task: chats, plain text, and prompts with their completions.
 
-    messages            {"messages": [{"role": "user", "content": "..."}, ...]}
+    messages            a chat in any of the shapes that `data/chats.py` reads
     text                {"text": "..."} or {"content": "..."}
     prompt_completion   {"prompt": "...", "completion": "..."}
 
 A chat is written out by the model's own chat template. Every assistant turn becomes a training row:
 what precedes it, up to where the model begins to answer, is the prompt, and the turn with the
 template's end of it the completion. So the loss is on what the assistant says, whatever the
-template, and a prompt is what the model is shown at decode time. A text is learnt as a whole.
+template, and a prompt is what the model is shown at decode time. What a template leaves out of the
+text, tools or a call of one, is refused. A text is learnt as a whole.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from ..chats import PLAIN_ROLES, Conversation, conversation
 from ..rows import Row
 from ..task import TrainRow
 
 Format = Literal["messages", "text", "prompt_completion"]
 Message = Mapping[str, Any]
-# (messages, whether the assistant is to answer) -> text, without what the tokenizer adds itself
-Render = Callable[[Sequence[Message], bool], str]
+# (messages, whether the assistant is to answer, tools) -> text, without what the tokenizer adds
+Render = Callable[[Sequence[Message], bool, list[Any] | None], str]
 
 
 def formatted(row: Row, format: Format, render: Render | None = None) -> Iterator[TrainRow]:
@@ -38,44 +40,55 @@ def formatted(row: Row, format: Format, render: Render | None = None) -> Iterato
 
 
 def _turns(row: Row, render: Render) -> Iterator[TrainRow]:
-    messages = _messages(row)
-    for index, message in enumerate(messages):
-        if index == 0 or message["role"] != "assistant":
-            continue
+    chat = conversation(row)
+
+    def written(
+        messages: Sequence[Message], is_open: bool = False, tools: list[Any] | None = chat.tools
+    ) -> str:
         try:
-            prompt, whole = render(messages[:index], True), render(messages[: index + 1], False)
+            return render(messages, is_open, tools)
         except Exception as error:  # a template refuses in its own words: of roles, of their order
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{row.where}: field 'messages' does not fit the chat template ({reason})"
+                f"{row.where}: field '{chat.field}' does not fit the chat template ({reason})"
             ) from error
+
+    _check_nothing_is_left_out(row, chat, written)
+    for index in chat.learnt:
+        message = chat.messages[index]
+        prompt, whole = written(chat.messages[:index], True), written(chat.messages[: index + 1])
         # Some templates end an open prompt as they never write a closed one, with an empty thought
         # say: the answer is then looked for by its own words.
         start = len(prompt) if whole.startswith(prompt) else whole.rfind(message["content"].strip())
         if start < 0 or not whole[start:].strip():
             raise ValueError(
-                f"{row.where}: field 'messages', message {index + 1}: the chat template leaves "
+                f"{row.where}: field '{chat.field}', message {index + 1}: the chat template leaves "
                 "nothing of this turn to be learnt"
             )
         yield TrainRow(prompt, whole[start:])
 
 
-def _messages(row: Row) -> list[dict[str, Any]]:
-    messages = row.fields[row.first("messages")]
-    is_chat = isinstance(messages, list) and all(
-        isinstance(message, dict)
-        and isinstance(message.get("role"), str)
-        and isinstance(message.get("content"), str)
-        for message in messages
-    )
-    if not is_chat:
-        raise ValueError(
-            f'{row.where}: field \'messages\' must be a list of {{"role", "content"}} of text'
-        )
-    if not any(message["role"] == "assistant" for message in messages[1:]):
-        raise ValueError(
-            f"{row.where}: field 'messages' holds no assistant's turn after another; there is "
-            "nothing to learn"
-        )
-    # Parquet gives every message all fields that any has: a template would print "None".
-    return [{k: v for k, v in message.items() if v is not None} for message in messages]
+def _check_nothing_is_left_out(row: Row, chat: Conversation, written: Callable[..., str]) -> None:
+    """Refuse tools, calls and messages of other roles that the template does not write."""
+    given = chat.messages
+    if chat.tools is not None and written(given) == written(given, tools=None):
+        raise ValueError(f"{row.where}: field 'tools': the chat template does not write tools")
+    for index, message in enumerate(given):
+        if "tool_calls" in message:
+            what = "tool_calls"
+            other = {key: value for key, value in message.items() if key != "tool_calls"}
+        elif message["role"] not in PLAIN_ROLES:
+            what = f"messages of the role '{message['role']}'"
+            other = {**message, "content": f"{message['content']}."}
+        else:
+            continue
+        whole = written(given[: index + 1])
+        try:
+            is_left_out = written([*given[:index], other]) == whole
+        except ValueError:
+            continue  # the template looks at what is missing here
+        if is_left_out:
+            raise ValueError(
+                f"{row.where}: field '{chat.field}', message {index + 1}: the chat template does "
+                f"not write {what}"
+            )

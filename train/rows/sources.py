@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -108,10 +108,11 @@ def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) ->
     (encoded,) = text_ids(tokenizer, [""])
     bos = tokenizer.bos_token if encoded and encoded[0] == tokenizer.bos_token_id else None
 
-    def render(messages: Sequence[Message], is_open: bool) -> str:
+    def render(messages: Sequence[Message], is_open: bool, tools: list[Any] | None = None) -> str:
         given = [dict(message) for message in messages]
         text = tokenizer.apply_chat_template(
             given,
+            tools=tools,
             chat_template=dated_template(tokenizer),
             tokenize=False,
             add_generation_prompt=is_open,
