@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from data.sandbox import Limits, Outcome, best_confinement, harness, run_programs
+from data.sandbox import (
+    Limits,
+    Outcome,
+    best_confinement,
+    harness,
+    run_programs,
+    seccomp,
+    system_calls,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 HOSTILE = sorted((REPOSITORY / "tests" / "hostile").glob("*.py"))
@@ -94,6 +102,7 @@ class Surroundings:
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
         ]
         self.servers += [socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)]
+        self.servers.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         self.servers[0].bind(("127.0.0.1", 0))
         self.port = self.servers[0].getsockname()[1]
         self.servers[1].bind(("127.0.0.1", self.port))
@@ -101,6 +110,10 @@ class Surroundings:
         self.servers[2].bind(str(self.socket))
         self.abstract = f"sandbox-test-{os.getpid()}"
         self.servers[3].bind(f"\0{self.abstract}")
+        self.datagrams = folder / "d"
+        self.servers[4].bind(str(self.datagrams))
+        for path in (self.socket, self.datagrams):
+            path.chmod(0o666)
         for server in self.servers:
             server.setblocking(False)
             if server.type == socket.SOCK_STREAM:
@@ -109,7 +122,8 @@ class Surroundings:
     def program(self, path: Path) -> str:
         """A hostile program that knows where to aim."""
         places = {
-            "CANARY/socket": self.socket,
+            "SOCKET": self.socket,
+            "DATAGRAMS": self.datagrams,
             "CANARY": self.canary,
             "REPOSITORY": REPOSITORY,
             "PORT": self.port,
@@ -273,6 +287,44 @@ open("a/b/file", "w").write("x" * 1000)
     assert statuses([script, script], confinement, num_workers=1) == ["passed", "passed"]
 
 
+def test_honest_programs_have_the_calls_they_need(confinement: str) -> None:
+    program = """
+import asyncio, ctypes, doctest, mmap, os, select, signal, socket, sqlite3, ssl, tarfile, threading
+import resource, tempfile, time, uuid
+from concurrent.futures import ThreadPoolExecutor
+
+async def later():
+    return await asyncio.to_thread(lambda: 7)
+
+assert asyncio.run(later()) == 7 and doctest.testmod().failed == 0 and uuid.uuid1()
+with ThreadPoolExecutor(3) as pool:
+    assert list(pool.map(abs, [-1, 2])) == [1, 2]
+one, other = socket.socketpair()
+one.sendall(b"x")
+assert select.select([other], [], [], 1)[0] and other.recv(9) == b"x"
+with sqlite3.connect("base") as base:
+    base.execute("create table t (x)")
+with open("file", "w+b") as file:
+    file.truncate(8192)
+    with mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = 1
+with tarfile.open("t.tgz", "w:gz") as archive:
+    archive.add("file")
+os.mkfifo("fifo"), os.rename("file", "new"), os.symlink("new", "link"), os.statvfs(".")
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+signal.signal(signal.SIGALRM, lambda *details: 1 / 0)
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+try:
+    time.sleep(5)
+except ZeroDivisionError:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN), os.kill(os.getpid(), signal.SIGUSR1)
+else:
+    raise TimeoutError
+"""
+    (outcome,) = outcomes([program], confinement)
+    assert outcome.status == "passed", outcome
+
+
 def test_the_same_program_gets_the_same_verdict(confinement: str) -> None:
     program = "raise ValueError(''.join({'a', 'b', 'c', 'd', 'e', 'f'}))"
     details = {outcome.detail for outcome in outcomes([program] * 8, confinement)}
@@ -293,6 +345,94 @@ raise ValueError(num_started)
 """
     (outcome,) = outcomes([program], confinement, Limits(num_tasks=10))
     assert 5 <= int(outcome.detail.removeprefix("ValueError: ")) < 30
+
+
+def test_a_program_has_no_powers(confinement: str) -> None:
+    running = run_programs(["pass", "import time; time.sleep(60)"], LIMITS, 2, confinement)
+    assert next(running).status == "passed"
+    found: dict[str, str] = {}
+    deadline = time.monotonic() + 10
+    while found.get("Seccomp") != "2" and time.monotonic() < deadline:
+        for pid in sandboxed():
+            with suppress(OSError):
+                if b"posix.write" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                    found = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    running.close()
+    kinds = ["Inh", "Prm", "Eff", "Amb"]
+    if confinement == "namespaces" or os.geteuid() == 0:  # else exec cannot use the bounding set
+        kinds.append("Bnd")
+    assert {kind: int(found[f"Cap{kind}"], 16) for kind in kinds} == dict.fromkeys(kinds, 0)
+    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    assert "0" not in found["Uid"].split() + found["Gid"].split() + found["Groups"].split()
+
+
+def filtered(code: list[seccomp.Instruction], arch: int, number: int, *arguments: int) -> int:
+    """What the kernel would make of a system call: the value that the filter returns."""
+    data = {0: number, 4: arch} | {16 + 8 * i: value for i, value in enumerate(arguments)}
+    position = accumulator = 0
+    while True:
+        operation, if_true, if_false, value = code[position]
+        position += 1
+        if operation == 0x06:
+            return value
+        if operation == 0x20:
+            accumulator = data.get(value, 0)
+        elif operation == 0x54:
+            accumulator &= value
+        else:
+            jumps = {
+                0x15: accumulator == value,
+                0x25: accumulator > value,
+                0x35: accumulator >= value,
+                0x45: accumulator & value,
+            }
+            position += if_true if jumps[operation] else if_false
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_only_listed_calls_pass_the_filter(machine: str, alone: bool) -> None:
+    code = seccomp._instructions(machine, 7, alone)
+    allow, eperm, enosys, kill = 0x7FFF0000, 0x50001, 0x50026, 0x80000000
+    arch = seccomp.AUDIT_ARCH[machine]
+    plain = [system_calls.FILES, system_calls.WAITING, system_calls.ITSELF, system_calls.PAIR]
+    apart = system_calls.numbers(f"{system_calls.APART}, {system_calls.SIGNALS}", machine)
+    allowed = {n for table in plain for n in system_calls.numbers(table, machine).values()}
+    checked = system_calls.numbers(system_calls.CHECKED, machine)
+    if not alone:
+        allowed |= set(apart.values())
+    decided = {*checked.values(), *apart.values()}
+    for number in range(600):
+        expected = allow if number in allowed else eperm if number < 424 else enosys
+        if number not in decided or number in allowed:
+            assert filtered(code, arch, number) == expected, number
+    for name, arguments, wanted in (
+        ("mmap", (0, 4096, 3, 0x22), allow),
+        ("mmap", (0, 4096, 3, 0x40022), eperm),
+        ("clone", (0x3D0F00,), allow),  # a thread
+        ("clone", (0x1200011,), eperm if alone else allow),  # a process
+        ("clone", (0x10000011,), eperm),
+        ("fcntl", (3, 1030), allow),
+        ("fcntl", (3, 8), eperm),
+        ("ioctl", (3, 0x5401), allow),
+        ("ioctl", (3, 0x5412), eperm),
+        ("prctl", (15,), allow),
+        ("prctl", (1,), eperm),
+        ("prlimit64", (0,), allow),
+        ("prlimit64", (7,), allow),
+        ("prlimit64", (1,), eperm),
+        ("socketpair", (1, 0x80801), allow),
+        ("socketpair", (1, 2), eperm),
+        ("socketpair", (40, 1), eperm),
+    ):
+        assert filtered(code, arch, checked[name], *arguments) == wanted, (name, arguments)
+    for name in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
+        assert filtered(code, arch, apart[name], 7) == allow
+        assert filtered(code, arch, apart[name], 8) == (eperm if alone else allow)
+    other = {"x86_64": 0x40000003, "aarch64": 0x40000028}[machine]  # i386, 32-bit ARM
+    assert filtered(code, other, 0) == kill
+    assert filtered(code, arch, 0x40000000) == enosys
 
 
 def test_stopping_early_leaves_nothing(confinement: str) -> None:

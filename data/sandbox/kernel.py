@@ -2,13 +2,14 @@
 
 import ctypes
 import os
+import signal
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 # prctl(2)
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP = 1, 4, 22
-PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_KEEPCAPS, PR_CAP_AMBIENT = 36, 38, 8, 47
-CAP_DAC_OVERRIDE = 1  # to read and write files whatever their permission bits
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 # Numbers these calls have on every architecture, as all calls newer than 2018.
 MOUNT_SETATTR, LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = (
     442,
@@ -71,21 +72,23 @@ def unused_uid() -> int | None:
     return None
 
 
-def become(uid: int, capabilities: int = 0) -> None:
-    """Leave root for user `uid`, for good, and keep only `capabilities` (a bit mask).
+def give_up_powers(uid: int | None) -> None:
+    """Become user `uid`, if any, without a capability or a way to one, and die with the parent.
 
     Raises:
-        OSError: this process does not have them, or may not change users.
+        OSError: this process may not change users.
     """
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    prctl(PR_SET_KEEPCAPS, 1)
-    os.setresuid(uid, uid, uid)
-    header = struct.pack("Ii", 0x20080522, 0)  # version 3 of the call; this process
-    call("capset", header, struct.pack("IIIIII", *[capabilities] * 3, 0, 0, 0))
-    for number in range(32):
-        if capabilities >> number & 1:
-            prctl(PR_CAP_AMBIENT, 2, number)  # raise it, so that exec keeps it
+    with suppress(OSError):  # past the last one, or not permitted: then exec gains none anyway
+        for number in range(64):
+            prctl(PR_CAPBSET_DROP, number)
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    prctl(PR_CAP_AMBIENT, 4)  # clear all
+    call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))  # version 3; this process
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of users clears it
 
 
 def num_tasks(uid: int) -> int:

@@ -2,15 +2,18 @@
 
 Docker's and Kubernetes' usual settings refuse namespaces but allow both of these to anybody. Files:
 the interpreter, its packages and the system's libraries can be read, the scratch folder written,
-nothing else is there (Landlock, Linux 5.13). No network, no further processes and no signals to
-others (`seccomp.ALONE`). Root also becomes an unused user, so that the limit on threads binds.
+no other opened (Landlock, Linux 5.13); their attributes are not covered. No network, no further
+processes and no signals to others (`seccomp`). Root also becomes an unused user, so that the limit
+on threads binds and files closed to others stay so.
 """
 
+import fcntl
 import os
 import stat
 import struct
 import subprocess
 import tempfile
+from itertools import filterfalse
 from pathlib import Path
 
 from . import kernel, seccomp
@@ -37,7 +40,9 @@ class Landlock:
         self.paths = [path for path in {*SYSTEM, *readable} if os.path.exists(path)]
         self.version = kernel.call("syscall", kernel.LANDLOCK_CREATE_RULESET, None, 0, 1)
         self.rights = (1 << _NUM_RIGHTS.get(self.version, 16)) - 1
-        self.open_to_all = all(map(_others_can_read, readable))
+        # An interpreter under /root: an unused user reaches it through descriptors held open.
+        shut = [] if self.uid is None else filterfalse(_others_can_reach, readable)
+        self.held = {path: _hold(path) for path in shut}
         self.scratch = ""
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of the same user looks into this process
@@ -56,12 +61,16 @@ class Landlock:
     def lock(self) -> None:
         """In the process that becomes the program: no way back, no powers."""
         ruleset = self._ruleset()
-        if self.uid is not None:
-            # An interpreter under /root: Landlock still bounds what can be read and written.
-            kernel.become(self.uid, 0 if self.open_to_all else 1 << kernel.CAP_DAC_OVERRIDE)
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        kernel.give_up_powers(self.uid)
         kernel.call("syscall", kernel.LANDLOCK_RESTRICT_SELF, ruleset, 0)
         seccomp.install(alone=True)
+
+    def path_inside(self, path: str) -> str:
+        """The name by which the program reaches a readable path."""
+        for folder, descriptor in self.held.items():
+            if f"{path}/".startswith(f"{folder}/"):
+                return f"/proc/self/fd/{descriptor}{path.removeprefix(folder)}"
+        return path
 
     def max_tasks(self, limit: int) -> int:
         """RLIMIT_NPROC for `limit` tasks beside what the same user runs already."""
@@ -105,7 +114,14 @@ class Landlock:
         os.close(descriptor)
 
 
-def _others_can_read(path: str) -> bool:
-    """Whether any user can reach and read `path`, as far as permission bits say."""
-    folders = [path, *map(str, Path(path).parents)]
-    return all(os.stat(folder).st_mode & 0o5 == 0o5 for folder in folders)
+def _others_can_reach(path: str) -> bool:
+    """Whether any user may pass through the folders above `path`."""
+    return all(os.stat(folder).st_mode & 0o1 for folder in Path(path).parents)
+
+
+def _hold(path: str) -> int:
+    """A descriptor of `path` that exec keeps, clear of the numbers that programs are given."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    held = fcntl.fcntl(descriptor, fcntl.F_DUPFD, 32)
+    os.close(descriptor)
+    return held

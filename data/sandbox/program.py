@@ -4,7 +4,7 @@ A program has passed if the worker reads back a random token. The token comes to
 process through a pipe, is taken off it before the program starts and is from then on only an
 operand of a half-evaluated expression (`_STUB`): in no variable, file, argument or object that
 refers to it. Evaluation continues, and writes the token, when the program text has run to its end
-with no exception; with patched builtins or a trace function still set it writes nothing.
+with no exception; with a builtin still replaced or a trace function still set it writes nothing.
 """
 
 import fcntl
@@ -21,9 +21,9 @@ SOURCE_FD, TOKEN_FD, VERDICT_FD = 3, 4, 5
 _STUB = f"""
 def run():
     import builtins, operator, posix, sys
-    is_, get, trace, profile = operator.is_, vars(builtins).get, sys.gettrace, sys.getprofile
+    is_, now, trace, profile = operator.is_, vars(builtins).values, sys.gettrace, sys.getprofile
     read, write, all_, map_, exec_ = posix.read, posix.write, all, map, exec
-    before, namespace = dict(vars(builtins)), vars(sys.modules["__main__"])
+    before, namespace = (*now(),), vars(sys.modules["__main__"])
     with open({SOURCE_FD}, encoding="utf-8", errors="surrogatepass") as file:
         source = file.read()
     sys.path[:] = sys.argv[1:]
@@ -31,7 +31,7 @@ def run():
     code = compile(source, "program.py", "exec", dont_inherit=True)
     del namespace["run"]
     written = write({VERDICT_FD}, read({TOKEN_FD}, 64)[: exec_(code, namespace)][
-        : 64 * all_(map_(is_, before.values(), map_(get, before)))
+        : 64 * all_(map_(is_, before, now())) * (namespace["__builtins__"] is builtins)
     ][: 64 * (trace() is profile() is None)])
     if not written:
         raise RuntimeError("builtins were replaced or a trace function was left behind")
@@ -84,11 +84,15 @@ def _become(confinement: Any, settings: dict[str, Any], descriptors: list[int]) 
         "MALLOC_ARENA_MAX": "2",  # every arena takes 64 MiB of address space
         **one_thread,
     }
+    python, *path = map(confinement.path_inside, [settings["python"], *settings["path"]])
+    libraries = [f for f in environment.get("LD_LIBRARY_PATH", "").split(":") if f]
+    if python != settings["python"]:  # its libpython is looked for under the old name
+        libraries.append(os.path.realpath(f"{settings['python']}/../../lib"))
+    if libraries:
+        environment["LD_LIBRARY_PATH"] = ":".join(map(confinement.path_inside, libraries))
     _limit(settings, confinement.max_tasks(settings["num_tasks"]))
     confinement.lock()
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    python = settings["python"]
-    command = [python, "-S", "-s", "-P", "-B", "-c", _STUB, *settings["path"]]
+    command = [python, "-S", "-s", "-P", "-B", "-c", _STUB, *path]
     os.execve(python, command, environment)
 
 
@@ -102,6 +106,7 @@ def _limit(settings: dict[str, Any], max_tasks: int) -> None:
         (resource.RLIMIT_NPROC, max_tasks, max_tasks),
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_MSGQUEUE, 0, 0),
+        (resource.RLIMIT_MEMLOCK, 0, 0),
     ):
         most = resource.getrlimit(kind)[1]
         if most != resource.RLIM_INFINITY:

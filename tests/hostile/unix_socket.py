@@ -6,7 +6,7 @@ Ends: failed
 import socket
 
 reached = 0
-for address in ("@CANARY@/socket", "\0@ABSTRACT@", "/run/docker.sock", "/var/run/docker.sock"):
+for address in ("@SOCKET@", "\0@ABSTRACT@", "/run/docker.sock", "/var/run/docker.sock"):
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(address)
