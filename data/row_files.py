@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def is_local(source: str) -> bool:
         source.lower().endswith((*KINDS, *COMPRESSIONS))
         or source.startswith((".", "/", "~"))
         or glob.has_magic(source)
-        or Path(source).exists()
+        or os.path.exists(source)
     )
 
 
@@ -45,9 +46,9 @@ def row_files(source: str) -> list[Path]:
         ValueError: there are none, or the folder's files do not belong together.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return _in_folder(path, source)
-    if path.is_file():
+    if os.path.isfile(path):  # which a name that is too long is not
         return [path]
     if not glob.has_magic(source):
         raise ValueError(f"{source}: no such file (looked in {Path.cwd()})")
@@ -150,6 +151,9 @@ def _parsed(text: bytes, name: str, number: int | None) -> Any:
     """The JSON in `text`, which is line `number` of the file, or all of it."""
     try:
         return json.loads(text)
+    except RecursionError:
+        where = name if number is None else f"{name}, line {number}"
+        raise ValueError(f"{where}: nested too deeply to be read") from None
     except json.JSONDecodeError as error:
         line = error.lineno if number is None else number
         raise ValueError(f"{name}, line {line}: not valid JSON ({error})") from None
@@ -188,7 +192,7 @@ def _arrow_rows(path: Path, name: str) -> Numbered:
     try:
         for number, fields in enumerate(rows, start=1):
             yield f"{name}, row {number}", fields
-    except ArrowException as error:
+    except (ArrowException, UnicodeDecodeError) as error:
         raise OSError(str(error)) from None
 
 

@@ -5,12 +5,15 @@ reported as `file, line, field` and never as a KeyError from somewhere inside a 
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .row_files import file_rows, row_files
+
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,37 +78,72 @@ class Row:
         return self.fields[field]
 
 
-def read_rows(source: str | HubSource, limit: int | None = None) -> list[Row]:
+def read_rows(
+    source: str | HubSource, limit: int | None = None, has_completions: bool = False
+) -> list[Row]:
     """The first `limit` rows (all if None) of a file or a hub data set.
 
+    Args:
+        has_completions: the rows hold what a model wrote, which need not be text that can be
+            encoded: half a surrogate pair is kept.
+
     Raises:
-        ValueError: the file is missing or empty, or a line is not a JSON object; the message
-            names the file and the line.
+        ValueError: the file is missing or empty, or a line is not a JSON object of text; the
+            message names the file and the line.
     """
-    kept = list(stream_rows(source, limit, is_hub_streamed=False))
+    kept = list(stream_rows(source, limit, False, has_completions))
     if not kept:
         raise ValueError(f"{source}: no rows; a task needs at least one")
     return kept
 
 
 def stream_rows(
-    source: str | HubSource, limit: int | None = None, is_hub_streamed: bool = True
+    source: str | HubSource,
+    limit: int | None = None,
+    is_hub_streamed: bool = True,
+    has_completions: bool = False,
 ) -> Iterator[Row]:
     """The same rows one by one, for sets larger than memory; hub rows are not kept on disk."""
     if isinstance(source, HubSource):
         rows = _hub_rows(source, limit, is_hub_streamed)
     else:
-        rows = _file_rows(source)
+        rows = _file_rows(source, has_completions)
     return itertools.islice(rows, limit)
 
 
-def _file_rows(source: str) -> Iterator[Row]:
+def _file_rows(source: str, has_completions: bool) -> Iterator[Row]:
     for path in row_files(source):
         is_itself = path == Path(source).expanduser()
         for where, fields in file_rows(path, source if is_itself else str(path)):
             if not isinstance(fields, dict):
-                raise ValueError(f"{where}: not a JSON object, found {fields!r:.80}")
+                raise ValueError(f"{where}: not a JSON object, found {_begin(fields)}")
+            if not has_completions:
+                _check_text(fields, where)
             yield Row(fields, where)
+
+
+def _begin(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except RecursionError:
+        return "values nested too deeply to be shown"
+
+
+def _check_text(value: Any, where: str, field: str = "") -> None:
+    """Raises ValueError if a field or what it holds, however deep, is no text for a file."""
+    if isinstance(value, str):
+        if not value.isascii() and _LONE.search(value):
+            raise ValueError(
+                f"{where}: field {field!r:.80} holds a lone surrogate, half of a character that "
+                f"no file can hold: {value!r:.80}; write it whole, or leave it out"
+            )
+        return
+    items = value.items() if isinstance(value, dict) else ()
+    items = enumerate(value) if isinstance(value, list) else items
+    for name, item in items:
+        inner = f"{field}.{name}" if field else str(name)
+        _check_text(str(name), where, inner)
+        _check_text(item, where, inner)
 
 
 def _hub_rows(source: HubSource, limit: int | None, is_streamed: bool) -> Iterator[Row]:

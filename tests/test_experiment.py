@@ -19,6 +19,7 @@ from decode.evaluation.summary import measure
 from decode.jobs.files import read_rows
 from decode.jobs.folder import RunFolder
 from decode.models.loaded import ExpertSource
+from decode.models.prompts import RoleTokenizers
 from decode.models.sources import ModelSource
 
 
@@ -268,3 +269,18 @@ def test_more_experts_must_speak_the_bases_language(experiment, save_model):
     more = (ExpertSource(stranger, experiment.lineup.antiexpert, 1.0),)
     with pytest.raises(ValueError, match="base and expert have different vocabularies"):
         check(changed(experiment, more_experts=more))
+
+
+def test_a_question_of_megabytes_is_refused_by_its_beginning(experiment, monkeypatch):
+    lengths = []
+    encode_all = RoleTokenizers.encode_all
+
+    def counted(tokenizers, prompt):
+        lengths.append(len(prompt.base))
+        return encode_all(tokenizers, prompt)
+
+    monkeypatch.setattr(RoleTokenizers, "encode_all", counted)
+    long = Question("q1", "What is " * 1_000_000, ("a",))
+    with pytest.raises(ValueError, match=r"row 'q1' has \d+ or more tokens; .* longer than the"):
+        check(changed(experiment, questions=[QUESTIONS[0], long]))
+    assert max(lengths) < 100_000

@@ -208,7 +208,7 @@ def append_record(path: Path, row: dict[str, Any]) -> None:
     """Add one line to a record, in one write, as decode/jobs/files.py does (not imported here)."""
     row = {**row, "seal": seal(row)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -77,7 +77,7 @@ def score_file(task: str, path: str, mode: Mode = "default", k: int = 10) -> Sco
 
 def _texts(path: str, task: Task, mode: Mode) -> ScoredFile:
     scorer = task.scorer(mode)
-    rows = read_rows(path)
+    rows = read_rows(path, has_completions=True)
     _check_ids(rows)
     scores = [_score(row, scorer) for row in rows]
     key_field, keys = _keys(rows)
@@ -93,13 +93,13 @@ def _texts(path: str, task: Task, mode: Mode) -> ScoredFile:
 
 
 def _code(path: str, k: int) -> ScoredFile:
-    rows = read_rows(path)
+    rows = read_rows(path, has_completions=True)
     rates = pass_rates(rows, k)
     return ScoredFile(f"pass@{k}", tuple(rates.values()), tuple(rates), len(rows), "task_id")
 
 
 def _toxigen(path: str) -> ScoredFile:
-    rows = read_rows(path)
+    rows = read_rows(path, has_completions=True)
     has_groups = any("target_groups" in row.fields for row in rows)
     key_field, keys = _keys(rows)
     return ScoredFile(
@@ -114,7 +114,7 @@ def _toxigen(path: str) -> ScoredFile:
 
 
 def _graded(path: str, task: Task) -> ScoredFile:
-    rows = read_rows(path)
+    rows = read_rows(path, has_completions=True)
     _check_ids(rows)
     values = tuple(map(_grade, rows))
     key_field, keys = _keys(rows)

@@ -18,6 +18,7 @@ from typing import TypeVar
 from ..rows import HubSource, Row, read_rows, stream_rows
 from ..task import TrainRow
 
+MOST_ROWS = 100_000_000  # by their weight; they are all in memory
 BUFFER_ROWS = 10_000  # of a stream, among which is shuffled
 T = TypeVar("T")
 
@@ -50,7 +51,16 @@ class Source:
 
 
 def weighted(rows: Sequence[T], weight: float, seed: int | str) -> list[T]:
-    """The rows as often as `weight` says, in their order; a fraction is drawn by the seed."""
+    """The rows as often as `weight` says, in their order; a fraction is drawn by the seed.
+
+    Raises:
+        ValueError: that is more than MOST_ROWS.
+    """
+    if weight > 1 and weight * len(rows) > MOST_ROWS:
+        raise ValueError(
+            f"weight {weight:g} makes more than {MOST_ROWS:,} of {len(rows):,} rows; give a "
+            "smaller weight, or a stream (task.streaming)"
+        )
     times = math.floor(weight)
     num_more = round((weight - times) * len(rows))
     chosen = sorted(random.Random(f"{seed}").sample(range(len(rows)), num_more))

@@ -14,6 +14,8 @@ from ..models.sources import check_weights, load_config, load_tokenizer
 from .lineup import Lineup, System
 from .metric import Metric
 
+LETTERS_A_TOKEN = 32  # more than any text has, on average
+
 
 class Question(Protocol):
     """One evaluation row."""
@@ -119,21 +121,27 @@ def check(experiment: Experiment) -> None:
     for contender in lineup.contenders:
         tokenizers, _ = align_models(contender.base, [there, *more], lineup.vocabulary)
         if contender.tuned is not None and contender.tuned_is_chat:
-            encode(load_tokenizer(contender.tuned), Chat(experiment.questions[0].prompt))
+            first_prompt = experiment.questions[0].prompt[:LETTERS_A_TOKEN]
+            encode(load_tokenizer(contender.tuned), Chat(first_prompt))
         contexts = [
             getattr(load_config(source), "max_position_embeddings", None)
             for source in (contender.base, lineup.antiexpert)
         ]
         context = min((length for length in contexts if length), default=None)
         for question in experiment.questions:
-            asked = lineup.prompt(System("proxy", contender), question.prompt)
-            num_prompt_tokens = max(map(len, tokenizers.encode_all(asked)))
-            if context and num_prompt_tokens + experiment.max_new_tokens > context:
-                raise ValueError(
-                    f"evaluation row '{question.id}' has {num_prompt_tokens} tokens; with "
-                    f"{experiment.max_new_tokens} new ones it is longer than the {context} the "
-                    "models can hold: lower decode.max_new_tokens or leave the row out"
-                )
+            # A text of megabytes takes minutes and gigabytes: its beginning alone may be too long.
+            begin = question.prompt[: None if context is None else context * LETTERS_A_TOKEN]
+            for text in dict.fromkeys((begin, question.prompt)):
+                asked = lineup.prompt(System("proxy", contender), text)
+                num_prompt_tokens = max(map(len, tokenizers.encode_all(asked)))
+                if context and num_prompt_tokens + experiment.max_new_tokens > context:
+                    more = " or more" if text != question.prompt else ""
+                    raise ValueError(
+                        f"evaluation row '{question.id}' has {num_prompt_tokens}{more} tokens; "
+                        f"with {experiment.max_new_tokens} new ones it is longer than the "
+                        f"{context} the models can hold: lower decode.max_new_tokens or leave "
+                        "the row out"
+                    )
     pairs = [
         (first.antiexpert, first.expert, lineup.expert_is_there),
         *((one.antiexpert, one.expert, True) for one in more),

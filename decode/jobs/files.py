@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 EDGE_BYTES = 1 << 20
+JSON_ESCAPE = "backslashreplace"  # a lone surrogate, which a model may write, as JSON escapes it
 
 
 class FileChanged(ValueError):
@@ -54,7 +55,7 @@ def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add one row to a JSON-lines file, in one write."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors=JSON_ESCAPE) as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -72,7 +73,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file at once: a reader sees the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, "utf-8")
+    partial.write_text(text, "utf-8", JSON_ESCAPE)
     partial.replace(path)
 
 

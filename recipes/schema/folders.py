@@ -29,11 +29,11 @@ def check_model(key: str, name: str, files: tuple[str, ...]) -> None:
         KeyProblem: no such folder, or a folder without any of `files`.
     """
     folder = Path(name)
-    in_known_folder = "/" in name and Path(name).parent.is_dir()
+    in_known_folder = "/" in name and os.path.isdir(folder.parent)
     looks_local = name.startswith((".", "/")) or name.count("/") > 1
-    if not (looks_local or in_known_folder or folder.exists()):
+    if not (looks_local or in_known_folder or os.path.exists(name)):
         return
-    if not folder.is_dir():
-        raise KeyProblem(key, f"found {name!r}, but there is no such folder in {Path.cwd()}")
+    if not os.path.isdir(name):  # which also says so of a name that is too long
+        raise KeyProblem(key, f"found {name!r:.200}, but there is no such folder in {Path.cwd()}")
     if not any((folder / file).is_file() for file in files):
         raise KeyProblem(key, f"found {name!r}, a folder without {' or '.join(files)}")

@@ -1,6 +1,7 @@
 """DeepSpeed's files by name: `sft.deepspeed: zero3` is `recipes/deepspeed/zero3.json`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,15 @@ def _read(key: str, choice: str) -> dict[str, Any]:
     path = Path(choice)
     if path.name == choice and not path.suffix:
         path = DEEPSPEED / f"{choice}.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         names = ", ".join(sorted(file.stem for file in DEEPSPEED.glob("*.json")))
         raise KeyProblem(
-            key, f"found {choice!r}, which is neither a file in {Path.cwd()} nor one of {names}"
+            key,
+            f"found {choice!r:.200}, which is neither a file in {Path.cwd()} nor one of {names}",
         )
     try:
         settings = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise KeyProblem(key, f"found {choice!r}, not valid JSON: {error}") from None
     if not isinstance(settings, dict):
         raise KeyProblem(key, f"found {choice!r}, expected a JSON object in it")

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from .plain_yaml import read_yaml
+from .plain_yaml import MOST_DEPTH, TOO_DEEP, read_yaml
 
 MOST = 3.4e38  # what float32 holds; NaN is not below it either
 
@@ -36,6 +36,11 @@ def read_tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         key, value = _parse_override(path, override)
         _replace(path, tree, key, value)
     for key, value in _leaves(tree):
+        for text in (key, value):
+            if isinstance(text, str) and not is_writable(text):
+                raise RecipeError(
+                    f"{path}: {key}: found {text!r:.80}; NUL and lone surrogates are no text"
+                )
         if isinstance(value, int | float) and not abs(value) <= MOST:
             raise RecipeError(
                 f"{path}: {key}: found {value!r:.80}; expected a number below {MOST:.1e}"
@@ -48,15 +53,17 @@ def read_tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    if path.is_dir():
-        raise RecipeError(f"{path}: found a folder, expected a recipe's .yaml file")
-    if not path.is_file():
-        siblings = [str(file) for file in path.parent.glob("*.yaml")]
-        near = difflib.get_close_matches(str(path), siblings, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f" (looked in {Path.cwd()})"
-        raise RecipeError(f"{path}: no such recipe{hint}")
     try:
+        if path.is_dir():
+            raise RecipeError(f"{path}: found a folder, expected a recipe's .yaml file")
+        if not path.is_file():
+            siblings = [str(file) for file in path.parent.glob("*.yaml")]
+            near = difflib.get_close_matches(str(path), siblings, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f" (looked in {Path.cwd()})"
+            raise RecipeError(f"{path}: no such recipe{hint}")
         tree = _plain(read_yaml(path.read_text("utf-8")))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {_one_line(error)}") from None
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
@@ -72,6 +79,11 @@ def _plain(tree: Any) -> Any:
     return OmegaConf.to_container(OmegaConf.create(tree), resolve=False) if is_nested else tree
 
 
+def is_writable(text: str) -> bool:
+    """Whether `text` can be a file's name and content: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def override_key(override: str) -> str:
     """The dotted key of `key=value`."""
     return override.partition("=")[0].strip()
@@ -79,6 +91,8 @@ def override_key(override: str) -> str:
 
 def _parse_override(path: Path, override: str) -> tuple[str, Any]:
     key, text = override_key(override), override.partition("=")[2]
+    if key.count(".") > MOST_DEPTH:
+        raise RecipeError(f"{path}: override {override!r:.80}: {TOO_DEEP}")
     if "=" not in override or key.startswith("-") or not all(key.split(".")):
         raise RecipeError(
             f"{path}: override {override!r}: expected section.key=value, "
@@ -114,7 +128,7 @@ def _index(where: str, node: dict[str, Any] | list[Any], part: str) -> Any:
     if isinstance(node, dict):
         node.setdefault(part, None)
         return part
-    if not part.isdecimal() or int(part) > len(node):
+    if not part.isdecimal() or len(part) > len(str(len(node))) or int(part) > len(node):
         raise RecipeError(
             f"{where}: found index {part!r}, expected 0 to {len(node)}, which appends"
         )

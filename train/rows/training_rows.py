@@ -78,7 +78,10 @@ def training_rows(
         kinds = Counter(kind for kind in of_row if kind is not None)
         kept = [row for row, kind in zip(found, of_row, strict=True) if kind is None]
         _say_what_is_left_out(source, len(found), kinds)
-        used = weighted(kept, source.weight, f"{recipe.seed}-{number}")
+        try:
+            used = weighted(kept, source.weight, f"{recipe.seed}-{number}")
+        except ValueError as error:
+            raise ValueError(f"{source.name}: {error}") from None
         rows += used
         report.append(_source_report(source, len(found), kinds) | {"num_used": len(used)})
     if not rows:

@@ -1,0 +1,153 @@
+"""Files that hold what nobody would write: the right result, or one line that says where."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.row_files import is_local
+from data.rows import read_rows
+from data.scoring.scored_file import score_file
+from data.training.mixture import weighted
+from decode.jobs.files import append_row, write_rows
+from decode.jobs.files import read_rows as read_own_rows
+from recipes.schema.recipe import RecipeError, load_recipe
+
+RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "mini" / "facts.yaml"
+LAUGHS = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]" for i in range(9))
+
+
+def line_of(path: Path, *overrides: str) -> str:
+    """The one line that a recipe is refused with."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("!!binary aGVsbG8=", "line 1, column 1: could not determine a constructor for the tag"),
+        ("!!set {a, b}", "could not determine a constructor for the tag"),
+        ("!!python/object:os.system {}", "could not determine a constructor for the tag"),
+        ("!!int abc", "line 1, column 1: found 'abc', which is no int"),
+        ("!!int ''", "found '', which is no int"),
+        ("!!bool maybe", "found 'maybe', which is no bool"),
+        ("9" * 5000, "found a number of 5,000 digits"),
+        ("9" * 900, "expected a number below 3.4e+38"),
+        ("0x" + "f" * 5000, "found a number of 5,002 digits"),
+        ("1e400", "found inf; expected a number below 3.4e+38"),
+        ("[" * 5000 + "]" * 5000, "nested more than 50 deep"),
+        ("[" * 5000, "nested more than 50 deep"),
+        ("{a: " * 500 + "1" + "}" * 500, "nested more than 50 deep"),
+        ("- " * 2000 + "1", "nested more than 50 deep"),
+        ("&a [*a]", "nested more than 50 deep"),
+        ("{[1]: 2}", "found unhashable key"),
+        ('"\\ud800"', "found '\\ud800'; NUL and lone surrogates are no text"),
+        ('"a\\0b"', "NUL and lone surrogates are no text"),
+        ("a\ud800", "special characters are not allowed"),
+        ("null", "decode.bases (override): found null; expected a list"),
+        ("{a: 1}", "expected a list"),
+    ],
+)
+def test_a_value_that_no_recipe_can_have(value, expected):
+    assert expected in line_of(RECIPE, f"decode.bases={value}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["decode.bases." + "9" * 5000 + "=1", ".".join("a" * 3000) + "=1", "\udcff=1", "mixture=null"],
+)
+def test_an_override_whose_key_leads_nowhere(override):
+    assert line_of(RECIPE, override).startswith(f"{RECIPE}: ")
+
+
+@pytest.mark.parametrize("key", ["expert.model", "decode.bases.0.model", "sft.deepspeed"])
+def test_a_name_too_long_for_a_file(key):
+    assert key in line_of(RECIPE, f"{key}=./{'a' * 5000}")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"5", "a recipe is sections of `key: value`, found 5"),
+        (b"\xff\xfe\x00", "not valid YAML: 'utf-8' codec can't decode"),
+        (b"a: \x00", "special characters are not allowed"),
+        (b"a: 1\n---\nb: 2\n", "but found another document"),
+        (LAUGHS.encode(), "more than 100,000 values"),
+        (b"1: 2", "a recipe is sections of `key: value`"),
+    ],
+)
+def test_a_file_that_is_no_recipe(content, expected, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    assert expected in line_of(path)
+
+
+def test_a_recipe_with_a_byte_order_mark_and_places_that_are_no_file(tmp_path):
+    (tmp_path / "recipe.yaml").write_bytes(b"\xef\xbb\xbf" + RECIPE.read_bytes())
+    assert load_recipe(tmp_path / "recipe.yaml") == load_recipe(RECIPE)
+    assert "found a folder" in line_of(tmp_path)
+    assert "cannot be read (File name too long)" in line_of(Path("a" * 5000))
+    assert "no such recipe" in line_of(Path("a\0b"))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'{"question": ' + b"[" * 9999 + b"]" * 9999 + b"}", "nested too deeply to be read"),
+        (b'{"question": ' + b"9" * 5000 + b"}", "not valid JSON (Exceeds the limit"),
+        (b'{"question": "\xff"}', "not valid JSON ('utf-8' codec can't decode byte 0xff"),
+        (b"5", "not a JSON object, found 5"),
+        (b"[" * 900 + b"]" * 900, "not a JSON object, found [[["),
+        (b'{"question": "\\ud800"}', "field 'question' holds a lone surrogate"),
+        (b'{"question": "\xed\xa0\x80"}', "field 'question' holds a lone surrogate"),
+        (b'{"id": "\\uDFFF"}', "field 'id' holds a lone surrogate"),
+        (b'{"answers": ["a", "\\ud800"]}', "field 'answers.1' holds a lone surrogate"),
+        (b'{"messages": [{"content": "\\ud800"}]}', "field 'messages.0.content' holds a lone"),
+        (b'{"\\ud800": 1}', "field '\\ud800' holds a lone surrogate"),
+    ],
+)
+def test_a_line_that_is_no_row(line, expected, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"question": "a"}\n' + line + b"\n")
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: ") as caught:
+        read_rows(str(path))
+    assert expected in str(caught.value)
+
+
+def test_rows_that_only_look_broken(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"a": "\\ud83d\\ude00"}\n{"a": "\\\\ud800"}\n{"a": "\xed\x9f\xbf"}\n'
+    )
+    assert [row.fields["a"] for row in read_rows(str(path))] == ["😀", "\\ud800", "\ud7ff"]
+
+
+def test_a_place_that_is_no_file_of_rows(tmp_path):
+    with pytest.raises(ValueError, match="a folder without files of rows"):
+        read_rows(str(tmp_path))
+    assert not is_local("a" * 5000)
+    with pytest.raises(ValueError, match="no such file"):
+        read_rows("a" * 5000)
+
+
+def test_what_a_model_wrote_is_kept_and_scored_whatever_it_is(tmp_path):
+    path, rows = tmp_path / "proxy.jsonl", [{"completion": "\ud800 #### 5", "answers": ["5"]}]
+    for write in (write_rows, lambda path, rows: append_row(path, rows[0])):
+        write(path, rows)
+        assert read_own_rows(path) == rows
+        assert json.loads(path.read_text("utf-8")) == rows[0]
+        assert score_file("gsm8k", str(path)).values == (1.0,)
+        path.unlink()
+
+
+@pytest.mark.parametrize("weight", [1e12, 1e300])
+def test_a_weight_that_fills_the_memory(weight):
+    with pytest.raises(ValueError, match=r"more than 100,000,000 of 2 rows"):
+        weighted("ab", weight, 1)
+    for wrong in ("0", "-1", ".nan", "null", "[1]"):
+        row = "{task: facts, weight: " + wrong + "}"
+        assert "mixture.0.weight" in line_of(RECIPE, f"mixture=[{row}]")
