@@ -38,6 +38,19 @@ class Scored:
     by_role: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
+class NotFinite(ValueError):
+    """Logits are NaN or infinite, so that no token can be drawn from them.
+
+    Attributes:
+        name: of the request.
+        problem: which model's, and where.
+    """
+
+    def __init__(self, name: Name, problem: str, system: str | None = None) -> None:
+        super().__init__(f"{'' if system is None else f'{system}, '}row '{name}': {problem}")
+        self.name, self.problem = name, problem
+
+
 class Completer(Protocol):
     """Completes requests and scores continuations: models in memory, another engine, an endpoint.
 
@@ -51,11 +64,12 @@ class Completer(Protocol):
 
         Raises:
             ValueError: two requests have one name, or a prompt cannot be encoded.
+            NotFinite: a model says NaN or infinity of a row.
         """
         ...
 
     def score(self, continuations: Iterable[Continuation]) -> Iterator[Scored]:
-        """The scores of each continuation, in any order."""
+        """The scores of each continuation, in any order; raises as `complete` does."""
         ...
 
     def taken(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The completer of models in this process's memory."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from ..models.gpu import peak_memory_gib
 from ..models.language_model import LanguageModel
 from ..models.prompts import RoleTokenizers
 from ..models.steered import Steered
-from .completer import Continuation, Scored
+from .completer import Continuation, NotFinite, Scored
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,11 @@ class LocalCompleter:
                     yield completion
             except torch.OutOfMemoryError as error:
                 self._shrink(error)
+            except FloatingPointError as error:
+                request, token_ids = waiting[error.args[0]], error.args[1]
+                raise self._not_finite(
+                    Continuation(request.name, request.prompt, token_ids, request.alpha)
+                ) from None
 
     def score(self, continuations: Iterable[Continuation]) -> Iterator[Scored]:
         encoded: dict[Prompt | RolePrompt, RolePrompt] = {}
@@ -95,6 +101,23 @@ class LocalCompleter:
         except TypeError:  # ids in a list
             return self.tokenizers.encode(prompt)
 
+    @torch.inference_mode()
+    def _not_finite(self, given: Continuation) -> NotFinite:
+        """Which models have no finite logits along a continuation, found by reading it again."""
+        self.model.clear()
+        said = [said for _, said in self._said([given])]
+        roles = [
+            role
+            for role in ("base", "expert", "antiexpert")
+            if not all(one[role].amax(-1).isfinite().all() for one in said if role in one)
+        ]
+        alone = "their combination" if isinstance(self.model, Steered) else "the model"
+        return NotFinite(
+            given.name,
+            f"the logits of {' and '.join(roles) or alone} are NaN or infinite after "
+            f"{len(given.token_ids)} tokens of the completion; set dtype to float32 or bfloat16",
+        )
+
     def _shrink(self, error: torch.OutOfMemoryError) -> None:
         self.model.clear()
         self.batch_size = fewer_rows(self.batch_size, error)
@@ -113,6 +136,8 @@ class LocalCompleter:
                         continue
                     where = torch.tensor(ids, device=logits.device)[:, None]
                     found = logprob[row, : len(ids)].gather(-1, where)[:, 0].tolist()
+                    if any(map(math.isnan, found)):
+                        raise self._not_finite(replace(given, token_ids=given.token_ids[:first]))
                     logprobs[row].setdefault(role, []).extend(found)
                     if role == "own":
                         is_greedy[row] += [

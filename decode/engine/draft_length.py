@@ -26,11 +26,10 @@ class DraftLength:
     def __init__(self, num_draft_tokens: int | Literal["auto"]) -> None:
         self._fixed = num_draft_tokens if isinstance(num_draft_tokens, int) else None
         self._right, self._judged = 0.0, 0.0  # drafts accepted and judged; the past counts less
-        self._ends, self._tokens = 0, 0
+        self._ends, self._tokens, self._num_rounds = 0, 0, 0
         self._seconds: dict[int, dict[int, float]] = {}  # by bits of the rows' number, by drafts
         self._warm: set[tuple[int, int]] = set()  # kinds of round that were made once
         self._trials: list[int] = []
-        self._num_rounds = 0
 
     def next(self, num_rows: int) -> int:
         """Drafts for the next round of so many rows."""

@@ -131,7 +131,8 @@ class Engine:
     def step(self) -> list[Progress]:
         """What one step gave each request that moved; nothing if the engine is idle.
 
-        A step reads the prompts of waiting requests into free slots, or else is a round.
+        A step reads the prompts of waiting requests into free slots, or else is a round. Raises
+        FloatingPointError, with a name and its tokens so far, if what follows has no finite logits.
         """
         start = time.perf_counter()
         if self._waiting and len(self._rows) - len(self._free) < self._capacity:
@@ -150,8 +151,7 @@ class Engine:
             num_kept = 0 if len(self._free) == num_here else num_here
             self._model.reserve(rows, max(num_here, min(self._capacity, len(rows))), num_kept)
             self._is_reserved = True
-        slots = [*sorted(self._free), *range(len(self._rows), self._capacity)]
-        slots = slots[: len(self._waiting)]
+        slots = [*sorted(self._free), *range(len(self._rows), self._capacity)][: len(self._waiting)]
         arrivals = [self._waiting.popleft() for _ in slots]
         for slot, row in zip(slots, arrivals, strict=True):
             self._rows[slot : slot + 1] = [row]
@@ -198,6 +198,8 @@ class Engine:
         request, num_before = row.request, len(row.token_ids)
         stops = self._stops[request.stop]
         for token in tokens:
+            if token < 0:
+                raise FloatingPointError(request.name, tuple(row.token_ids))
             row.token_ids.append(token)
             if reason := stops.reason(row):
                 completion = Completion(request.name, stops.text(row), tuple(row.token_ids), reason)
@@ -209,8 +211,7 @@ class Engine:
         return Progress(request.name, kept, completion)
 
     def _under_way(self) -> Iterator[Row]:
-        gone = set(self._free)
-        yield from (row for slot, row in enumerate(self._rows) if slot not in gone)
+        yield from (row for slot, row in enumerate(self._rows) if slot not in self._free)
         yield from self._waiting
 
     def _close_ranks(self) -> None:

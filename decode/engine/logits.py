@@ -43,7 +43,7 @@ def proxy_logits(
 
     Every operand is upcast to float32 first. A token that one small model alone rules out (-inf) is
     ruled out; where both do there is no shift; what the base rules out stays ruled out. So finite
-    values and -inf never give NaN. Several experts are a chain of calls.
+    values and -inf never give NaN; NaN stays NaN. Several experts are a chain of calls.
 
     Args:
         base, expert, antiexpert: (..., vocab), any float dtype; the same shape.
@@ -63,9 +63,8 @@ def proxy_logits(
     base = base.float()
     if isinstance(alpha, float | int) and alpha == 0:
         return base
-    shift = expert.float() - antiexpert.float()  # -inf or +inf: one rules it out; NaN: both do
-    infinite = torch.where(shift.isnan(), base, -torch.inf)
-    combined = torch.where(shift.isfinite(), base + alpha * shift, infinite)
+    shift = torch.where(expert == antiexpert, 0.0, expert.float() - antiexpert.float())
+    combined = torch.where(shift.isinf(), -torch.inf, base + alpha * shift)
     if isinstance(alpha, Tensor):
         combined = torch.where(alpha == 0, base, combined)
     return combined if shared is None else torch.where(shared, combined, base)

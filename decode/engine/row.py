@@ -61,8 +61,9 @@ class Choice:
         return self._choose(logits[:, None], self._places.at(earlier.shape[1]), earlier)[:, 0]
 
     def targets(self, logits: Tensor, drafts: Tensor) -> Tensor:
-        """The tokens at the places of (B, k) drafts and after: (B, k + 1, V) -> (B, k + 1)."""
-        return self._choose(logits, self._places, drafts)
+        """Tokens at (B, k) drafts and after: (B, k + 1, V) -> (B, k + 1); -1 where there is NaN."""
+        tokens = self._choose(logits, self._places, drafts)
+        return tokens.where(logits.gather(-1, tokens[..., None])[..., 0].isfinite(), -1)
 
     def _choose(self, logits: Tensor, places: Places, drafts: Tensor) -> Tensor:
         tokens = logits.new_empty(logits.shape[:2], dtype=torch.long)

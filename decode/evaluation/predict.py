@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..backends.completer import NotFinite
 from ..engine.request import Completion
 from ..jobs.faults import doing
 from ..jobs.files import write_json, write_rows
@@ -102,10 +103,14 @@ def _complete(
         leave=False,
         disable=not sys.stderr.isatty() or replica.rank > 0,
     )
-    for done in completer.complete(experiment.requests(system, missing)):
-        assert isinstance(done.name, int), "rows are named by their places"
-        file.add(_row(experiment, ids[done.name], done.name, done))
-        bar.update()
+    try:
+        for done in completer.complete(experiment.requests(system, missing)):
+            assert isinstance(done.name, int), "rows are named by their places"
+            file.add(_row(experiment, ids[done.name], done.name, done))
+            bar.update()
+    except NotFinite as error:
+        where = f"{experiment.task}, {system.name}"
+        raise NotFinite(ids[int(error.name)], error.problem, where) from None
     bar.close()
     if replica.rank == 0:
         taken = folder.decoding(system.name)

@@ -15,6 +15,7 @@ from data.judges.client import EndpointError
 from data.judges.judge import RecordError
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 
+from ..backends.completer import NotFinite
 from ..evaluation.summary import NothingCountsError
 from ..jobs.faults import doing, fault_line, keep_tracebacks_in
 from ..jobs.files import FileChanged
@@ -28,6 +29,7 @@ USER_ERRORS = (
     EndpointError,
     RecordError,
     NothingCountsError,
+    NotFinite,
     ReplicaLost,
 )
 
