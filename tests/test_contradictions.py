@@ -41,6 +41,11 @@ def refuse(monkeypatch):
         (["expert.adapter={r: 4, init_lora_weights: pissa_niter_4}"], "changes the model's own"),
         (["expert.adapter={r: 4, alora_invocation_tokens: [9]}"], "alora_invocation_tokens: found"),
         (["expert.dtype=float16"], "full fine-tuning of float16 weights overflows"),
+        (["expert.dtype=float16", "expert.adapter={r: 4}"], "float16 weights overflow and vanish"),
+        (
+            ["decode.bases.0.dtype=float16", "expert.adapter={r: 4}"],
+            "mini/large: gradients through float16 weights",
+        ),
         (["sft.weight_decay=2000"], "sft.weight_decay: times sft.learning_rate it is 2"),
         (["decode.bases.0.dtype=auto", "sft.learning_rate=2e-5"], "mini/large: full fine-tuning"),
     ],
@@ -64,6 +69,7 @@ def test_contradictions_are_one_line(refuse, overrides, problem, monkeypatch):
         ["expert.dtype=bfloat16"],
         ["expert.adapter={r: 4, init_lora_weights: gaussian}"],
         ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "expert.adapter={r: 4}"],
+        ["expert.dtype=float16", "sft.fp16=true", "expert.adapter={r: 4}"],
         ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "sft.deepspeed=zero2"],
     ],
 )

@@ -29,10 +29,10 @@ FLOORS = {
         __init__ run score compare analyze workspace
     """,
     "train": """
-        zero checkpoints footprint pretraining
-        proxy_loss
+        zero checkpoints footprint divergence
+        pretraining proxy_loss
         training
-        claims contradictions divergence rows
+        claims contradictions rows
         trainer
         proxy_check
         job

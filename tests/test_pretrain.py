@@ -20,6 +20,7 @@ from data.mini.splits import held_out_keys, split_problems
 from data.mini.stream import SHARES, Stream
 from data.mini.tokenizer import EOS_ID, PAD_ID, build_tokenizer, for_transformers
 from train import pretrain
+from train.divergence import Diverged
 from train.pretraining import loop
 from train.pretraining.pretrain_recipe import load_recipe
 
@@ -189,6 +190,15 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
 def test_bad_recipes_are_named(tmp_path, override, message):
     with pytest.raises(ValueError, match=re.escape(RECIPE) + ": " + message):
         recipe_for(tmp_path, override)
+
+
+@pytest.mark.parametrize("rate", ["muon_lr", "adamw_lr"])
+def test_a_pretraining_that_diverges_is_one_line(rate, tmp_path, stream, tokenizer):
+    recipe = recipe_for(tmp_path, f"{rate}=1e37", "warmup_steps=1", "weight_decay=0")
+    recipe.work_dir.mkdir(parents=True)
+    with pytest.raises(Diverged, match=r"small: pretraining diverged at step [23]: .*; lower") as e:
+        loop.train_model("small", stream, tokenizer, recipe)
+    assert "\n" not in str(e.value)
 
 
 def test_home_is_written_out(monkeypatch, tmp_path):

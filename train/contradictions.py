@@ -94,7 +94,11 @@ def _check_kernels(training: Training) -> None:
 
 
 def _check_precision(training: Training) -> None:
-    """Raises ValueError for full fine-tuning of 16-bit weights without a float32 copy."""
+    """Raises ValueError for 16-bit weights whose gradients or steps are lost.
+
+    Full fine-tuning needs a float32 copy of them; an adapter's weights are float32, but gradients
+    reach them through float16 weights, which takes a scaler.
+    """
     sft = training.sft
     decay = sft.get("learning_rate", 2e-5) * sft.get("weight_decay", 0.0)
     if decay > 1:
@@ -104,10 +108,17 @@ def _check_precision(training: Training) -> None:
         )
     keeps_copy = sft.get("deepspeed") or sft.get("fsdp")
     keeps_copy = keeps_copy or is_launched_with_deepspeed() or is_on(FSDP_BY_LAUNCH)
-    if keeps_copy or training.adapter is not None:
+    if keeps_copy:
         return
     model = training.model
     dtype = weights_dtype(model, load_config(model))
+    if training.adapter is not None:
+        if dtype == torch.float16 and not sft.get("fp16"):
+            raise ValueError(
+                f"{model.name}: gradients through float16 weights overflow and vanish without a "
+                "scaler; set dtype to bfloat16 or float32, or sft.fp16 to true"
+            )
+        return
     if dtype == torch.float16:
         raise ValueError(
             f"{model.name}: full fine-tuning of float16 weights overflows; set dtype to float32 "

@@ -17,6 +17,7 @@ from data.mini.stream import Stream
 from data.mini.tokenizer import build_tokenizer, for_transformers
 from decode.jobs.faults import doing
 from decode.stage.command import entry, user_errors
+from train.divergence import Diverged
 from train.pretraining.loop import losses_by_kind, train_model
 from train.pretraining.pretrain_recipe import load_recipe
 
@@ -25,7 +26,7 @@ logger = logging.getLogger("pretrain")
 TOKENIZER_DOCUMENTS = 20_000
 
 
-@entry()
+@entry(Diverged)
 def main() -> None:
     """Recipe, logging, tokenizer, then one model after the other."""
     if len(sys.argv) < 2:

@@ -5,6 +5,7 @@ order, and a killed run continues from its last checkpoint with the documents it
 """
 
 import logging
+import math
 import os
 import random
 import sys
@@ -13,6 +14,7 @@ import time
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
@@ -20,7 +22,9 @@ from transformers import LlamaForCausalLM
 from data.mini.stream import SHARES, Stream
 from data.mini.tokenizer import EOS_ID, PAD_ID
 from decode.jobs.files import append_row
+from decode.models.fit import check_finite
 
+from ..divergence import Diverged
 from .llama import build_model, build_optimizers
 from .pretrain_recipe import PretrainRecipe
 
@@ -60,7 +64,12 @@ def rate(recipe: PretrainRecipe, step: int) -> float:
 def train_model(
     name: str, stream: Stream, tokenizer: Tokenizer, recipe: PretrainRecipe
 ) -> LlamaForCausalLM:
-    """models[name], trained; continues from its checkpoint in `work_dir` if there is one."""
+    """models[name], trained; continues from its checkpoint in `work_dir` if there is one.
+
+    Raises:
+        Diverged: the loss or its gradient is NaN or infinite; the checkpoint is of a step before.
+        ValueError: a weight is, after the last step.
+    """
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.models[name], recipe.vocab_size, recipe.row_tokens)
     optimizers = build_optimizers(model, recipe)
@@ -82,6 +91,8 @@ def train_model(
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(input_ids=ids, labels=labels, use_cache=False).loss
         loss.backward()
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        _check_finite(name, step, loss.item(), get_total_norm(gradients).item())
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * rate(recipe, step)
@@ -98,8 +109,18 @@ def train_model(
             state = {"model": model.state_dict(), "optimizers": saved, "done": done}
             torch.save(state, checkpoint.with_suffix(".tmp"))
             os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+    check_finite(model.named_parameters(), name)
     logger.info("%s: %d tokens in %.0f CPU-seconds", name, done["num_tokens"], done["cpu_s"])
     return model
+
+
+def _check_finite(name: str, step: int, loss: float, grad_norm: float) -> None:
+    for what, found in (("loss", loss), ("gradient norm", grad_norm)):
+        if not math.isfinite(found):
+            raise Diverged(
+                f"{name}: pretraining diverged at step {step + 1}: {what} {found}; lower muon_lr "
+                "or adamw_lr"
+            )
 
 
 @torch.no_grad()
