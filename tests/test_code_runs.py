@@ -80,6 +80,14 @@ def test_a_code_run(code_recipe, tmp_path):
     assert changed <= {"environment.json"}
     error = decode(path, *overrides, "decode.num_samples=5")
     assert "was made with" in error and "num_samples 4, and this recipe has 5" in error
+    # code in fences: another rule, which says in the results how often it found some
+    assert "was made with" in decode(path, *overrides, "task.extract=fences")
+    folder = tmp_path / "fences"
+    assert decode(path, *overrides, "task.extract=fences", f"output_dir={folder}") is None
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["task"] == "humaneval-fences"
+    assert metrics["parts"]["expert"] == {"extracted": 0.0}
+    assert "| system | extracted |" in (folder / "report.md").read_text()
 
 
 @pytest.mark.long
@@ -106,6 +114,11 @@ def test_a_code_run_killed_while_it_executes(code_recipe, tmp_path):
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "run")
     )
     assert {**cut, "decoding": None} == {**whole, "decoding": None}
+
+
+def test_only_code_is_extracted(recipe):
+    error = decode(recipe(), "task.extract=fences")
+    assert "task.extract: 'instruct' runs no programs" in error
 
 
 def test_samples_and_k_must_fit(code_recipe):

@@ -8,7 +8,8 @@ import pytest
 
 from data.rows import Row, read_rows
 from data.sandbox import best_confinement, run_programs
-from data.tasks import ds1000, humaneval, mbpp
+from data.tasks import ds1000, humaneval, mbpp, plus
+from data.tasks.fences import fenced, of_fences
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -210,3 +211,221 @@ def test_a_completion_that_timed_out_there_times_out_here() -> None:
     row = next(row for row in rows if row.text("task_id") in problems)
     problem = problems[row.text("task_id")]
     assert statuses(humaneval, problem, row.text("completion")) == ["timeout"]
+
+
+SANITIZED = Row(
+    {
+        "source_file": "Benchmark Questions Verification V2.ipynb",
+        "task_id": 1001,
+        "prompt": "Write a function to halve a number.",
+        "code": "def halve(number):\n    return number / 2",
+        "test_imports": ["import math"],
+        "test_list": ["assert math.isclose(halve(2), 1)"],
+    },
+    "mine.jsonl, line 1",
+)
+MBPP_PLUS = Row(
+    {
+        **SANITIZED.fields,
+        "test": (
+            "import math\ninputs = [[2], [3]]\nresults = [1, 1.5]\n"
+            "def assertion(out, exp, atol):\n    assert out == exp\n"
+            "for inp, exp in zip(inputs, results):\n    assertion(halve(*inp), exp, 0)\n"
+        ),
+    },
+    "mine.jsonl, line 1",
+)
+HUMANEVAL_PLUS = Row(
+    {
+        **{key: value for key, value in ADD.fields.items() if key != "test"},
+        "base_input": [[2, 3]],
+        "plus_input": [[-1, 1], [0.1, 0.2]],
+        "atol": 0,
+        "contract": "",
+    },
+    "mine.jsonl, line 1",
+)
+
+
+def mbpp_inputs(name: str, code: str, assertion: str, inputs: list, **more) -> Row:
+    """A row as EvalPlus's own file of MBPP+ has it."""
+    fields = {
+        "task_id": "Mbpp/1002",
+        "prompt": f'"""\nDo {name}.\n{assertion}\n"""\n',
+        "entry_point": name,
+        "canonical_solution": code,
+        "base_input": inputs,
+        "plus_input": [],
+        "atol": 0,
+        "assertion": assertion,
+    }
+    return Row({**fields, **more}, "mine.jsonl, line 1")
+
+
+def test_sanitized_mbpp_and_mbpp_plus() -> None:
+    right, integer = "def halve(n):\n    return n / 2", "def halve(n):\n    return n // 2"
+    assert mbpp.eval_row(SANITIZED).prompt == (
+        '"""\nWrite a function to halve a number.\nassert math.isclose(halve(2), 1)\n"""\n'
+    )
+    assert mbpp.train_row(SANITIZED).completion == f"{SANITIZED.fields['code']}\n"
+    assert mbpp.eval_row(MBPP_PLUS).id == mbpp.eval_row(SANITIZED).id == "MBPP/1001"
+    assert statuses(mbpp, SANITIZED, right, integer) == ["passed", "passed"]
+    assert statuses(mbpp, MBPP_PLUS, right, integer) == ["passed", "failed"]
+    bare = Row({**SANITIZED.fields, "test_imports": []}, SANITIZED.where)
+    assert statuses(mbpp, bare, f"import math\n{right}") == ["passed"]
+
+
+def test_humaneval_plus_compares_with_the_canonical_solution() -> None:
+    assert humaneval.eval_row(HUMANEVAL_PLUS).id == "HumanEval/1000"
+    completions = (
+        "    return x + y",
+        "    return x + y + 1e-9",  # within the tolerance of floating-point numbers only
+        "    return abs(x + y) if x else 0",
+        "    return round(x + y)",
+        "    return 5",
+    )
+    expected = ["passed", "failed", "passed", "failed", "failed"]
+    assert statuses(humaneval, HUMANEVAL_PLUS, *completions) == expected
+    both = Row({**HUMANEVAL_PLUS.fields, "test": ADD.fields["test"]}, "x")
+    assert statuses(humaneval, both, "    return x + y", "    return 5") == ["passed", "failed"]
+    floats = Row({**HUMANEVAL_PLUS.fields, "base_input": [[0.5, 0.25]], "plus_input": []}, "x")
+    near, far = "    return x + y + 1e-9", "    return x + y + 1e-3"
+    assert statuses(humaneval, floats, near, far) == ["passed", "failed"]
+
+
+def test_mbpp_plus_inputs_have_the_types_of_the_assertion() -> None:
+    code = "def common(a, b):\n    return tuple(set(a) & {b})"
+    row = mbpp_inputs("common", code, "assert common((1, 2), 2) == (2,)", [[[1, 2], 2], [[], 3]])
+    assert mbpp.eval_row(row).prompt == row.fields["prompt"]
+    assert mbpp.eval_row(row).id == "MBPP/1002"
+    needs_tuple = "def common(a, b):\n    return (b,) if hash(a) and b in a else ()"
+    assert statuses(mbpp, row, code, needs_tuple, "def common(a, b):\n    return a") == [
+        "passed",
+        "passed",
+        "failed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("assertion", "value", "expected"),
+    [
+        ("assert f([(1, 2)]) == 3", [[3, 4], [5, 6]], [(3, 4), (5, 6)]),
+        ("assert f(((1, 2), 3)) == 3", [[3, 4], 5], ((3, 4), 5)),
+        ("assert f([1, 2]) == 3", [[3, 4]], [[3, 4]]),
+        ("assert f([{}]) == 1\nassert f([{1, 2}, {}]) == 1", [[3], []], [{3}, set()]),
+        ("assert f({'a': (1, 2)}) == 1", {"b": [3]}, {"b": (3,)}),
+        ("assert f(complex(0, 1)) == 1", "1j", 1j),
+        ("assert f('a') == 1\nassert f(2) == 1", "3", "3"),
+        ("assert f(g(2)) == 1", "3", "3"),
+    ],
+)
+def test_json_becomes_what_the_assertion_shows(assertion, value, expected) -> None:
+    row = mbpp_inputs("f", "def f(x): ...", assertion, [[value]])
+    assert plus._inputs(row) == [[expected]]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "inputs", "others"),
+    [
+        ("sum_div", "def sum_div(n):\n    return 7", [[8]], {"0": True, "1": False}),
+        ("are_equivalent", "def are_equivalent(a, b):\n    return True", [[1, 2]], {"False": True}),
+        ("check_str", "def check_str(s):\n    return 'a'", [["b"]], {"[1]": True, "None": False}),
+        ("Diff", "def Diff(a, b):\n    return [1, 2]", [[1, 2]], {"[2, 1]": True, "[2]": False}),
+        (
+            "digit_distance_nums",
+            "def digit_distance_nums(a, b):\n    return 0",
+            [[12, 5]],
+            {"4": True, "3": False},
+        ),
+        (
+            "surface_Area",
+            "def surface_Area(b, h):\n    return 33",
+            [[3, 4]],
+            {"35": True, "34": False},
+        ),
+    ],
+)
+def test_problems_with_several_right_answers(name, code, inputs, others) -> None:
+    head = code.splitlines()[0]
+    row = mbpp_inputs(name, code, f"assert {name}", inputs)
+    completions = [f"{head}\n    return {value}" for value in others]
+    expected = ["passed" if is_right else "failed" for is_right in others.values()]
+    assert statuses(mbpp, row, code, *completions) == ["passed", *expected]
+
+
+def test_find_zero_is_checked_by_the_polynomial() -> None:
+    fields = {
+        **HUMANEVAL_PLUS.fields,
+        "prompt": 'def find_zero(xs: list):\n    """A zero."""\n',
+        "entry_point": "find_zero",
+        "base_input": [[[-4, 0, 1]]],
+        "plus_input": [],
+        "atol": 1e-4,
+    }
+    completions = ("    return 2.0", "    return -2.00000001", "    return 1.9")
+    assert statuses(humaneval, Row(fields, "x"), *completions) == ["passed", "passed", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "changed", "problem"),
+    [
+        (humaneval, HUMANEVAL_PLUS, {"base_input": [], "plus_input": []}, "'base_input' holds no"),
+        (humaneval, HUMANEVAL_PLUS, {"plus_input": [3]}, "'plus_input' must be a list of lists"),
+        (humaneval, HUMANEVAL_PLUS, {"canonical_solution": None}, "'canonical_solution' must be"),
+        (humaneval, HUMANEVAL_PLUS, {"entry_point": "1"}, "'entry_point' must name a function"),
+        (mbpp, mbpp_inputs("f", "c", "assert f(", [[1]]), {}, "'assertion' must hold Python"),
+        (mbpp, SANITIZED, {"test_imports": "import math"}, "'test_imports' must be a list of text"),
+        (mbpp, MBPP_PLUS, {"test": "assert ("}, "'test' must hold Python"),
+    ],
+)
+def test_bad_rows_of_evalplus_are_named(task, row, changed, problem) -> None:
+    with pytest.raises(ValueError, match=r"mine\.jsonl, line 1: field") as caught:
+        task.eval_row(Row({**row.fields, **changed}, row.where))
+    assert problem in str(caught.value)
+
+
+def test_evalplus_takes_longer_and_others_do_not() -> None:
+    assert [plus.takes_long(row) for row in (HUMANEVAL_PLUS, MBPP_PLUS)] == [True, True]
+    assert not any(plus.takes_long(row) for row in (ADD, DOUBLE, SANITIZED))
+
+
+BODY = "    return x + y\n"
+WHOLE = f"def add(x, y):\n{BODY}"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (f"Sure!\n```python\n{WHOLE}```\nIt adds.", WHOLE),
+        (f"```\n{WHOLE}```", WHOLE),
+        (f"```Python3 title\n{WHOLE}\n```\n", f"{WHOLE}\n"),
+        (f"1. First:\n   ```py\n   def add(x, y):\n   {BODY}   ```", WHOLE),
+        (f"```python\n{WHOLE}", WHOLE),  # cut off
+        (f"```bash\npip install a b c\npip list\npip check\n```\n```python\n{WHOLE}```", WHOLE),
+        (f"```python\nadd(1, 2)\n```\n````python\n{WHOLE}````", WHOLE),
+        (f"```\n2 + 3 equals\nwhat is\nsaid\n```\n```\n{WHOLE}```", WHOLE),
+        (f"```python\n{BODY}```", BODY),
+        ("```python\r\nx = 1\r\n```", "x = 1\n"),
+        (WHOLE, None),
+        ("```json\n{}\n```", None),
+        ("Use `add`.", None),
+    ],
+)
+def test_code_is_found_in_fences(text, code) -> None:
+    assert fenced(text) == code
+
+
+def test_grades_of_fences_say_where_there_was_one() -> None:
+    grade = of_fences(humaneval.HUMANEVAL.grade)
+    completions = [
+        f"Sure!\n```python\n{WHOLE}```\nIt adds.",
+        f"```python\n{BODY}```",
+        "```python\ndef add(x, y):\n    return x\n```",
+        BODY,
+        f"Sure! {WHOLE}",
+    ]
+    verdicts = list(grade([humaneval.eval_row(ADD)] * 5, completions, {}))
+    assert [verdict.value for verdict in verdicts] == [1, 1, 0, 1, 0]
+    assert [verdict.parts["extracted"] for verdict in verdicts] == [1, 1, 1, 0, 0]
+    plain = humaneval.HUMANEVAL.grade([humaneval.eval_row(ADD)], completions[:1], {})
+    assert [(verdict.value, verdict.parts) for verdict in plain] == [(0, {})]

@@ -6,12 +6,14 @@
 The prompt is the problem verbatim; a completion is the function's body, and decoding stops at
 the next top-level statement. Twenty samples a problem at temperature 0.8 and top-p 0.95, scored by
 pass@10. A sample is right if prompt, completion and the problem's `check` run without an exception
-(`program`, to be run by `data.sandbox` under `LIMITS`).
+(`program`, to be run by `data.sandbox` under `LIMITS`). Files of HumanEval+ are read as well
+(`plus.py`).
 '''
 
 from ..rows import HubSource, Row
 from ..sandbox import Limits
 from ..task import Task
+from . import plus
 from .programs import (
     NUM_SAMPLES,
     PASS_AT,
@@ -33,17 +35,25 @@ def prompt(row: Row) -> str:
 
 def eval_row(row: Row) -> Problem:
     """One problem; its answer is the reference body."""
-    check_code(row, "test", [row.text("test")], defines="check")
+    if not plus.has_inputs(row) or "test" in row.fields:
+        check_code(row, "test", [row.text("test")], defines="check")
+    if plus.has_inputs(row):
+        plus.check_inputs(row)
     if not row.text("entry_point").isidentifier():
         found = row.fields["entry_point"]
         raise ValueError(f"{row.where}: field 'entry_point' must name a function, found {found!r}")
-    return Problem(row.text("task_id"), prompt(row), (row.text("canonical_solution"),), row)
+    reference = row.text("canonical_solution")
+    return Problem(row.id(row.first("task_id")), prompt(row), (reference,), row)
 
 
 def program(row: Row, completion: str) -> str:
     """The problem solved by `completion`, with its tests as the last thing to run."""
-    check = f"{row.text('test')}\ncheck({row.text('entry_point')})"
-    return f"{row.text('prompt')}{completion}\n{check}\n"
+    parts = [f"{row.text('prompt')}{completion}"]
+    if "test" in row.fields:
+        parts.append(f"{row.text('test')}\ncheck({row.text('entry_point')})")
+    if plus.has_inputs(row):
+        parts.append(plus.check(row, row.text("prompt") + row.text("canonical_solution")))
+    return "\n".join(parts) + "\n"
 
 
 HUMANEVAL = Task(

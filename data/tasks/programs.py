@@ -14,7 +14,7 @@ from ..judges.judge import Verdict
 from ..rows import Row
 from ..sandbox import Limits, run_programs
 from ..task import EvalRow, Grader, Judges, TrainRow
-from . import instruct
+from . import instruct, plus
 
 TEMPERATURE, TOP_P, NUM_SAMPLES, PASS_AT = 0.8, 0.95, 20, 10  # the proxy-tuning paper's protocol
 
@@ -77,7 +77,8 @@ def grader(program: Callable[[Row, str], str], limits: Limits) -> Grader:
     ) -> Iterator[Verdict]:
         pairs = zip(rows, completions, strict=True)
         programs = (program(row.row, completion) for row, completion in pairs)
-        for outcome in run_programs(programs, limits):
+        allowed = next((plus.LIMITS for row in rows if plus.takes_long(row.row)), limits)
+        for outcome in run_programs(programs, allowed):
             passed = outcome.status == "passed"
             why = {"status": outcome.status, "detail": outcome.detail, "wall_s": outcome.wall_s}
             yield Verdict(float(passed), notes={"passed": passed, **why})

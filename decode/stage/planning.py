@@ -15,6 +15,7 @@ from data.judges.judge import Judge, Verdict
 from data.sandbox import best_confinement
 from data.scoring.pass_at_k import pass_at_k
 from data.task import Scorer
+from data.tasks.fences import of_fences
 from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice, Recipe
 
 from ..engine.sampling import Sampling
@@ -51,7 +52,7 @@ def _experiment(
     recipe: Recipe, choice: Evaluation, lineup: Lineup, folder: RunFolder
 ) -> Experiment:
     """The lineup on one task's rows."""
-    task, mode = TASKS[choice.name], choice.scoring
+    task, mode = _extracting(TASKS[choice.name], choice), choice.scoring
     if mode == "paper" and task.paper_drops_invalid:
         raise ValueError(
             f"task.scoring: the paper's rules for '{task.name}' leave invalid answers out, and a "
@@ -79,13 +80,28 @@ def _experiment(
         ),
         questions=questions,
         score=None if is_graded else _pair_score(task.scorer(mode)),
-        grader=_grader(task, choice.judges, folder, decode.device) if is_graded else None,
+        grader=_grader(task, choice, folder, decode.device) if is_graded else None,
         stop=task.stop,
         max_new_tokens=decode.max_new_tokens or task.max_new_tokens,
         sampling=sampling,
         num_samples=num_samples,
         **({} if pass_at is None else {"combine": _passes(pass_at)}),
     )
+
+
+def _extracting(task: Task, choice: Evaluation) -> Task:
+    """The task, with its grades given on the code in fences if the recipe says so.
+
+    A stop would end an answer before its code, so it has none then.
+    """
+    if choice.extract is None:
+        return task
+    if not task.runs_programs or task.grade is None:
+        raise ValueError(
+            f"task.extract: '{task.name}' runs no programs, so there is no code to extract; "
+            "leave it out"
+        )
+    return replace(task, grade=of_fences(task.grade), stop=())
 
 
 def _lineup(recipe: Recipe) -> Lineup:
@@ -176,8 +192,8 @@ def _passes(k: int) -> Callable[[Sequence[float]], float]:
     return combine
 
 
-def _grader(task: Task, choices: dict[str, JudgeChoice], folder: RunFolder, device: str) -> Grader:
-    grade = task.grade
+def _grader(task: Task, choice: Evaluation, folder: RunFolder, device: str) -> Grader:
+    grade, choices = task.grade, choice.judges
     assert grade is not None
     if task.runs_programs:
         _check_sandbox(task)
@@ -187,7 +203,8 @@ def _grader(task: Task, choices: dict[str, JudgeChoice], folder: RunFolder, devi
     def with_judges(questions: Sequence[Question], completions: Sequence[str]) -> Iterable[Verdict]:
         return grade(questions, completions, judges)
 
-    return Grader(with_judges, {"judges": {name: _identity(choices[name]) for name in choices}})
+    settings = {"judges": {name: _identity(choices[name]) for name in choices}}
+    return Grader(with_judges, settings | ({"extract": choice.extract} if choice.extract else {}))
 
 
 def _check_sandbox(task: Task) -> None:

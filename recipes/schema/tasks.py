@@ -85,13 +85,17 @@ class Evaluation(Section):
     """Only the first so many evaluation rows; null is all."""
     scoring: Literal["default", "paper"] = "default"
     """Whose rules: paper reproduces the proxy-tuning paper's, quirks included."""
+    extract: Literal["fences"] | None = None
+    """Of code tasks: run the code in an answer's fences, as instruct models write it; null runs the
+    whole completion."""
     judges: dict[str, JudgeChoice] = Field(default_factory=dict)
     """Who grades, by the names the task gives its judges; most tasks need none."""
 
     @property
     def label(self) -> str:
         """What results and charts call it: other rules never share a chart with the default."""
-        return self.name if self.scoring == "default" else f"{self.name}-{self.scoring}"
+        rules = [self.name, *([] if self.scoring == "default" else [self.scoring])]
+        return "-".join([*rules, *([self.extract] if self.extract else [])])
 
 
 class TaskChoice(Evaluation):
