@@ -11,6 +11,7 @@ from support.hub_cache import cache_as
 from support.judge_server import serve
 from support.models import save_model
 from support.quick_tier import pytest_terminal_summary
+from support.raw_server import raw_serve
 from support.tiny_run import environment, overrides
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "environment",
     "overrides",
     "pytest_terminal_summary",
+    "raw_serve",
     "recipe",
     "save_model",
     "serve",

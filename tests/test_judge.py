@@ -216,7 +216,7 @@ def test_nobody_listens(tmp_path):
     )
     judge = Judge(endpoint, tmp_path / "judgements.jsonl")
     with pytest.raises(
-        EndpointError, match=r"failed 3 times.*refused.*0 of 4 judgements"
+        EndpointError, match=r"failed 3 times.*Refused.*0 of 4 judgements"
     ) as raised:
         judge.ask(requests(4), YES_NO)
     assert "\n" not in str(raised.value)
@@ -287,7 +287,7 @@ def test_wrong_and_empty_answers_are_counted(serve, judge_of, caplog, answer):
     assert "1 of 2 judgements are unparsed" in caplog.text
     kept = next(row for row in record(judge) if row["id"] == "r0")
     assert kept["verdict"] is None
-    assert kept["text"] == ("? \x00 garbage ☃" if answer and "☃" in answer else answer or "")
+    assert kept["text"] == ("? � garbage ☃" if answer and "☃" in answer else answer or "")
     assert judge.ask(requests(2), YES_NO) == [None, "yes"]  # from the record
     assert len(server.seen) == 2
 
@@ -342,8 +342,8 @@ def test_unusable_keys_are_found_before_anything_is_asked(monkeypatch, tmp_path,
     ("settings", "message"),
     [
         ({"base_url": "localhost:8000/v1"}, "must look like http://"),
-        ({"base_url": f"https://me:{KEY}@host/v1"}, "without a key; .*key_env"),
-        ({"base_url": f"https://host/v1?key={KEY}"}, "without a key; .*key_env"),
+        ({"base_url": f"https://me:{KEY}@host/v1"}, "no user, key, .*key_env"),
+        ({"base_url": f"https://host/v1?key={KEY}"}, "no user, key, .*key_env"),
         ({"api": "responses"}, "api must be one of chat, completions"),
         ({"parameters": {"stream": True}}, "must not hold 'stream'"),
         ({"concurrency": 0}, "must be above 0"),

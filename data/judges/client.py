@@ -1,8 +1,11 @@
 """Asking an endpoint: one prompt in, one text out, however many tries that takes.
 
-Only the standard library is used. Errors that may pass by themselves are retried: lost
-connections, time-outs, 5xx, 408 and 429. Waits grow exponentially, with jitter; a `Retry-After`
-holds back every thread, not only the one that was told. Everything else is one clear line.
+Errors that may pass by themselves are retried: lost connections, time-outs, 5xx, 408 and 429.
+Waits grow exponentially, with jitter; a `Retry-After` holds back every request, not only the one
+that was told. Everything else is one clear line. No try takes longer than `timeout_s`, and no more
+of an answer is read than `MOST_BYTES`. Redirects are not followed: they would carry the key to
+another address. Proxies and certificates are those of the environment (HTTPS_PROXY, NO_PROXY,
+SSL_CERT_FILE).
 
 The key is read from the environment variable that the settings name. It goes into the request's
 header and nowhere else: should a server repeat it, it is blotted out of texts and errors.
@@ -11,23 +14,31 @@ header and nowhere else: should a server repeat it, it is blotted out of texts a
 import json
 import os
 import random
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
-from threading import Event, Lock
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+import anyio
+import httpx
 
 from .endpoint import Endpoint
+from .known_key import KnownKey
 
 PASSING = (408, 429)  # and every 5xx: tried again
 ONE_ROW = (400, 413, 422)  # too long, or filtered: refused as a request, not as a caller
 LONGEST_BACKOFF_S = 60.0
 LONGEST_PAUSE_S = 600.0
-ERROR_BYTES = 65_536
+MOST_BYTES = 4 << 20  # a long answer with its log-probabilities has a tenth
+
+# What a terminal may obey: C0, C1, directions, invisible characters; in `CONTROLS` not \t \n \r.
+CONTROLS = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f]"
+)
+SPACES = re.compile(r"\s+")
 
 
 class EndpointError(RuntimeError):
@@ -56,45 +67,65 @@ class Reply:
     usage: dict[str, int]
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    """Redirects are errors: they would carry the key to another address."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 class Client:
-    """Asks one endpoint; may be used from several threads.
+    """Asks one endpoint, several requests at once: `async with client: await client.complete(...)`.
 
     Raises:
-        ValueError: the environment variable of the key is not set, or holds no usable key.
+        ValueError: the environment variable of the key is not set, or holds no usable key; or the
+            environment's proxy or certificates cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._key = _key(endpoint.key_env)
-        self._opener = build_opener(_NoRedirect)
+        key = _key(endpoint.key_env)
+        self._known_key = KnownKey(key)
+        self._headers = {"Content-Type": "application/json", "User-Agent": "proxytune"}
+        self._headers["Accept-Encoding"] = "identity"  # what is read is what takes memory
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        try:
+            self._certificates = httpx.create_ssl_context()
+            self._http = self._connections()
+        except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
+            raise ValueError(
+                f"the environment's proxy or certificates cannot be used ({type(error).__name__}); "
+                "write HTTP_PROXY, HTTPS_PROXY and ALL_PROXY as http://host:port, and let "
+                "SSL_CERT_FILE name a file, or unset them"
+            ) from None
         self._jitter = random.Random()  # its own, so that the global seed is not used up
-        self._lock = Lock()
-        self._paused_until = 0.0  # on the monotonic clock; a rate limit holds for all threads
+        self._paused_until = 0.0  # on the monotonic clock; a rate limit holds for all requests
 
-    def complete(self, prompt: str, stopped: Event) -> Reply:
+    async def __aenter__(self) -> "Client":
+        self._http = self._connections()  # those before belong to an event loop that has ended
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    def _connections(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            headers=self._headers,
+            timeout=None,  # `_post` limits a try as a whole
+            verify=self._certificates,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none are kept
+        )
+
+    async def complete(self, prompt: str) -> Reply:
         """The endpoint's answer to one prompt.
 
         Args:
             prompt: the user's turn, or the text that a "completions" model continues.
-            stopped: when set, waiting ends and nothing more is asked.
 
         Raises:
             RefusedError: this request is refused (400, 413, 422).
-            EndpointError: the endpoint cannot be used, or fails try after try, or `stopped` is set.
+            EndpointError: the endpoint cannot be used, or fails try after try.
         """
         data = json.dumps(self.endpoint.body(prompt)).encode()
         num_failures = 0
         while True:
-            self._wait_out_pause(stopped)
+            await self._wait_out_pause()
             try:
-                return self._post(data)
+                return await self._post(data)
             except _PassingError as error:
                 num_failures += 1
                 if num_failures > self.endpoint.num_retries:
@@ -102,71 +133,69 @@ class Client:
                         f"{self.endpoint.url} failed {num_failures} times, at last with: {error}"
                     ) from None
                 self._pause(error)
-                grown = self.endpoint.backoff_s * 2.0 ** (num_failures - 1)
-                self._sleep(min(LONGEST_BACKOFF_S, grown) * self._jitter.uniform(0.5, 1), stopped)
+                grown = self.endpoint.backoff_s * 2.0 ** min(num_failures - 1, 30)
+                await anyio.sleep(min(LONGEST_BACKOFF_S, grown) * self._jitter.uniform(0.5, 1))
 
     def _pause(self, error: _PassingError) -> None:
-        """Hold back every thread for as long as the server asked, if it did."""
+        """Hold back every request for as long as the server asked, if it did."""
         seconds = error.retry_after_s or 0.0
         if seconds > LONGEST_PAUSE_S:
             raise EndpointError(
                 f"{self.endpoint.url} asks to wait {seconds:.0f} s; run again then ({error})"
             ) from None
-        with self._lock:
-            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def _wait_out_pause(self, stopped: Event) -> None:
+    async def _wait_out_pause(self) -> None:
         """Wait until nobody is held back, and a little longer, so that not all start at once."""
         while (left := self._paused_until - time.monotonic()) > 0:
-            self._sleep(left + self._jitter.uniform(0, self.endpoint.backoff_s), stopped)
-        self._sleep(0, stopped)
+            await anyio.sleep(left + self._jitter.uniform(0, self.endpoint.backoff_s))
 
-    def _sleep(self, seconds: float, stopped: Event) -> None:
-        if stopped.wait(seconds):
-            raise EndpointError(f"{self.endpoint.url}: stopped")
-
-    def _post(self, data: bytes) -> Reply:
-        headers = {"Content-Type": "application/json", "User-Agent": "proxytune"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = Request(self.endpoint.url, data, headers, method="POST")
+    async def _post(self, data: bytes) -> Reply:
         try:
-            with self._opener.open(request, timeout=self.endpoint.timeout_s) as response:
-                return self._reply(response.read())
-        except HTTPError as error:
-            raise self._failure(error) from None
-        except (OSError, HTTPException) as error:
-            reason = error.reason if isinstance(error, URLError) else error
-            raise _PassingError(self._one_line(f"{type(reason).__name__}: {reason}")) from None
+            with anyio.fail_after(self.endpoint.timeout_s):
+                async with self._http.stream("POST", self.endpoint.url, content=data) as response:
+                    body = await _read(response)
+        except TimeoutError:
+            limit = f"{self.endpoint.timeout_s:g} s"
+            raise _PassingError(f"no whole answer within timeout_s, {limit}") from None
+        except (httpx.TransportError, OSError) as error:
+            cause = _cause(error)
+            raise _PassingError(self._one_line(f"{type(cause).__name__}: {cause}")) from None
+        except (httpx.InvalidURL, ValueError) as error:
+            problem = self._one_line(f"{type(error).__name__}: {error}")
+            raise EndpointError(f"{self.endpoint.url}: {problem}; check base_url") from None
+        if not response.is_success:
+            raise self._failure(response, body)
+        if body is None:
+            raise EndpointError(
+                f"{self.endpoint.url} answers with more than {MOST_BYTES >> 20} MiB; check "
+                "base_url and model, or lower max_tokens in parameters"
+            )
+        return self._reply(body)
 
     def _reply(self, raw: bytes) -> Reply:
-        text = raw.decode("utf-8", "replace")
         try:
-            body = json.loads(text)
+            body = json.loads(raw.decode("utf-8", "replace"))
             choice = body["choices"][0]
             said = choice["message"]["content"] if self.endpoint.api == "chat" else choice["text"]
-        except (ValueError, LookupError, TypeError):
-            complaint = self._one_line(_complaint(text)) or "nothing"
+        except (ValueError, LookupError, TypeError, RecursionError):
+            complaint = self._one_line(_complaint(raw)) or "nothing"
             raise _PassingError(f"status 200 without a completion, but {complaint}") from None
         usage = body.get("usage")
         counts = usage.items() if isinstance(usage, dict) else ()
         return Reply(
-            text=self._clean(said if isinstance(said, str) else ""),
-            model=self._clean(str(body.get("model") or "")),
-            finish_reason=self._clean(str(choice.get("finish_reason") or "")),
+            text=self._clean(said),
+            model=self._clean(body.get("model")),
+            finish_reason=self._clean(choice.get("finish_reason")),
             usage={self._clean(name): count for name, count in counts if isinstance(count, int)},
         )
 
-    def _failure(self, error: HTTPError) -> Exception:
-        status = error.code
-        try:
-            with error:
-                text = error.read(ERROR_BYTES).decode("utf-8", "replace")
-        except (OSError, HTTPException):
-            text = ""
-        message = self._one_line(f"status {status}: {_complaint(text) or error.reason}")
+    def _failure(self, response: httpx.Response, body: bytes | None) -> Exception:
+        status = response.status_code
+        complaint = _complaint(body or b"")
+        message = self._one_line(f"status {status}: {complaint or response.reason_phrase}")
         if status in PASSING or status >= 500:
-            return _PassingError(message, retry_after_s(error.headers.get("Retry-After")))
+            return _PassingError(message, retry_after_s(response.headers.get("Retry-After")))
         if status in ONE_ROW:
             return RefusedError(f"{self.endpoint.url} refused a request with {message}")
         variable = self.endpoint.key_env
@@ -178,14 +207,19 @@ class Client:
         return EndpointError(f"{self.endpoint.url} answers {message}; {remedy}")
 
     def _one_line(self, text: str) -> str:
-        line = " ".join(self._clean(text).split())
-        return line if len(line) <= 200 else line[:197] + "..."
+        line = SPACES.sub(" ", self._clean(text)).strip()
+        line = line if len(line) <= 200 else line[:197] + "..."
+        return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)
 
-    def _clean(self, text: str) -> str:
-        """`text` without the key, and without halves of characters that no file can hold."""
-        if self._key:
-            text = text.replace(self._key, "[key]")
-        return text.encode("utf-8", "replace").decode("utf-8")
+    def _clean(self, text: Any) -> str:
+        """`text` without the key, and without characters that no file or terminal should get.
+
+        Anything but text is none.
+        """
+        if not isinstance(text, str):
+            return ""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # halves of characters
+        return self._known_key.blotted(CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def retry_after_s(header: str | None) -> float | None:
@@ -196,34 +230,62 @@ def retry_after_s(header: str | None) -> float | None:
     """
     if header is None:
         return None
-    try:
+    if re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,12})?", header):
         return max(0.0, float(header))
-    except ValueError:
-        pass
     try:
         then = parsedate_to_datetime(header)
-    except ValueError:
+        then = then if then.tzinfo else then.replace(tzinfo=UTC)
+        return max(0.0, (then - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, LookupError, OverflowError):
         return None
-    then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())
 
 
-def _complaint(text: str) -> str:
+async def _read(response: httpx.Response) -> bytes | None:
+    """The body as it was sent; None if it is longer than `MOST_BYTES`."""
+    body = bytearray()
+    async for part in response.aiter_raw():
+        body += part
+        if len(body) > MOST_BYTES:
+            return None
+    return bytes(body)
+
+
+def _complaint(raw: bytes) -> str:
     """The message in an error's body, under whichever key the server has it."""
     try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:  # compressed, say, which was not asked for
+        return f"{len(raw)} bytes that are no text"
+    try:
         body = json.loads(text)
-    except ValueError:
+        for name in ("error", "message", "detail"):
+            if isinstance(body, dict) and body.get(name):
+                body = body[name]
+        return body if isinstance(body, str) else json.dumps(body)
+    except (ValueError, RecursionError):
         return text
-    for name in ("error", "message", "detail"):
-        if isinstance(body, dict) and body.get(name):
-            body = body[name]
-    return body if isinstance(body, str) else json.dumps(body)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What an error comes from: the operating system says more than the layers above it."""
+    while True:
+        below = error.__cause__ or error.__context__
+        if isinstance(error, BaseExceptionGroup):
+            below = error.exceptions[0]
+        if below is None:
+            return error
+        error = below
 
 
 def _key(variable: str | None) -> str | None:
     if variable is None:
         return None
-    key = os.environ.get(variable, "").strip()
+    if variable not in os.environ:
+        raise ValueError(
+            "key_env names no environment variable that is set; it takes the variable's name, "
+            "never the key"
+        )
+    key = os.environ[variable].strip()
     if not key:
         raise ValueError(f"the environment variable {variable}, named in key_env, holds no key")
     if not key.isascii() or not key.isprintable() or " " in key:

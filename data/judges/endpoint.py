@@ -5,11 +5,19 @@ from the bare prompt. The key is not part of the settings; they name the environ
 holds it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+import httpx
+
+# The same as in recipes/schema/tasks.py, which imports nothing from here.
+ADDRESS = re.compile(
+    r"https?://(?:(?![^:/]{254})\w[\w-]{0,62}(?:\.\w[\w-]{0,62})*|\[[0-9A-Fa-f:.]+\])"
+    r"(?::0*(?P<port>[1-9]\d{0,4}))?(?:/(?:[\w.~!$'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*",
+    re.ASCII,
+)
 PATHS = {"chat": "chat/completions", "completions": "completions"}
 OURS = ("model", "messages", "prompt", "stream", "n")  # what `parameters` may not hold
 
@@ -24,7 +32,7 @@ class Endpoint:
         key_env: the environment variable that holds the key; None sends none.
         api: "chat", or "completions" for a model that continues the bare prompt.
         parameters: sent with every request as they are, e.g. max_completion_tokens.
-        timeout_s: the longest silence of the server that is not a failure.
+        timeout_s: the longest that a try may take, from connecting to the answer's last byte.
         concurrency: requests under way at once.
         num_retries: tries after the first.
         backoff_s: the wait before the second try; it doubles from try to try.
@@ -43,16 +51,13 @@ class Endpoint:
     backoff_s: float = 1.0
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.username or url.password or url.query:
+        if not _is_address(self.base_url):  # not shown: it may hold a key
             raise ValueError(
-                "base_url must be an address alone, without a key; name the key's variable in "
-                "key_env"
+                "base_url must look like http://localhost:8000/v1, an address alone: no user, key, "
+                "query, spaces or characters beyond ASCII; name the key's variable in key_env"
             )
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(
-                f"base_url must look like http://localhost:8000/v1, found {self.base_url!r}"
-            )
+        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
+            raise ValueError("key_env must be the name of an environment variable, never the key")
         if self.api not in PATHS:
             raise ValueError(f"api must be one of {', '.join(PATHS)}, found {self.api!r}")
         for key in OURS:
@@ -76,3 +81,11 @@ class Endpoint:
             else {"prompt": prompt}
         )
         return {**self.parameters, "model": self.model, **asked}
+
+
+def _is_address(text: str) -> bool:
+    match = ADDRESS.fullmatch(text)
+    try:
+        return match is not None and int(match["port"] or 1) < 65536 and bool(httpx.URL(text))
+    except httpx.InvalidURL:  # an IP address that is none
+        return False

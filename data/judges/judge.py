@@ -15,12 +15,13 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Lock
 from typing import Any
 
+from anyio import create_task_group
+from anyio.abc import TaskGroup
+from anyio.from_thread import start_blocking_portal
 from tqdm import tqdm
 
 from .client import Client, EndpointError, RefusedError, Reply
@@ -105,40 +106,46 @@ class Judge:
         """The raw answers to `missing`, by digest; each is on record when it is counted."""
         answers: dict[str, str] = {}
         refusals: list[RefusedError] = []
-        failures: list[EndpointError] = []  # the first is the cause, the others were stopped by it
-        stopped, lock = Event(), Lock()
+        failures: list[Exception] = []  # the first is the cause, the others were stopped by it
+        waiting = iter(missing.items())
+        progress = tqdm(
+            desc="judge", total=len(missing), leave=False, disable=not sys.stderr.isatty()
+        )
 
-        def ask(digest: str, request: Request) -> None:
+        async def ask(digest: str, request: Request) -> None:
             row: dict[str, Any] = {"id": request.id, "digest": digest}
             try:
-                reply = self._client.complete(request.prompt, stopped)
+                reply = await self._client.complete(request.prompt)
             except RefusedError as error:
-                with lock:
-                    append_record(self.record, {**row, "error": str(error)})
-                    refusals.append(error)
-                    many = min(NUM_REFUSALS, len(missing))
-                    if len(refusals) >= many and not (has_answers or answers):
-                        failures.append(EndpointError(f"{error} (and {many - 1} more)"))
-                        stopped.set()
-            except EndpointError as error:
-                with lock:
-                    failures.append(error)
-                    stopped.set()
+                append_record(self.record, {**row, "error": str(error)})
+                refusals.append(error)
+                many = min(NUM_REFUSALS, len(missing))
+                if len(refusals) >= many and not (has_answers or answers):
+                    raise EndpointError(f"{error} (and {many - 1} more)") from None
             else:
-                with lock:
-                    append_record(self.record, _row(row, reply, choices))
-                    answers[digest] = reply.text
+                append_record(self.record, _row(row, reply, choices))
+                answers[digest] = reply.text
 
-        pool = ThreadPoolExecutor(self.endpoint.concurrency, thread_name_prefix="judge")
-        try:
-            futures = [pool.submit(ask, *item) for item in missing.items()]
-            shown = sys.stderr.isatty()
-            done = as_completed(futures)
-            for future in tqdm(done, "judge", len(futures), leave=False, disable=not shown):
-                future.result()
-        finally:
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        async def ask_in_turn(group: TaskGroup) -> None:
+            try:
+                for digest, request in waiting:
+                    await ask(digest, request)
+                    progress.update()
+            except Exception as error:
+                failures.append(error)
+                group.cancel_scope.cancel()
+
+        async def ask_all() -> None:
+            async with self._client, create_task_group() as group:
+                for _ in range(min(self.endpoint.concurrency, len(missing))):
+                    group.start_soon(ask_in_turn, group)
+
+        # In a thread of its own: a notebook has a loop already, and an interruption, which is
+        # raised in this thread, ends the requests under way.
+        with progress, start_blocking_portal() as portal:
+            portal.call(ask_all)
+        if failures and not isinstance(failures[0], EndpointError):
+            raise failures[0]
         if failures:
             raise EndpointError(
                 f"{failures[0]}; {len(answers)} of {len(missing)} judgements asked for now are in "

@@ -192,8 +192,9 @@ def _first_problem(error: ValidationError) -> KeyProblem:
     text = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
     text = texts.get(problem["type"], text)
     found = json.dumps(problem["input"])
-    # A whole section or list of them tells a reader nothing; the text does.
-    return KeyProblem(key, text if "{" in found else f"found {found:.80}; {text}")
+    # A whole section or list of them tells a reader nothing; the text does. A key stays unsaid.
+    is_shown = "{" not in found and problem["loc"][-1] not in ("base_url", "key_env")
+    return KeyProblem(key, f"found {found:.80}; {text}" if is_shown else text)
 
 
 def _keys_by_section() -> dict[str, list[str]]:

@@ -1,8 +1,9 @@
 """The sections of tasks: evaluation, judges, training rows."""
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .section import Section
 
@@ -21,6 +22,12 @@ TaskName = Literal[
     "ds1000",
 ]
 TrainFormat = Literal["messages", "text", "prompt_completion"]
+# The same as in data/judges/endpoint.py, which imports nothing from here.
+ADDRESS = re.compile(
+    r"https?://(?:(?![^:/]{254})\w[\w-]{0,62}(?:\.\w[\w-]{0,62})*|\[[0-9A-Fa-f:.]+\])"
+    r"(?::0*(?P<port>[1-9]\d{0,4}))?(?:/(?:[\w.~!$'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*",
+    re.ASCII,
+)
 
 
 class EndpointChoice(Section):
@@ -37,13 +44,31 @@ class EndpointChoice(Section):
     parameters: dict[str, Any] | None = None
     """Sent with every request as they are; null is temperature 0 and max_tokens 256."""
     timeout_s: float | None = Field(default=None, gt=0)
-    """The longest silence of the server that is not a failure; null is 120."""
+    """The longest that a try may take, to the answer's last byte; null is 120."""
     concurrency: int | None = Field(default=None, ge=1)
     """Requests under way at once; null is 8."""
     num_retries: int | None = Field(default=None, ge=0)
     """Tries after the first; null is 6."""
     backoff_s: float | None = Field(default=None, gt=0)
     """The wait before the second try, which doubles from try to try; null is 1."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        match = ADDRESS.fullmatch(value)
+        if match is None or int(match["port"] or 1) > 65535:
+            raise ValueError(
+                "expected an address alone, such as http://localhost:8000/v1: no user, query, "
+                "spaces or characters beyond ASCII"
+            )
+        return value
+
+    @field_validator("key_env")
+    @classmethod
+    def _is_variable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("expected the name of an environment variable, never the key")
+        return value
 
 
 class ClassifierChoice(Section):
