@@ -13,7 +13,9 @@ from typing import NoReturn
 
 from data.judges.client import EndpointError
 from data.judges.judge import RecordError
+from recipes.schema.credentials import looks_secret
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
+from recipes.schema.source import SECRET
 
 from ..backends.completer import NotFinite
 from ..evaluation.summary import NothingCountsError
@@ -91,6 +93,8 @@ def recipe_from_command_line(description: str | None) -> Recipe:
     )
     parser.add_argument("recipe", help="a YAML file, such as recipes/mini/facts.yaml")
     parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")
+    if any(looks_secret(argument) for argument in sys.argv[1:] if argument.startswith("-")):
+        raise RecipeError(f"an option on the command line {SECRET}")  # argparse would repeat it
     arguments = parser.parse_args()
     with doing(f"reading {arguments.recipe}"):
         recipe = load_recipe(arguments.recipe, arguments.overrides)

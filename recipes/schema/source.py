@@ -16,25 +16,38 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+from .credentials import blotted, find_secret, looks_secret
 from .plain_yaml import MOST_DEPTH, TOO_DEEP, read_yaml
 
+SECRET = (
+    "looks like a key, token or password, and recipes are saved with results; a judge's key_env "
+    "takes the name of an environment variable, W&B and the hub have logins of their own"
+)
 MOST = 3.4e38  # what float32 holds; NaN is not below it either
 
 
 class RecipeError(ValueError):
-    """One line: the recipe's file, the dotted key, what was found, and the remedy."""
+    """One line: the recipe's file, the dotted key, what was found, and the remedy; no secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(blotted(message))
 
 
 def read_tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The recipe at `path` with `overrides` applied in order, before any validation.
 
     Raises:
-        RecipeError: no such file, broken YAML, a malformed override, or an interpolation.
+        RecipeError: no such file, broken YAML, a malformed override, an interpolation, or a secret.
     """
+    if looks_secret(str(path)):
+        raise RecipeError(f"the recipe's path {SECRET}")
     tree = _read_file(path)
+    _refuse_secrets(path, tree)
     for override in overrides:
         key, value = _parse_override(path, override)
+        _refuse_secrets(path, {key: value}, " (override)")  # the command line is recorded whole
         _replace(path, tree, key, value)
+    _refuse_secrets(path, tree)
     for key, value in _leaves(tree):
         for text in (key, value):
             if isinstance(text, str) and not is_writable(text):
@@ -50,6 +63,11 @@ def read_tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
                 f"{path}: {key}: found {value!r}; recipes look nothing up, write the value itself"
             )
     return tree
+
+
+def _refuse_secrets(path: Path, tree: dict[str, Any], mark: str = "") -> None:
+    if (key := find_secret(tree)) is not None:
+        raise RecipeError(f"{path}: {key}{mark}: {SECRET}")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
