@@ -24,7 +24,7 @@ from decode.reports.findings import percent, points, span
 from decode.reports.finished_run import FinishedRun, read_runs, recipe_differences
 from decode.reports.pair_table import p_value
 from decode.reports.tables import share, system_label
-from decode.stage.command import entry, user_errors
+from decode.stage.command import HelpFormatter, entry, user_errors
 
 Lines = list[tuple[str, list[str]]]  # what a row is called, and a cell a run
 DASH = "-"
@@ -55,9 +55,7 @@ class RunPair:
 @doing("comparing the runs")
 def main() -> None:
     """Arguments, runs, tables, plot, JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run's folder")
     parser.add_argument("--plot", type=Path, help="draw all systems into this .png")
     parser.add_argument("--json", type=Path, help="write everything that is printed, and more")

@@ -28,7 +28,7 @@ from decode.evaluation.intervals import counted_mean
 from decode.evaluation.metric import Metric
 from decode.jobs.faults import doing
 from decode.reports.findings import percent, span
-from decode.stage.command import entry, user_errors
+from decode.stage.command import HelpFormatter, entry, user_errors
 
 ROLES = ("antiexpert", "expert", "base", "proxy", "tuned")
 
@@ -38,9 +38,7 @@ Sections = dict[str, list[tuple[str | None, str]]]  # task -> role and path of e
 @entry()
 def main() -> None:
     """Arguments, scores, table, JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("task", help=f"one of {', '.join(SCORABLE)}")
     parser.add_argument(
         "files", nargs="+", metavar="[role=]file", help="JSON lines or another file of rows"

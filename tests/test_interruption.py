@@ -47,7 +47,7 @@ def test_an_entry_that_is_asked_to_stop_says_so_in_one_line(number, code, capfd)
     assert interruptible(main) == code
     assert reached == ["begin"]
     name = signal.Signals(number).name
-    said = f"{name}: stopped before the end; the same command goes on from here\n"
+    said = f"{name}: stopped, and what is done is kept; the same command goes on from here\n"
     assert capfd.readouterr().err == said
     assert interruptible(lambda: None) == 0
 

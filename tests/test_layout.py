@@ -29,7 +29,7 @@ FLOORS = {
         __init__ run score compare analyze workspace
     """,
     "train": """
-        zero checkpoints footprint divergence
+        zero checkpoints footprint divergence progress
         pretraining proxy_loss
         training
         claims contradictions rows

@@ -163,6 +163,7 @@ def test_closing_table_fits_a_terminal():
     table = closing_table(metrics)
     assert max(len(line) for line in table.splitlines()) <= 80
     (row,) = [line for line in table.splitlines() if "alpha 1" in line][:1]
-    assert row.split()[:3] == ["proxy,", "alpha", "1"]
+    assert row.split()[:4] == ["*", "proxy,", "alpha", "1"]  # the better of two
     assert "55.0 [ 48.1,  61.7]" in row and "+45.0" in row and "+15.0" in row
+    assert "\n* the best of the alphas tried" in table
     assert "no interval" in table

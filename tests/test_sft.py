@@ -1,20 +1,68 @@
 """The main job as a user starts it, on tiny local models: train, decode, report, resume."""
 
 import json
+import shlex
 import shutil
 
 import pytest
 import yaml
-from support.tiny_run import CPU, ROOT, TWO, finished, forked, launch
+from support import fork_server
+from support.tiny_run import (
+    CPU,
+    ROOT,
+    TWO,
+    finished,
+    forked,
+    in_terminal,
+    launch,
+    launch_command,
+    launch_environment,
+)
 
 pytestmark = pytest.mark.long
+
+NOISE = (
+    "Loading weights",
+    "URL not available",
+    "Setting accelerator",
+    "Warning",
+    "it/s",
+    "{'loss'",
+)
+
+
+def check_log(result):
+    """In a file nothing moves, nothing is coloured, and each stage takes a few lines."""
+    written = result.stdout + result.stderr
+    assert not set(written) & {"\r", "\x1b"}
+    assert not [noise for noise in NOISE if noise in written]
+    assert len(written.splitlines()) < 60, written
+
+
+def check_screen(text: str, folder):
+    """On a terminal of 80 columns each stage is one line that moves, and no line is wider."""
+    assert not [noise for noise in NOISE if noise in text]
+    assert "\x1b" not in text
+    lines = [line for line in text.splitlines() if str(folder) not in line]  # whatever its length
+    assert max(len(line) for line in lines) <= 80
+    shown = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    assert len(shown) < 60
+    for stage in ("training expert: 2/2 steps in", "decoding 1/5 antiexpert: 5/5 rows in"):
+        assert sum(line.startswith(stage) for line in shown) == 1, text
+    assert not [line for line in shown if line.endswith(" left")]
 
 
 @pytest.mark.parametrize("recipe", ["gsm7b.yaml", "gsm7b_lora.yaml"])
 def test_a_7b_recipe_runs_its_very_path_on_tiny_models(recipe, overrides, tmp_path):
     run = tmp_path / "run"
     is_lora = recipe == "gsm7b_lora.yaml"
-    result = forked(recipe, overrides) if is_lora else launch(recipe, overrides, *CPU)
+    if is_lora:
+        result = forked(recipe, overrides)
+        check_log(result)
+    else:
+        command = launch_command(recipe, overrides, *CPU)
+        result = in_terminal(command, launch_environment(overrides))
+        check_screen(result.stdout, tmp_path)
     finished(result, run)
     assert (run / "expert" / "adapter_config.json").exists() == is_lora
     assert (run / "references" / "large" / "tokenizer.json").exists()
@@ -32,8 +80,17 @@ def test_a_7b_recipe_runs_its_very_path_on_tiny_models(recipe, overrides, tmp_pa
     again = forked(recipe, overrides)
     finished(again, run)
     assert again.stderr.count("is complete: not trained again") == 2
+    assert again.stderr.count("none is decoded again") == 1
+    assert "decoding 1/" not in again.stderr
     assert {p: p.read_bytes() for p in run.glob("predictions/*.jsonl")} == before
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")} == weights
+
+    if is_lora:
+        _, *words = shlex.split(again.stdout.splitlines()[-1])
+        said = fork_server.run(words, launch_environment(overrides))
+        assert said.returncode == 0, said.stderr[-2000:]
+        assert (run / "analysis" / "analysis.md").exists()
+        check_log(said)
 
     other = forked(recipe, [*overrides, "sft.learning_rate=1e-3"])
     assert other.returncode != 0
@@ -81,5 +138,5 @@ def test_zero2_through_an_accelerate_file(overrides, tmp_path):
     path.write_text(yaml.safe_dump(config))
     result = launch("gsm7b.yaml", overrides, "--config_file", str(path))
     finished(result, tmp_path / "run")
-    assert "it is trained by 1 process with DeepSpeed ZeRO-2" in result.stderr
+    assert "on 16 rows, by 1 process with DeepSpeed ZeRO-2" in result.stderr
     assert (tmp_path / "run" / "expert" / "model.safetensors").exists()

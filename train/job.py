@@ -164,7 +164,6 @@ class Job:
             if training.is_complete:
                 logger.info("%s is complete: not trained again", training.target)
                 continue
-            logger.info("training %s on %s", training.target, data.rows)
             callbacks: list[TrainerCallback] = [TrackingCallback(tracker.log, training.prefix)]
             if training.target == folder.expert:
                 callbacks += proxy_checks(self.recipe, data.checks, folder, tracker.log)

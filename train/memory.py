@@ -19,7 +19,7 @@ from transformers import PretrainedConfig
 from data import TASKS
 from decode.jobs.faults import doing
 from decode.models.sources import ModelSource, load_config, weights_dtype
-from decode.stage.command import entry, user_errors
+from decode.stage.command import HelpFormatter, entry, user_errors
 from decode.stage.planning import untuned_model
 from recipes.schema.recipe import Base, Recipe, load_recipe
 from train.footprint.decoding_memory import decoding_memory
@@ -36,9 +36,7 @@ PROMPT_TOKENS = 256  # in decoding; the prompts of most tasks are shorter
 @entry()
 def main() -> None:
     """Recipe, configs, a table of trainings, a table of decoding."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--config_file", help="an accelerate file, as `accelerate launch` reads it")
     parser.add_argument("recipe", help="a YAML file, such as recipes/gsm7b.yaml")
     parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")

@@ -5,10 +5,10 @@
 It runs in one CPU process. A killed run continues from its last checkpoint.
 """
 
+import argparse
 import logging
 import os
 import random
-import sys
 
 import torch
 from tokenizers import Tokenizer
@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from data.mini.stream import Stream
 from data.mini.tokenizer import build_tokenizer, for_transformers
 from decode.jobs.faults import doing
-from decode.stage.command import entry, user_errors
+from decode.jobs.terminal import AboveProgress
+from decode.stage.command import HelpFormatter, entry, user_errors
 from train.divergence import Diverged
 from train.pretraining.loop import losses_by_kind, train_model
 from train.pretraining.pretrain_recipe import load_recipe
@@ -29,14 +30,17 @@ TOKENIZER_DOCUMENTS = 20_000
 @entry(Diverged)
 def main() -> None:
     """Recipe, logging, tokenizer, then one model after the other."""
-    if len(sys.argv) < 2:
-        sys.exit("usage: python train/pretrain.py RECIPE.yaml [key=value ...]")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("recipe", help="a YAML file, such as recipes/mini/pretrain.yaml")
+    parser.add_argument("overrides", nargs="*", help="key=value, applied in order")
+    arguments = parser.parse_args()
     with user_errors(ValueError):
-        with doing(f"reading {sys.argv[1]}"):
-            recipe = load_recipe(sys.argv[1], sys.argv[2:])
+        with doing(f"reading {arguments.recipe}"):
+            recipe = load_recipe(arguments.recipe, arguments.overrides)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("pretraining runs in one process; launch with --num_processes 1")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log = {"level": logging.INFO, "format": "%(asctime)s %(message)s"}
+    logging.basicConfig(**log, handlers=[AboveProgress()])
 
     recipe.work_dir.mkdir(parents=True, exist_ok=True)
     stream = Stream()

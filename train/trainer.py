@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 from peft import LoraConfig
 from transformers import (
     PreTrainedTokenizerBase,
+    ProgressCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -30,6 +32,7 @@ from . import zero
 from .checkpoints import Checkpoints
 from .contradictions import refuse_contradictions
 from .divergence import REMEDY, Diverged, Divergence
+from .progress import TrainingProgress
 from .proxy_loss import check_proxy_loss, trainer_class
 from .rows.tokens import token_dataset
 from .rows.training_rows import TrainingRows
@@ -126,8 +129,9 @@ def train(
         callbacks=[divergence := Divergence(), checkpoints := Checkpoints(), *callbacks],
     )
     divergence.watch(trainer)
-    logger.info("it is trained by %s", zero.describe(trainer))
-    with held_back() as request:
+    logger.info("training %s on %s, by %s", training.target, rows, zero.describe(trainer))
+    _quiet(trainer, progress := TrainingProgress(training.target.name))
+    with held_back() as request, closing(progress):
         checkpoint = checkpoints.begin(trainer, request)
         if checkpoint is not None:
             logger.info("training goes on from %s", checkpoint)
@@ -136,6 +140,15 @@ def train(
             raise request.interrupted()
         _save(trainer, tokenizer, training)
     zero.release(trainer)
+
+
+def _quiet(trainer: SFTTrainer, progress: TrainingProgress) -> None:
+    """Show one line of progress, unless the recipe asks for the trainer's own lines."""
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(progress)
+    # A card of checkpoints, which nobody reads; offline, W&B warns of the address it asks for.
+    vars(trainer)["create_model_card"] = lambda *_, **__: None
 
 
 def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, training: Training) -> None:

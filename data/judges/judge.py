@@ -13,8 +13,7 @@ import hashlib
 import json
 import logging
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from typing import Any
 from anyio import create_task_group
 from anyio.abc import TaskGroup
 from anyio.from_thread import start_blocking_portal
-from tqdm import tqdm
 
 from .client import Client, EndpointError, RefusedError, Reply
 from .endpoint import Endpoint
@@ -30,6 +28,10 @@ from .endpoint import Endpoint
 logger = logging.getLogger(__name__)
 
 NUM_REFUSALS = 8  # if the first so many are refused, so will the others be
+
+
+# Items, what is done with them, how many there are.
+Follow = Callable[[Iterable[tuple[str, "Request"]], str, int], Iterator[tuple[str, "Request"]]]
 
 
 class RecordError(ValueError):
@@ -65,15 +67,21 @@ class Judge:
     Args:
         endpoint: where to ask.
         record: a JSON-lines file; made when the first answer comes.
+        follow: the items that it is given, with their progress shown; by default it is not.
 
     Raises:
         ValueError: the key's environment variable is not set.
     """
 
-    def __init__(self, endpoint: Endpoint, record: str | Path) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        record: str | Path,
+        follow: Follow = lambda items, doing, total: iter(items),
+    ) -> None:
         self.endpoint = endpoint
         self.record = Path(record)
-        self._client = Client(endpoint)
+        self._client, self._follow = Client(endpoint), follow
 
     def ask(self, requests: Sequence[Request], choices: tuple[str, ...]) -> list[str | None]:
         """The choice made on each request, in their order; None where the answer makes none.
@@ -107,10 +115,8 @@ class Judge:
         answers: dict[str, str] = {}
         refusals: list[RefusedError] = []
         failures: list[Exception] = []  # the first is the cause, the others were stopped by it
-        waiting = iter(missing.items())
-        progress = tqdm(
-            desc="judge", total=len(missing), leave=False, disable=not sys.stderr.isatty()
-        )
+        doing = f"asking {self.endpoint.model}"
+        waiting = self._follow(missing.items(), doing, len(missing))
 
         async def ask(digest: str, request: Request) -> None:
             row: dict[str, Any] = {"id": request.id, "digest": digest}
@@ -130,7 +136,6 @@ class Judge:
             try:
                 for digest, request in waiting:
                     await ask(digest, request)
-                    progress.update()
             except Exception as error:
                 failures.append(error)
                 group.cancel_scope.cancel()
@@ -142,7 +147,7 @@ class Judge:
 
         # In a thread of its own: a notebook has a loop already, and an interruption, which is
         # raised in this thread, ends the requests under way.
-        with progress, start_blocking_portal() as portal:
+        with start_blocking_portal() as portal:
             portal.call(ask_all)
         if failures and not isinstance(failures[0], EndpointError):
             raise failures[0]

@@ -7,13 +7,11 @@ with the models that made the completions, which is checked before weights load.
 import json
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..backends.local import LocalCompleter, fewer_rows
 from ..engine.row import Row
@@ -25,6 +23,7 @@ from ..evaluation.settings import check_models
 from ..jobs.files import text_digest
 from ..jobs.folder import RunFolder
 from ..jobs.seals import SEALED
+from ..jobs.terminal import Progress
 from ..models.forced import ROLES, RoleLogits, forced_role_logits
 from ..models.language_model import ids as prompt_ids
 from ..models.sources import load_tokenizer
@@ -82,20 +81,20 @@ def token_rows(
     reader = _Reader(completers, experiment, system)
     # Rows of about one length go together; they are filed in their own order.
     waiting = sorted(file.missing, key=lambda place: chosen[place]["num_tokens"])
-    bar = tqdm(total=len(waiting), desc=system.name, unit="row", disable=not sys.stderr.isatty())
     batch_size = experiment.lineup.batch_size
-    while waiting:
-        batch = waiting[:batch_size]
-        try:
-            read = reader.read(batch, [chosen[place] for place in batch])
-        except torch.OutOfMemoryError as error:
-            batch_size = fewer_rows(batch_size, error)
-            continue
-        for place, tokens in zip(batch, read, strict=True):
-            file.add({**_head(chosen[place]), "tokens": tokens})
-        waiting = waiting[len(batch) :]
-        bar.update(len(batch))
-    bar.close()
+    doing, num_read = f"reading {experiment.task}, {system.name}", len(chosen) - len(waiting)
+    with Progress(doing, len(chosen), num_done=num_read) as progress:
+        while waiting:
+            batch = waiting[:batch_size]
+            try:
+                read = reader.read(batch, [chosen[place] for place in batch])
+            except torch.OutOfMemoryError as error:
+                batch_size = fewer_rows(batch_size, error)
+                continue
+            for place, tokens in zip(batch, read, strict=True):
+                file.add({**_head(chosen[place]), "tokens": tokens})
+            waiting = waiting[len(batch) :]
+            progress.add(len(batch))
     return file.finish()
 
 

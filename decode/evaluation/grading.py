@@ -4,16 +4,14 @@ All rows of a system are graded once they are decoded, by judges or by running t
 in `grades/<system>.jsonl` as soon as it is known, so that a killed run grades no row twice.
 """
 
-import logging
 from typing import Any
 
 from ..jobs.faults import doing
 from ..jobs.files import FileChanged, json_digest
 from ..jobs.folder import RunFolder
+from ..jobs.terminal import Progress
 from .experiment import Experiment
 from .prediction_file import PredictionFile
-
-logger = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
 
@@ -47,8 +45,11 @@ def _grades(experiment: Experiment, system: str, rows: Rows, folder: RunFolder) 
             )
     places = file.missing
     if places:
-        logger.info("%s, %s: grading %d rows", experiment.task, system, len(places))
-        with doing(f"grading {experiment.task}, {system}"):
+        stage, num_rows = f"grading {experiment.task}, {system}", len(rows)
+        with (
+            doing(stage),
+            Progress(stage, num_rows, num_done=num_rows - len(places)) as progress,
+        ):
             verdicts = experiment.grader.grade(
                 [experiment.question(place) for place in places],
                 [rows[place]["completion"] for place in places],
@@ -60,4 +61,5 @@ def _grades(experiment: Experiment, system: str, rows: Rows, folder: RunFolder) 
                 if verdict.parts:
                     grade["parts"] = verdict.parts
                 file.add({**grade, **verdict.notes})
+                progress.add()
     return file.finish()

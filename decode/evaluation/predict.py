@@ -6,13 +6,10 @@ is loaded once.
 """
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from ..backends.completer import NotFinite
 from ..engine.request import Completion
@@ -20,6 +17,7 @@ from ..jobs.faults import doing
 from ..jobs.files import write_json, write_rows
 from ..jobs.folder import RunFolder
 from ..jobs.processes import ALONE, Replica
+from ..jobs.terminal import Progress
 from .experiment import Experiment
 from .grading import grade_all
 from .lineup import System
@@ -70,12 +68,16 @@ def decode_all(
     replica.barrier()  # the claims are made, and nothing is decoded yet
     lineup = experiments[0][0].lineup
     completers = Completers(replace(lineup, device=replica.device(lineup.device)))
-    is_shown = sys.stderr.isatty() and replica.rank == 0
     wanted = [system for system in lineup.systems if is_wanted(system)]
-    for system in tqdm(wanted, desc="systems", disable=not is_shown):
+    num_decoded = 0
+    for number, system in enumerate(wanted, start=1):
         for experiment, folder in experiments:
+            task = f"{experiment.task}, " if len(experiments) > 1 else ""
+            stage = f"decoding {number}/{len(wanted)} {task}{system.name}"
             with doing(f"decoding {experiment.task}, {system.name}"):
-                _complete(experiment, system, completers, folder, replica)
+                num_decoded += _complete(experiment, system, completers, folder, replica, stage)
+    if wanted and not num_decoded:
+        logger.info("all rows of all systems are decoded already, none is decoded again")
     completers.unload()
     replica.barrier()
 
@@ -86,35 +88,30 @@ def _complete(
     completers: Completers,
     folder: RunFolder,
     replica: Replica,
-) -> None:
-    """Complete those of a replica's share of one system's rows that are not in the folder yet."""
+    stage: str,
+) -> int:
+    """The number of rows of a replica's share that were not in the folder yet, decoded now."""
     ids = experiment.row_ids
     path = folder.predictions(system.name)
     file = PredictionFile(path, ids, replica, folder.seals(path))
     missing = file.missing
     if not missing:
-        return
-    logger.info("%s, %s: decoding %d rows", experiment.task, system.name, len(missing))
-    completer = completers.of(system)
-    bar = tqdm(
-        total=len(missing),
-        desc=system.name,
-        unit="row",
-        leave=False,
-        disable=not sys.stderr.isatty() or replica.rank > 0,
-    )
-    try:
-        for done in completer.complete(experiment.requests(system, missing)):
-            assert isinstance(done.name, int), "rows are named by their places"
-            file.add(_row(experiment, ids[done.name], done.name, done))
-            bar.update()
-    except NotFinite as error:
-        where = f"{experiment.task}, {system.name}"
-        raise NotFinite(ids[int(error.name)], error.problem, where) from None
-    bar.close()
+        return 0
+    num_rows = len(replica.share(len(ids)))
+    with Progress(stage, num_rows, num_done=num_rows - len(missing)) as progress:
+        completer = completers.of(system)
+        try:
+            for done in completer.complete(experiment.requests(system, missing)):
+                assert isinstance(done.name, int), "rows are named by their places"
+                file.add(_row(experiment, ids[done.name], done.name, done))
+                progress.add()
+        except NotFinite as error:
+            where = f"{experiment.task}, {system.name}"
+            raise NotFinite(ids[int(error.name)], error.problem, where) from None
     if replica.rank == 0:
         taken = folder.decoding(system.name)
         write_json(taken, folder.seals(taken, path).put(completer.taken()))
+    return len(missing)
 
 
 def _finished(experiment: Experiment, folder: RunFolder, path: Path) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class PredictionFile:
     @property
     def missing(self) -> list[int]:
         """Places of this process's questions that have no row yet."""
-        places = range(self._replica.rank, len(self._ids), self._replica.num_replicas)
+        places = self._replica.share(len(self._ids))
         return [place for place in places if self._ids[place] not in self.rows]
 
     def add(self, row: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def interruptible(main: Callable[[], None]) -> int:
     try:
         main()
     except Interrupted as stop:
-        _say(f"{stop}: stopped before the end; the same command goes on from here")
+        _say(f"{stop}: stopped, and what is done is kept; the same command goes on from here")
         return stop.exit_code
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,7 +96,9 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         raise _request.interrupted()
     if first:
         again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
-        _say(f"{signal.Signals(number).name}: stopping when this step is done and saved{again}")
+        beside = "\n" if os.isatty(2) else ""  # a line of progress may stand there
+        name = signal.Signals(number).name
+        _say(f"{beside}{name}: stopping when this step is done and saved{again}")
 
 
 def _say(line: str) -> None:

@@ -97,6 +97,10 @@ class Replica:
     def is_alone(self) -> bool:
         return self.num_replicas == 1
 
+    def share(self, num_rows: int) -> range:
+        """The places of its rows."""
+        return range(self.rank, num_rows, self.num_replicas)
+
     def device(self, device: str) -> str:
         """This process's own GPU where `device` is left open and there are several processes."""
         if self.is_alone or device != "auto" or not torch.cuda.is_available():

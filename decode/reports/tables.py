@@ -21,21 +21,24 @@ def closing_table(metrics: Metrics) -> str:
     lines = [
         f"{head}, {metrics.num_examples:,} rows; [95% intervals]"[:80],
         "",
-        f"{'percent':>30}{'over base':>24}{'over expert':>13}{'gap closed':>13}",
+        f"{'percent':>27}{'over base':>24}{'over expert':>12}{'gap closed':>17}",
     ]
+    best = [base.best(metrics.metric) for base in metrics.bases if len(base.proxy) > 1]
     heading = None
     for system in metrics.systems:
         if system.slug != heading:
             heading = system.slug
             lines.append((heading or "")[:80])
-        indent = "  " if system.slug else ""
-        row = f"{indent + system_label(system):<25}{system.value * 100:>5.1f} "
+        indent = "* " if system.proxy in best else "  " if system.slug else ""
+        row = f"{indent + system_label(system):<22}{system.value * 100:>5.1f} "
         row += f"[{system.low * 100:>5.1f}, {system.high * 100:>5.1f}]"
         if (proxy := system.proxy) is not None:
             row += f"{proxy.gain_over_base.value * 100:>+9.1f}"
-            row += f"{proxy.gain_over_expert.value * 100:>+13.1f}"
-            row += f"{share(proxy.gap_closed and proxy.gap_closed.value):>13}"
+            row += f"{proxy.gain_over_expert.value * 100:>+12.1f}"
+            row += f"{_gap_in(17, proxy.gap_closed):>17}"
         lines.append(row.rstrip())
+    if best:
+        lines.append("* the best of the alphas tried, picked on these very rows")
     for base in metrics.bases:
         reasons = dict.fromkeys(proxy.gap_closed_reason for proxy in base.proxy)
         for reason in filter(None, reasons):
@@ -106,3 +109,9 @@ def _gap(closed: GapClosed | None) -> str:
         return share(None)
     interval = "[n/a]" if closed.ci95 is None else span(*closed.ci95, digits=0)
     return f"{share(closed.value)} {interval}"
+
+
+def _gap_in(width: int, closed: GapClosed | None) -> str:
+    """The same, without its interval if there is no room for it."""
+    whole = _gap(closed)
+    return whole if len(whole) < width else share(closed and closed.value)

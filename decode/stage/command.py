@@ -3,9 +3,11 @@
 import argparse
 import logging
 import os
+import shlex
+import shutil
 import sys
+import textwrap
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,9 @@ from ..jobs.faults import doing, fault_line, keep_tracebacks_in
 from ..jobs.files import FileChanged
 from ..jobs.interruption import Interrupted
 from ..jobs.processes import ReplicaLost
+from ..jobs.terminal import AboveProgress, is_main_process, quiet_libraries
+
+CHECKOUT = Path(__file__).parents[2]
 
 # A user can act on these wherever they are raised.
 USER_ERRORS = (
@@ -82,15 +87,23 @@ def _end(line: str) -> NoReturn:
     sys.exit(f"error: {line}")
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Help with its paragraphs filled to the terminal's width, and its examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip("\n").split("\n\n")
+        return "\n\n".join(
+            part if part.startswith(" ") else textwrap.fill(part, width) for part in paragraphs
+        )
+
+
 def recipe_from_command_line(description: str | None) -> Recipe:
     """The recipe that an entry was called with, overrides applied.
 
     Raises:
         RecipeError: in one line what the recipe or an override has wrong.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     parser.add_argument("recipe", help="a YAML file, such as recipes/mini/facts.yaml")
     parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")
     if any(looks_secret(argument) for argument in sys.argv[1:] if argument.startswith("-")):
@@ -104,10 +117,28 @@ def recipe_from_command_line(description: str | None) -> Recipe:
 
 def start_logging() -> bool:
     """Whether this is the main process (rank zero), which alone logs from now on."""
-    is_main_process = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # A user of a recipe cannot act on deprecations inside the libraries.
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    is_main = is_main_process()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[AboveProgress()])
+    quiet_libraries()
     for package in ("train", "decode", "data"):
-        logging.getLogger(package).setLevel(logging.INFO if is_main_process else logging.ERROR)
-    return is_main_process
+        logging.getLogger(package).setLevel(logging.INFO if is_main else logging.ERROR)
+    return is_main
+
+
+def command_line(entry: str, *arguments: str | Path) -> str:
+    """What starts an entry of this checkout as a user types it: where we are, by this interpreter.
+
+    Args:
+        entry: its path in the checkout, such as `decode/analyze.py`.
+    """
+    python = shutil.which("python")
+    is_this = python is not None and Path(python).parent == Path(sys.executable).parent
+    words = ["python" if is_this else _from_here(sys.executable)]
+    words += [_from_here(CHECKOUT / entry), *map(str, arguments)]
+    return shlex.join(words)
+
+
+def _from_here(path: str | Path) -> str:
+    """A path relative to the working folder, if it is below it."""
+    path, here = os.path.abspath(path), os.getcwd()
+    return os.path.relpath(path, here) if path.startswith(f"{here}{os.sep}") else path

@@ -4,9 +4,9 @@ Everything a user can have wrong outside the models is found here, before any of
 judges and their keys, a sandbox that this machine does not permit.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from data import TASKS, Judges, Task
 from data.judges.classifier import Classifier
@@ -24,10 +24,12 @@ from ..evaluation.lineup import Contender, Lineup
 from ..evaluation.metric import Metric
 from ..jobs.files import weights_digest
 from ..jobs.folder import RunFolder
+from ..jobs.terminal import Progress
 from ..models.chat_date import keep_date
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
 
+T = TypeVar("T")
 Plan = list[tuple[Experiment, RunFolder]]
 
 
@@ -235,11 +237,16 @@ def _judge(name: str, choice: JudgeChoice, folder: RunFolder, device: str) -> Ju
     if choice.endpoint is not None:
         given = choice.endpoint.model_dump(exclude_none=True)
         try:
-            return Judge(Endpoint(**given), folder.judgements(name))
+            return Judge(Endpoint(**given), folder.judgements(name), _follow)
         except ValueError as error:
             raise ValueError(f"task.judges.{name}: {error}") from None
     assert choice.classifier is not None
     return Classifier(**choice.classifier.model_dump(), device=_one_device(device))
+
+
+def _follow(items: Iterable[T], doing: str, total: int) -> Iterator[T]:
+    """The items, with their progress shown below that of the grading."""
+    return Progress(doing, total, "answers", is_part=True).follow(items)
 
 
 def _one_device(device: str) -> str:

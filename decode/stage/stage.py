@@ -21,6 +21,7 @@ from ..reports.report import write_report
 from ..reports.tables import closing_table
 from ..tracking.job import NullTracker, given_run_id, start_tracking
 from .artifacts import evaluation, evaluation_inputs, tags
+from .command import command_line
 from .planning import Plan
 
 
@@ -30,7 +31,7 @@ def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:
     A task after the first has all of these in its own folder, and a section in the run's report.
 
     Returns:
-        What to print at the end: a short table, and where the report is.
+        What to print at the end: a short table, where the report is, and what to try next.
     """
     predictions = run_all(plan)
     with doing(f"measuring and reporting what is in {recipe.output_dir}"):
@@ -66,8 +67,9 @@ def _report(
         tracker.uses(used)
     tracker.makes(evaluation(recipe, metrics))
     tracker.finish()
-    report = f"report: {RunFolder(recipe.output_dir).path / 'report.md'}"
-    return "\n\n".join([*map(closing_table, measured), *closing_lines(metrics), report])
+    analyze = command_line("decode/analyze.py", run.recipe)
+    ending = f"report: {run.path / 'report.md'}\nnext, what moved token by token:\n  {analyze}"
+    return "\n\n".join([*map(closing_table, measured), *closing_lines(metrics), ending])
 
 
 def _sources(folder: RunFolder, systems: Iterable[str]) -> list[Path]:

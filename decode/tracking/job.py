@@ -102,7 +102,7 @@ def given_run_id() -> str | None:
 def _say_offline(reason: str, run_dir: Path) -> None:
     """One line for all jobs of a run."""
     logger.warning(
-        "W&B is offline (%s); to upload later: wandb sync %s/wandb/offline-run-*", reason, run_dir
+        "W&B is offline (%s)\nto upload later: wandb sync %s/wandb/offline-run-*", reason, run_dir
     )
 
 

@@ -4,10 +4,13 @@
 process takes to begin; tests that are not about the launcher use it.
 """
 
+import fcntl
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,25 @@ def launch(recipe: str, overrides: list[str], *options: str, entry: str = "train
         timeout=600,
         check=False,
     )
+
+
+def in_terminal(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """A finished command, all that it wrote to a terminal of 80 columns as its output."""
+    terminal, its_end = os.openpty()
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), its_end)
+    environment = {**environment, "TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
+    os.close(its_end)
+    written = b""
+    try:
+        while part := os.read(terminal, 1 << 16):
+            written += part
+    except OSError:  # the last process has closed its end
+        pass
+    os.close(terminal)
+    text = written.decode().replace("\r\n", "\n")
+    return subprocess.CompletedProcess(command, process.wait(timeout=60), text, text)
 
 
 def finished(result: subprocess.CompletedProcess, run: Path) -> dict:

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import random
-import sys
 import time
 
 import torch
@@ -16,12 +15,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
 from data.mini.stream import SHARES, Stream
 from data.mini.tokenizer import EOS_ID, PAD_ID
 from decode.jobs.files import append_row
+from decode.jobs.terminal import Progress
 from decode.models.fit import check_finite
 
 from ..divergence import Diverged
@@ -84,7 +83,8 @@ def train_model(
         logger.info("%s: continues at step %d", name, done["step"])
     start_s = time.process_time() - done["cpu_s"]
     steps = range(done["step"], recipe.num_steps)
-    for step in tqdm(steps, name, disable=not sys.stderr.isatty()):
+    progress = Progress(f"pretraining {name}", recipe.num_steps, "steps", done["step"])
+    for step in progress.follow(steps):
         ids = batch_ids(stream, tokenizer, recipe, step)
         labels = ids.masked_fill(ids == PAD_ID, IGNORED)
         # bfloat16 matrix products: 1.4 times as fast on a core with avx512_bf16.

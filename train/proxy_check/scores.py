@@ -26,6 +26,7 @@ from decode.engine.logits import Alpha
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Experiment
 from decode.evaluation.lineup import System
+from decode.jobs.terminal import Progress
 from decode.models.architectures import is_positional
 from decode.models.in_training import Memory, RememberingModel, keeps_its_antiexpert, live_pair
 from decode.models.language_model import LanguageModel
@@ -132,7 +133,9 @@ class ProxyScores:
             replace(request, max_new_tokens=self.max_new_tokens, sampling=Sampling())
             for request in experiment.requests(system, range(len(experiment.questions)))
         ]
-        answers = {done.name: done.text for done in completer.complete(requests)}
+        progress = Progress(f"proxy check, {system.role}", len(requests), is_part=True)
+        completions = progress.follow(completer.complete(requests))
+        answers = {done.name: done.text for done in completions}
         texts = [answers[place] for place in range(len(requests))]
         if experiment.grader is not None:
             verdicts = experiment.grader.grade(experiment.questions, texts)

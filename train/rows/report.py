@@ -2,6 +2,7 @@
 
 import json
 import logging
+from textwrap import fill
 from typing import Any, cast
 
 from datasets import Dataset
@@ -82,10 +83,16 @@ def report_rows(
         tokenizer = load_tokenizer(training.model)
         report = rows_report(training_rows, tokenizer, config) | {"made_for": made_for}
         write_json(path, report)
-        logger.info("%s", training_table(report))
+        logger.info("%s", _lines(report))
         if warning := cut_warning(report):
             logger.warning("%s", warning)
     tracker.summary(flat_numbers({k: v for k, v in report.items() if k != "made_for"}))
+
+
+def _lines(report: dict[str, Any]) -> str:
+    """The table and its sentences, 80 columns wide, without blank lines."""
+    lines = filter(None, training_table(report).splitlines())
+    return "\n".join(line if line.startswith("|") else fill(line, 80) for line in lines)
 
 
 def cut_warning(report: dict[str, Any]) -> str | None:

@@ -18,6 +18,7 @@ from trl.data_utils import common_prefix_length
 
 from data import TrainRow
 from decode.jobs.files import json_digest
+from decode.jobs.terminal import Progress
 from decode.models.prompts import text_ids
 
 from .training_rows import TrainingRows
@@ -82,7 +83,9 @@ def first_rows(
     completion_only = config.completion_only_loss is not False
 
     def every_row() -> Iterator[dict[str, list[int]]]:
-        return token_rows(training_rows.rows, tokenizer, eos, completion_only)
+        rows = training_rows.rows
+        progress = Progress("tokenizing training rows", len(rows), is_part=True)
+        return progress.follow(token_rows(rows, tokenizer, eos, completion_only))
 
     settings = [training_rows.digest, tokenizer_digest(tokenizer), eos, completion_only, FORMAT]
     name = json_digest(settings, num_digits=32)

@@ -42,7 +42,7 @@ class TrainingRows:
     digest: str
 
     def __str__(self) -> str:
-        return f"{len(self.rows)} rows" if self.stream is None else "a stream of rows"
+        return f"{len(self.rows):,} rows" if self.stream is None else "a stream of rows"
 
 
 def training_rows(
