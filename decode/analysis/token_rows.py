@@ -82,8 +82,8 @@ def token_rows(
     # Rows of about one length go together; they are filed in their own order.
     waiting = sorted(file.missing, key=lambda place: chosen[place]["num_tokens"])
     batch_size = experiment.lineup.batch_size
-    doing, num_read = f"reading {experiment.task}, {system.name}", len(chosen) - len(waiting)
-    with Progress(doing, len(chosen), num_done=num_read) as progress:
+    stage, num_read = f"reading {experiment.task}, {system.name}", len(chosen) - len(waiting)
+    with Progress(stage, len(chosen), num_done=num_read) as progress:
         while waiting:
             batch = waiting[:batch_size]
             try:
