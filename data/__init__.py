@@ -7,6 +7,7 @@ from .tasks.gsm8k import GSM8K
 from .tasks.humaneval import HUMANEVAL
 from .tasks.instruct import INSTRUCT
 from .tasks.mbpp import MBPP
+from .tasks.questions import QUESTIONS
 from .tasks.realtimeqa import REALTIMEQA
 from .tasks.toxigen import TOXIGEN
 from .tasks.triviaqa import TRIVIAQA
@@ -21,6 +22,7 @@ TASKS: dict[str, Task] = {
         WORD_PROBLEMS,
         GSM8K,
         TRIVIAQA,
+        QUESTIONS,
         INSTRUCT,
         TRUTHFULQA,
         TRUTHFULQA_MC,

@@ -26,7 +26,6 @@ from decode.jobs.interruption import interruptible
 from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
 from decode.stage.planning import plan
 from decode.stage.stage import track
-from recipes.schema.recipe import Recipe
 
 
 @entry()
@@ -36,7 +35,8 @@ def main() -> None:
     start_logging()
 
     with user_errors(ValueError):  # before any weights load
-        alpha = chosen_alpha(recipe)
+        wanted = recipe.analyze.alpha
+        alpha = headline_alpha(recipe.decode.alphas) if wanted is None else wanted
         tasks = plan(recipe)
         first, _ = tasks[0]
         systems = [System("proxy", contender, alpha) for contender in first.lineup.contenders]
@@ -71,19 +71,6 @@ def main() -> None:
         tracker.images({f"{key}/{name}": path for name, path in pictures.items()})
         print(f"{closing_lines(analysis)}\n\nanalysis: {folder.analysis / 'analysis.md'}")
     tracker.finish()
-
-
-def chosen_alpha(recipe: Recipe) -> float:
-    """The alpha whose completions are read: the one asked for, or 1 or the nearest to it.
-
-    Raises:
-        ValueError: the run has no such alpha.
-    """
-    alphas, wanted = recipe.decode.alphas, recipe.analyze.alpha
-    if wanted is not None and wanted not in alphas:
-        known = ", ".join(f"{alpha:g}" for alpha in alphas)
-        raise ValueError(f"analyze.alpha: found {wanted:g}, and the run's decode.alpha is {known}")
-    return headline_alpha(alphas) if wanted is None else wanted
 
 
 if __name__ == "__main__":

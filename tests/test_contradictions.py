@@ -40,6 +40,15 @@ def refuse(monkeypatch):
         (["expert.dtype=bfloat16", "sft.learning_rate=2e-5"], "rounds most steps away"),
         (["expert.adapter={r: 4, init_lora_weights: pissa_niter_4}"], "changes the model's own"),
         (["expert.adapter={r: 4, alora_invocation_tokens: [9]}"], "alora_invocation_tokens: found"),
+        (["sft.router_aux_loss_coef=0.1"], "small is no mixture of experts, so there is no such"),
+        (
+            ["expert.adapter={r: 4, layers_pattern: layers}"],
+            "expert.adapter: .*layers_to_transform",
+        ),
+        (
+            ["expert.adapter={r: 4, target_modules: q, layers_to_transform: [0]}"],
+            "expert.adapter: .*layers_to_transform",
+        ),
         (["expert.dtype=float16"], "full fine-tuning of float16 weights overflows"),
         (["expert.dtype=float16", "expert.adapter={r: 4}"], "float16 weights overflow and vanish"),
         (
@@ -65,7 +74,6 @@ def test_contradictions_are_one_line(refuse, overrides, problem, monkeypatch):
         ["sft.packing=true", "sft.padding_free=true"],
         ["sft.padding_free=true", "sft.max_length=null"],
         ["sft.packing=true", "sft.packing_strategy=wrapped", "sft.completion_only_loss=false"],
-        ["sft.packing_strategy=wrapped"],
         ["expert.dtype=bfloat16"],
         ["expert.adapter={r: 4, init_lora_weights: gaussian}"],
         ["expert.dtype=bfloat16", "sft.learning_rate=2e-5", "expert.adapter={r: 4}"],

@@ -15,10 +15,7 @@ from decode.jobs import interruption
 from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import Interrupted, held_back, interruptible
 from decode.jobs.lock import occupy
-from decode.models.sources import ModelSource
 from train.checkpoints import MARK, newest_whole, numbered, remove_partial
-from train.trainer import sft_config
-from train.training import Training
 
 
 @pytest.fixture(autouse=True)
@@ -172,14 +169,6 @@ def test_a_run_folder_has_one_user_at_a_time(tmp_path, caplog):
     assert other("other") == ""
     os.close(lock)
     assert other("run") == ""
-
-
-@pytest.mark.parametrize("key", ["save_only_model", "enable_jit_checkpoint"])
-def test_checkpoints_that_cannot_be_continued_are_refused(key, tmp_path):
-    model = ModelSource("small", dtype="float32")
-    training = Training(tmp_path / "expert", tmp_path, model, None, {key: True}, "train")
-    with pytest.raises(ValueError, match=rf"sft.{key}: .*; leave it out"):
-        sft_config(training, 0, "run")
 
 
 def test_a_partial_checkpoint_is_never_chosen_and_goes_away(tmp_path):

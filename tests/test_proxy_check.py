@@ -159,7 +159,7 @@ def test_training_is_the_same_with_checks_and_without(recipe_of, tmp_path, adapt
 def test_a_check_says_what_decoding_says(recipe_of, tmp_path, adapter):
     """The last check's scores and loss, against the finished expert on the same rows."""
     learnt = ["sft.max_steps=30", "sft.learning_rate=3e-2", "proxy_check.every_steps=15"]
-    recipe = recipe_of(*adapter, *learnt, "sft.save_strategy='no'")
+    recipe = recipe_of(*adapter, *learnt, "sft.save_strategy='no'", "sft.save_steps=null")
     expert = train_expert(recipe)
     checks = Checks(RunFolder(tmp_path / "run"))
     again = recipe_of(*adapter, *learnt, f"task.eval={recipe.proxy_check.rows}", UNCHECKED)

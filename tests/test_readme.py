@@ -182,4 +182,4 @@ def test_own_data_and_models(workplace):
     assert metrics["num_examples"] == 100
     assert base["proxy"][0]["value"] > max(metrics["expert"]["value"], base["base"]["value"])
     report = (workplace / "runs" / "mine" / "report.md").read_text()
-    assert "| triviaqa | 150 | 100 exact | 1 | 50 |" in report
+    assert "| questions | 150 | 100 exact | 1 | 50 |" in report

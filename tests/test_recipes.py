@@ -11,6 +11,7 @@ import yaml
 from data import TASKS
 from data.judges.endpoint import Endpoint
 from recipes.schema.folders import slug
+from recipes.schema.keys import lora_class, sft_class
 from recipes.schema.recipe import (
     Analyze,
     Base,
@@ -207,7 +208,7 @@ def test_a_slug_names_folders_systems_and_metrics(monkeypatch: pytest.MonkeyPatc
     [
         ("sft.learning_rate=1e-5", ["sft", "learning_rate"], 1e-5),
         ("sft.max_steps=3", ["sft", "max_steps"], 3),
-        ("sft.lr_scheduler_kwargs.num_cycles=2", ["sft", "lr_scheduler_kwargs"], {"num_cycles": 2}),
+        ("sft.model_init_kwargs.a=2", ["sft", "model_init_kwargs"], {"a": 2}),
         ("decode.alpha=[0.5,1]", ["decode", "alpha"], [0.5, 1.0]),
         ("expert.adapter=null", ["expert", "adapter"], None),
         ("expert.adapter={lora_alpha: 8}", ["expert", "adapter"], {"lora_alpha": 8}),
@@ -236,7 +237,7 @@ def test_a_slug_names_folders_systems_and_metrics(monkeypatch: pytest.MonkeyPatc
         ("sft.save_strategy=no", ["sft", "save_strategy"], "no"),
         ("sft.bf16=True", ["sft", "bf16"], True),
         ("decode.bases.0.revision=~", ["decode", "bases", 0, "revision"], None),
-        ("sft.optim_args=1:30", ["sft", "optim_args"], "1:30"),
+        ("sft.chat_template_path=1:30", ["sft", "chat_template_path"], "1:30"),
         ("decode.bases.0.model=a/b", ["decode", "bases", 0, "model"], "a/b"),
         ("decode.bases.1.model=a/b", ["decode", "bases", 1, "model"], "a/b"),
         ("decode.bases=[{model: a/b}]", ["decode", "bases", 0, "model"], "a/b"),
@@ -345,7 +346,7 @@ def test_later_override_wins(recipe_file: Path) -> None:
         ("sft.load_best_model_at_end=true", "see proxy_check, and proxy_check.select_by"),
         ("sft.save_strategy=best", 'sft.save_strategy (override): found "best", which has no eff'),
         ("sft.per_device_eval_batch_size=4", "found 4, which has no effect: training evaluates"),
-        ("sft.hub_model_id=a/b", "has no effect without push_to_hub: true"),
+        ("sft.hub_model_id=a/b", "has no effect: it is for push_to_hub: true"),
         # malformed overrides
         ("seed", "override 'seed': expected section.key=value"),
         ("--seed=1", "override '--seed=1': expected section.key=value"),
@@ -416,6 +417,191 @@ def test_what_a_task_cannot_use_is_one_line(
     monkeypatch.chdir(ROOT)
     with pytest.raises(ValueError, match=expected):
         plan(load_recipe("recipes/mini/facts.yaml", overrides))
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            "{max_steps: 3, num_train_epochs: 2}",
+            "num_train_epochs (override): has no effect: sft.max_",
+        ),
+        ("{logging_strategy: epoch, logging_steps: 1}", "it is for logging_strategy: steps"),
+        ("{save_strategy: 'no', save_steps: 5}", "sft.save_steps (override): has no effect"),
+        ("{packing_strategy: wrapped}", "has no effect: it is for packing: true"),
+        ("{lr_scheduler_type: constant, warmup_steps: 0.1}", "see constant_with_warmup"),
+        (
+            "{warmup_ratio: 0.1, warmup_steps: 4}",
+            "sft.warmup_ratio (override): unknown key; did you",
+        ),
+        ("{lr_scheduler_kwargs: {num_cycles: 2}}", "found num_cycles; linear takes none"),
+        (
+            "{lr_scheduler_type: constant_with_warmup, lr_scheduler_kwargs: {power: 2}}",
+            "sft.lr_scheduler_kwargs (override): found power; constant_with_warmup takes none",
+        ),
+        (
+            "{lr_scheduler_type: cosine_with_min_lr}",
+            "expected one of min_lr and min_lr_rate; cosine",
+        ),
+        (
+            "{lr_scheduler_type: warmup_stable_decay}",
+            "num_decay_steps is missing; warmup_stable_dec",
+        ),
+        ("{lr_scheduler_type: greedy}", "training evaluates nothing of TRL's own"),
+        ("{lr_scheduler_type: reduce_lr_on_plateau}", "training evaluates nothing of TRL's own"),
+        ("{lr_scheduler_kwargs: '{}'}", "expected a mapping"),
+        ("{model_init_kwargs: '{}'}", "sft.model_init_kwargs (override): found"),
+        (
+            "{optim: sgd, adam_beta2: 0.5}",
+            "sft.adam_beta2 (override): has no effect: the optimizer",
+        ),
+        (
+            "{optim: adafactor, adam_epsilon: 1.0}",
+            "the optimizer of sft.optim is not of Adam's kind",
+        ),
+        ("{optim_args: eps=1}", "the optimizer of sft.optim takes none; see adam_beta1"),
+        ("{optim_target_modules: [q_proj]}", "it is for the GaLore and APOLLO optimizers"),
+        ("{loss_type: dft, label_smoothing_factor: 0.1}", "it is for loss_type: nll"),
+        (
+            "{gradient_checkpointing: false, gradient_checkpointing_kwargs: {use_reentrant: true}}",
+            "it is for activation_checkpointing: true",
+        ),
+        ("{liger_kernel_config: {rope: true}}", "it is for use_liger_kernel: true"),
+        ("{fsdp_config: {min_num_params: 1}}", "it is for fsdp"),
+        ("{dataloader_prefetch_factor: 2}", "it is for dataloader_num_workers"),
+        ("{dataloader_persistent_workers: true}", "it is for dataloader_num_workers"),
+        ("{label_names: [labels]}", "sft.label_names (override): not set here; a row's labels are"),
+        ("{length_column_name: a}", "not set here; a row is as long as its tokens"),
+        ("{remove_unused_columns: false}", "not set here; rows have no columns but their tokens"),
+        ("{dataset_kwargs: {skip_prepare_dataset: true}}", "see sft.max_length"),
+        (
+            "{restore_callback_states_from_checkpoint: true}",
+            "a killed run goes on where it stopped",
+        ),
+        ("{save_only_model: true}", "without its optimizer; leave it out"),
+        ("{enable_jit_checkpoint: true}", "SIGTERM always saves a checkpoint"),
+        ("{ignore_data_skip: true}", "would learn its first rows again; leave it out"),
+    ],
+)
+def test_trainer_keys_without_effect_are_one_line(
+    recipe_file: Path, keys: str, expected: str
+) -> None:
+    assert expected in failure(recipe_file, f"sft={keys}")
+    base = "decode.bases.0={model: a/b, tune_reference: true}"
+    said = failure(recipe_file, base, f"decode.reference_sft={keys}")
+    assert "decode.reference_sft." in said and expected.rpartition("(override): ")[2] in said
+
+
+def test_what_a_reference_overrides_is_judged_with_the_rest(recipe_file: Path) -> None:
+    base = "decode.bases.0={model: a/b, tune_reference: true}"
+    epochs = [base, "sft={num_train_epochs: 2}"]
+    assert load_recipe(recipe_file, [*epochs, "decode.reference_sft={max_steps: 3}"]).sft == {
+        "num_train_epochs": 2
+    }
+    steps = [base, "sft={max_steps: 3, logging_strategy: epoch}"]
+    said = failure(recipe_file, *steps, "decode.reference_sft={num_train_epochs: 2}")
+    assert "decode.reference_sft.num_train_epochs (override): has no effect" in said
+    load_recipe(recipe_file, [*steps, "decode.reference_sft={logging_steps: 10}"])  # the default
+    strategy = "decode.reference_sft={logging_steps: 4, logging_strategy: steps}"
+    load_recipe(recipe_file, [*steps, strategy])
+
+
+def test_null_leaves_a_trainer_key_to_trl(recipe_file: Path) -> None:
+    given = ["sft={num_train_epochs: 2, max_length: null}", "sft.max_steps=3"]
+    assert "or null" in failure(recipe_file, *given)
+    found = load_recipe(recipe_file, [*given, "sft.num_train_epochs=null"])
+    assert found.sft == {"max_length": None, "max_steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            "{task_type: SEQ_CLS}",
+            'expert.adapter.task_type (override): found "SEQ_CLS", expected CAU',
+        ),
+        ("{peft_type: IA3}", 'found "IA3", expected LORA'),
+        ("{inference_mode: true}", "not set here; the adapter is trained"),
+        ("{revision: main}", "not set here; see expert.revision"),
+        ("{base_model_name_or_path: a/b}", "not set here; see expert.model"),
+        ("{eva_config: {rho: 2.0}}", "it is for init_lora_weights: eva"),
+        ("{loftq_config: {loftq_bits: 4}}", "it is for init_lora_weights: loftq"),
+        ("{qalora_group_size: 8}", "it is for use_qalora: true"),
+    ],
+)
+def test_adapter_keys_without_effect_are_one_line(
+    recipe_file: Path, keys: str, expected: str
+) -> None:
+    assert expected in failure(recipe_file, f"expert.adapter={keys}")
+
+
+def test_a_folder_has_no_revision(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    here = f"model: {tmp_path}, revision: main"
+    judge = f"{{j: {{classifier: {{{here}, label: x}}}}}}"
+    for key, override in {
+        "expert.revision": f"expert={{{here}, dtype: auto}}",
+        "expert.trained_revision": f"expert={{model: a/b, dtype: auto, trained: {tmp_path}, "
+        "trained_revision: main}",
+        "expert.proxy_aware.revision": f"expert.proxy_aware={{base: {tmp_path}, revision: main}}",
+        "decode.bases.0.revision": f"decode.bases=[{{{here}}}]",
+        "task.judges.j.classifier.revision": f"task.judges={judge}",
+        "also.0.judges.j.classifier.revision": f"also=[{{name: toxigen, judges: {judge}}}]",
+    }.items():
+        said = failure(recipe_file, override)
+        assert f": {key} (override): has no effect: '{tmp_path}' is a folder here" in said
+    missing = "task.judges={j: {classifier: {model: ./no, label: x}}}"
+    assert "task.judges.j.classifier.model (override): found './no'" in failure(
+        recipe_file, missing
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["analyze.alpha=2"], "analyze.alpha (override): found 2, and decode.alpha is 1"),
+        (["decode.alpha=[0.5,1]", "analyze.alpha=0.7"], "found 0.7, and decode.alpha is 0.5, 1"),
+        (["proxy_check.alpha=0"], "proxy_check.alpha (override): at alpha 0 an expert steers noth"),
+        (
+            ["proxy_check={}", "decode.alpha=0"],
+            "proxy_check.alpha (override): at alpha 0 an expert",
+        ),
+        (
+            ["decode.alpha=0", "decode.experts=[{expert: a/b, antiexpert: c/d, weight: 1}]"],
+            "decode.experts (override): has no effect: decode.alpha is 0",
+        ),
+        (
+            ["decode.experts=[{expert: a/b, antiexpert: c/d, weight: 0}]"],
+            "decode.experts.0 (override): has no effect: its weight is 0",
+        ),
+        (
+            [
+                "task.scoring=paper",
+                "task.judges={j: {classifier: {model: a, label: x}}}",
+            ],
+            "judges have no effect: scoring: paper asks none; leave them out",
+        ),
+        (
+            ["task.streaming=true", "sft={max_steps: 2, train_sampling_strategy: sequential}"],
+            "sft.train_sampling_strategy (override): has no effect: task.streaming keeps",
+        ),
+    ],
+)
+def test_keys_of_a_recipe_that_do_nothing_are_one_line(
+    recipe_file: Path, overrides: list[str], expected: str
+) -> None:
+    assert expected in failure(recipe_file, *overrides)
+
+
+def test_every_key_of_the_trainer_is_known_to_the_table() -> None:
+    """A key that a new version drops or renames leaves the table with it."""
+    from recipes.schema import trainer_keys as table
+
+    names = {field.name for field in dataclasses.fields(sft_class())}
+    known = {*table.OURS, *table.OF_EVALUATION, *table.UNFIT, *table.IDLE, *table.WAITING}
+    assert known <= names
+    names = {field.name for field in dataclasses.fields(lora_class())}
+    assert {*table.OURS_OF_LORA, *table.IDLE_OF_LORA, *table.LORA_ONLY} <= names
 
 
 def test_switched_off_keys_may_stay(recipe_file: Path) -> None:

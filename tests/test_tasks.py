@@ -150,6 +150,20 @@ def test_triviaqa_takes_one_answer_as_text(tmp_path):
     assert completion == " Ringo\n"
 
 
+def test_own_questions_are_asked_and_scored_as_triviaqas(tmp_path):
+    rows = [{"question": "Who?", "answer": "Ringo"}, {"question": "Where?", "answers": ["A", "B"]}]
+    path = jsonl(tmp_path / "own.jsonl", *rows)
+    task, other = TASKS["questions"], TASKS["triviaqa"]
+    assert task.eval_rows(path) == other.eval_rows(path)
+    assert train_rows(task, path) == train_rows(other, path)
+    same = ("metric", "stop", "max_new_tokens", "score")
+    assert all(getattr(task, name) == getattr(other, name) for name in same)
+    with pytest.raises(ValueError, match="'questions' has no rows of its own to be evaluated on"):
+        task.eval_rows()
+    with pytest.raises(ValueError, match="not one of the paper's"):
+        task.scorer("paper")
+
+
 def test_triviaqa_score():
     task, answers = TASKS["triviaqa"], ("The Beatles", "Fab Four")
     assert task.score(" beatles.\nQuestion:", answers).value == 1.0

@@ -7,8 +7,10 @@ float32 copy of them rounds smaller steps away.
 """
 
 import importlib.util
+from typing import Any
 
 import torch
+from peft import LoraConfig
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
 from decode.models.adapter_kinds import check_adapter_kind
@@ -24,19 +26,11 @@ IGNORE_POSITIONS = frozenset(
 # A weight is about 0.02, its neighbours in bfloat16 are 1e-4 away, and AdamW's steps are as long as
 # the rate. At 2e-5, 3% of the weights moved in 40 steps.
 LEAST_RATE = 1e-4
-# Keys that make checkpoints which a killed run cannot resume from exactly.
-UNFIT = {
-    "save_only_model": "training cannot go on from a checkpoint without its optimizer",
-    "enable_jit_checkpoint": "SIGTERM always saves a checkpoint, and all processes the same one",
-}
 
 
 def refuse_contradictions(training: Training) -> None:
     """Raises ValueError, in one line, if a training's settings contradict each other."""
     sft = training.sft
-    for key, reason in UNFIT.items():
-        if sft.get(key):
-            raise ValueError(f"sft.{key}: {reason}; leave it out")
     is_packed, is_free = bool(sft.get("packing")), bool(sft.get("padding_free"))
     has_length = sft.get("max_length", 1024) is not None
     if is_packed and not has_length:
@@ -63,6 +57,8 @@ def refuse_contradictions(training: Training) -> None:
         )
     if training.adapter is not None:
         check_adapter_kind(training.adapter, "expert.adapter")
+        _check_adapter(training.adapter)
+    _check_router(training)
     _check_kernels(training)
     _check_precision(training)
 
@@ -73,6 +69,24 @@ def _check_keeps_rows_apart(training: Training, key: str) -> None:
         raise ValueError(
             f"sft.{key}: rows of one sequence would see each other, since models of type {kind} "
             "do not go by positions; leave it out"
+        )
+
+
+def _check_adapter(adapter: dict[str, Any]) -> None:
+    """Raises ValueError, in one line, for what PEFT itself refuses."""
+    try:
+        LoraConfig(**adapter)
+    except (ImportError, TypeError, ValueError) as error:
+        raise ValueError(f"expert.adapter: {' '.join(str(error).split())}") from None
+
+
+def _check_router(training: Training) -> None:
+    """Raises ValueError for a loss of a router that the model does not have."""
+    has_router = hasattr(load_config(training.model).get_text_config(), "output_router_logits")
+    if training.sft.get("router_aux_loss_coef") and not has_router:
+        raise ValueError(
+            f"sft.router_aux_loss_coef: {training.model.name} is no mixture of experts, so there "
+            "is no such loss; leave it out"
         )
 
 

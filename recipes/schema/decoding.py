@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .folders import slug
+from .keys import sft_class, without_nulls
 from .section import Dtype, Section
 
 
@@ -93,6 +94,11 @@ class Decode(Section):
     def alphas(self) -> tuple[float, ...]:
         """Every alpha, in the recipe's order."""
         return self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
+
+    @field_validator("reference_sft")
+    @classmethod
+    def _left_to_trl(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return value and without_nulls(value, sft_class())
 
     @field_validator("alpha", mode="before")
     @classmethod

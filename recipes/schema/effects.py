@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from .decoding import Decode
-from .experts import Expert
+from .experts import Expert, ProxyCheck
 from .keys import KeyProblem
-from .outputs import Wandb
+from .outputs import Analyze, Wandb
 from .tasks import TaskChoice, TrainSource
 
 UNTRAINED = "expert.trained is finished and no reference is tuned, so nothing is trained"
@@ -31,6 +31,8 @@ def check_effects(
         idle.append(("decode.reference_sft", "no base has tune_reference: true"))
     if expert.trained is not None and not tunes_references:
         idle += _in_training(task, mixture, sft)
+    if task.streaming and (sft or {}).get("train_sampling_strategy") is not None:
+        idle.append(("sft.train_sampling_strategy", "task.streaming keeps the order of rows"))
     for key, reason in idle:
         raise KeyProblem(key, f"has no effect: {reason}; leave it out")
 
@@ -41,8 +43,26 @@ def _in_decoding(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
     for index, base in enumerate(decode.bases):
         if base.tuned_prompt != "raw" and base.tuned is None and not base.tune_reference:
             yield f"decode.bases.{index}.tuned_prompt", "this base has no tuned model"
-    if decode.alpha_warmup_tokens and not any(decode.alphas):
-        yield "decode.alpha_warmup_tokens", "decode.alpha is 0"
+    for index, more in enumerate(decode.experts):
+        if not more.weight:
+            yield f"decode.experts.{index}", "its weight is 0"
+    if not any(decode.alphas):
+        for key in ("alpha_warmup_tokens", "experts"):
+            if getattr(decode, key):
+                yield f"decode.{key}", "decode.alpha is 0"
+
+
+def check_alphas(decode: Decode, analyze: Analyze, check: ProxyCheck | None) -> None:
+    """Raises KeyProblem for an alpha that is not decoded with, or that steers nothing."""
+    alphas, wanted = decode.alphas, analyze.alpha
+    known = ", ".join(f"{alpha:g}" for alpha in alphas)
+    if wanted is not None and wanted not in alphas:
+        raise KeyProblem("analyze.alpha", f"found {wanted:g}, and decode.alpha is {known}")
+    if check is not None and not (any(alphas) if check.alpha is None else check.alpha):
+        raise KeyProblem(
+            "proxy_check.alpha",
+            "at alpha 0 an expert steers nothing that could be checked; give another alpha",
+        )
 
 
 def _in_logging(wandb: Wandb) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,13 @@ def slug(name: str) -> str:
     return os.path.basename(os.path.abspath(name))
 
 
-def check_model(key: str, name: str, files: tuple[str, ...]) -> None:
+def check_model(
+    key: str,
+    name: str,
+    files: tuple[str, ...],
+    revision: str | None = None,
+    revision_key: str | None = None,
+) -> None:
     """Refuse a path that leads nowhere, before the hub is asked for a model of that name.
 
     A name is meant as a path if it starts with `.` or `/`, has more than one slash, exists,
@@ -24,9 +30,11 @@ def check_model(key: str, name: str, files: tuple[str, ...]) -> None:
         key: the dotted key that holds the name.
         name: a hub id or a folder.
         files: a model's folder holds at least one of these.
+        revision: on the hub; a folder has none.
+        revision_key: the dotted key that holds it; None is `revision` beside `key`.
 
     Raises:
-        KeyProblem: no such folder, or a folder without any of `files`.
+        KeyProblem: no such folder, a folder without any of `files`, or a folder's revision.
     """
     folder = Path(name)
     in_known_folder = "/" in name and os.path.isdir(folder.parent)
@@ -37,3 +45,8 @@ def check_model(key: str, name: str, files: tuple[str, ...]) -> None:
         raise KeyProblem(key, f"found {name!r:.200}, but there is no such folder in {Path.cwd()}")
     if not any((folder / file).is_file() for file in files):
         raise KeyProblem(key, f"found {name!r}, a folder without {' or '.join(files)}")
+    if revision is not None:
+        raise KeyProblem(
+            revision_key or f"{key.rpartition('.')[0]}.revision",
+            f"has no effect: {name!r} is a folder here, and not on the hub; leave it out",
+        )

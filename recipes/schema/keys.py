@@ -13,39 +13,24 @@ import re
 import types
 import typing
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
-# Keys of SFTConfig that the recipe states once, elsewhere, or never.
-OURS = {
-    "output_dir": "give the recipe's own output_dir",
-    "seed": "give the recipe's own seed",
-    "run_name": "the recipe's own name is the run's name",
-    "report_to": "see wandb.mode",
-    "trust_remote_code": "see expert.trust_remote_code",
-    "resume_from_checkpoint": "a killed run goes on where it stopped by itself",
-    "do_train": "the recipe says what is trained",
-    "do_eval": "see task.eval and proxy_check",
-    "do_predict": "see task.eval and proxy_check",
-    "local_rank": "the launcher sets it",
-    "dataset_text_field": "a row is a prompt and a completion; see task.train_format and mixture",
-    "assistant_only_loss": "the loss is on completions; see sft.completion_only_loss",
-    "project": "see wandb.project",
-    "trackio_space_id": "see the section wandb",
-    "trackio_bucket_id": "see the section wandb",
-    "trackio_static_space_id": "see the section wandb",
-    "hub_token": "recipes are saved with results and hold no secrets; use `hf auth login`",
-}
-# Keys of SFTConfig about an evaluation of its own, of which there is none. Off is accepted.
-OF_EVALUATION = frozenset(
-    "eval_strategy eval_steps eval_delay per_device_eval_batch_size prediction_loss_only "
-    "eval_on_start eval_do_concat_batches eval_use_gather_object eval_accumulation_steps "
-    "include_for_metrics batch_eval_metrics bf16_full_eval fp16_full_eval eval_packing "
-    "load_best_model_at_end metric_for_best_model greater_is_better".split()
+from .trainer_keys import (
+    IDLE,
+    IDLE_OF_LORA,
+    LORA_ONLY,
+    OF_EVALUATION,
+    OURS,
+    OURS_OF_LORA,
+    UNFIT,
+    WAITING,
+    scheduler_problem,
 )
-OF_THE_HUB = ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision")
+
 AT_LEAST_ONE = {
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -86,22 +71,30 @@ def lora_class() -> type:
 def settable(config: type) -> dict[str, dataclasses.Field[Any]]:
     """The fields of a library's config class that a recipe may set, by name."""
     fields = {field.name: field for field in dataclasses.fields(config) if field.init}
-    hidden = OURS if config is sft_class() else {}
-    return {name: field for name, field in fields.items() if name not in hidden}
+    return {name: field for name, field in fields.items() if name not in _ours(config)}
 
 
-def check_section(values: dict[str, Any], config: type) -> None:
+def _ours(config: type) -> dict[str, str]:
+    return OURS if config is sft_class() else OURS_OF_LORA
+
+
+def check_section(
+    values: dict[str, Any], config: type, beneath: dict[str, Any] | None = None
+) -> None:
     """Check every key and value of a recipe section against a library's config class.
 
+    Args:
+        beneath: the section that this one overrides, if any.
+
     Raises:
-        KeyProblem: an unknown key, one of ours, or a value of the wrong type.
+        KeyProblem: an unknown key, one of ours, a value of the wrong type, or a key without effect.
     """
     fields = settable(config)
     hints = _type_hints(config)
     for key, value in values.items():
         if key not in fields:
-            if config is sft_class() and key in OURS:
-                raise KeyProblem(key, f"not set here; {OURS[key]}")
+            if key in _ours(config):
+                raise KeyProblem(key, f"not set here; {_ours(config)[key]}")
             raise KeyProblem(key, "unknown key")
         choices = fields[key].metadata.get("choices")
         if key not in UNTYPED and not _fits(hints[key], value):
@@ -110,26 +103,66 @@ def check_section(values: dict[str, Any], config: type) -> None:
             raise KeyProblem(
                 key, f"found {_written(value)}, expected one of {', '.join(map(str, choices))}"
             )
-        if config is sft_class():
-            _check_effect(key, value, values)
         if key in AT_LEAST_ONE and value is not None and value < 1:
             raise KeyProblem(key, f"found {value}, expected at least 1")
         if key in AT_LEAST_ZERO and value is not None and value < 0:
             raise KeyProblem(key, f"found {value}, expected at least 0")
         if key == "learning_rate" and value is not None and not 0 < value <= 1:
             raise KeyProblem(key, f"found {value}, expected above 0 and at most 1")
+        if key.endswith("_kwargs") and isinstance(value, str):  # text is for command lines
+            raise KeyProblem(key, f"found {_written(value)}, expected a mapping")
+    _check_effects(values, config, _settings(config, beneath, values))
 
 
-def _check_effect(key: str, value: Any, values: dict[str, Any]) -> None:
-    is_off = value is None or value is False or value in ("no", [])
-    if (key in OF_EVALUATION and not is_off) or (key == "save_strategy" and value == "best"):
-        raise KeyProblem(
-            key,
-            f"found {json.dumps(value):.80}, which has no effect: training evaluates nothing of "
-            "TRL's own; see proxy_check, and proxy_check.select_by for the best weights",
-        )
-    if key in OF_THE_HUB and not is_off and not values.get("push_to_hub"):
-        raise KeyProblem(key, "has no effect without push_to_hub: true; leave it out")
+def _settings(config: type, *sections: dict[str, Any] | None) -> SimpleNamespace:
+    """Every key as it holds: at its default, or as the last section has it that does."""
+    found: dict[str, Any] = {}
+    for name, field in settable(config).items():
+        is_plain = field.default is not dataclasses.MISSING
+        found[name] = field.default if is_plain else None
+    for section in sections:
+        found |= section or {}
+    return SimpleNamespace(**found)
+
+
+def _check_effects(values: dict[str, Any], config: type, settings: SimpleNamespace) -> None:
+    """Raises KeyProblem for a key that has no effect beside the others, or an unfit one."""
+    of_trl = config is sft_class()
+    rules, defaults = IDLE if of_trl else IDLE_OF_LORA, _settings(config)
+    for key, value in values.items():
+        if _is_off(value) or value == getattr(defaults, key):
+            continue
+        if not of_trl and value != LORA_ONLY.get(key, value):
+            raise KeyProblem(key, f"found {_written(value)}, expected {LORA_ONLY[key]}")
+        if of_trl and (key in OF_EVALUATION or value in WAITING.get(key, ())):
+            raise KeyProblem(
+                key,
+                f"found {_written(value)}, which has no effect: training evaluates nothing of "
+                "TRL's own; see proxy_check, and proxy_check.select_by for the best weights",
+            )
+        if of_trl and key in UNFIT:
+            raise KeyProblem(key, f"{UNFIT[key]}; leave it out")
+        is_idle, reason = rules.get(key, (lambda _: False, ""))
+        if is_idle(settings):
+            raise KeyProblem(key, f"has no effect: {reason}; leave it out (or null)")
+    if of_trl and (problem := scheduler_problem(settings)):
+        raise KeyProblem("lr_scheduler_kwargs", problem)
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or value is False or value in ("no", [])
+
+
+def without_nulls(values: dict[str, Any] | None, config: type) -> dict[str, Any] | None:
+    """A section without its keys that are null and cannot be, which leaves them to the library."""
+    if values is None or None not in values.values():
+        return values
+    hints = _type_hints(config)
+    return {
+        key: value
+        for key, value in values.items()
+        if value is not None or key not in hints or _fits(hints[key], None)
+    }
 
 
 def suggestion(key: str, keys_by_section: dict[str, list[str]]) -> str:

@@ -15,12 +15,20 @@ from typing import Any
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from .decoding import Base, Decode, MoreExpert
-from .effects import check_effects
+from .effects import check_alphas, check_effects
 from .experts import Expert, ProxyAware, ProxyCheck
 from .folders import check_model
 from .hardware import deepspeed_settings
 from .home import expand_home
-from .keys import KeyProblem, check_section, lora_class, settable, sft_class, suggestion
+from .keys import (
+    KeyProblem,
+    check_section,
+    lora_class,
+    settable,
+    sft_class,
+    suggestion,
+    without_nulls,
+)
 from .outputs import Analyze, Wandb
 from .plain_yaml import write_yaml
 from .section import Section
@@ -82,6 +90,11 @@ class Recipe(Section):
         """Whether any model is to be trained: the expert, or a ceiling."""
         return self.expert.trained is None or any(base.tune_reference for base in self.decode.bases)
 
+    @field_validator("sft")
+    @classmethod
+    def _left_to_trl(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return value and without_nulls(value, sft_class())
+
     @field_validator("proxy_check")
     @classmethod
     def _something_to_check(cls, value: Any, found: ValidationInfo) -> Any:
@@ -121,6 +134,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         check_effects(
             recipe.task, recipe.mixture, recipe.expert, recipe.sft, recipe.decode, recipe.wandb
         )
+        check_alphas(recipe.decode, recipe.analyze, recipe.proxy_check)
     except ValidationError as error:
         problem = _first_problem(error)
     except KeyProblem as error:
@@ -145,33 +159,41 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
 
 def _check_libraries(recipe: Recipe) -> None:
     sections = (
-        ("sft", recipe.sft, sft_class),
-        ("decode.reference_sft", recipe.decode.reference_sft, sft_class),
-        ("expert.adapter", recipe.expert.adapter, lora_class),
+        ("sft", recipe.sft, sft_class, None),
+        ("decode.reference_sft", recipe.decode.reference_sft, sft_class, recipe.sft),
+        ("expert.adapter", recipe.expert.adapter, lora_class, None),
     )
-    for section, values, config in sections:
+    for section, values, config, beneath in sections:
         if values:
             try:
-                check_section(values, config())
+                check_section(values, config(), beneath)
             except KeyProblem as problem:
                 raise KeyProblem(f"{section}.{problem.key}", problem.problem) from None
             deepspeed_settings(f"{section}.deepspeed", values.get("deepspeed"))
 
 
 def _check_folders(recipe: Recipe) -> None:
-    check_model("expert.model", recipe.expert.model, ("config.json",))
-    if recipe.expert.trained is not None:
-        check_model("expert.trained", recipe.expert.trained, WEIGHTS_OR_ADAPTER)
-    proxy_aware = recipe.expert.proxy_aware
-    if proxy_aware is not None and proxy_aware.base is not None:
-        check_model("expert.proxy_aware.base", proxy_aware.base, ("config.json",))
+    expert, config = recipe.expert, ("config.json",)
+    check_model("expert.model", expert.model, config, expert.revision)
+    if expert.trained is not None:
+        key, revision = "expert.trained", expert.trained_revision
+        check_model(key, expert.trained, WEIGHTS_OR_ADAPTER, revision, f"{key}_revision")
+    if expert.proxy_aware is not None and expert.proxy_aware.base is not None:
+        key, revision = "expert.proxy_aware.base", expert.proxy_aware.revision
+        check_model(key, expert.proxy_aware.base, config, revision)
     for index, base in enumerate(recipe.decode.bases):
-        check_model(f"decode.bases.{index}.model", base.model, ("config.json",))
+        check_model(f"decode.bases.{index}.model", base.model, config, base.revision)
         if base.tuned is not None:
             check_model(f"decode.bases.{index}.tuned", base.tuned, WEIGHTS_OR_ADAPTER)
     for index, more in enumerate(recipe.decode.experts):
         check_model(f"decode.experts.{index}.expert", more.expert, WEIGHTS_OR_ADAPTER)
-        check_model(f"decode.experts.{index}.antiexpert", more.antiexpert, ("config.json",))
+        check_model(f"decode.experts.{index}.antiexpert", more.antiexpert, config)
+    for index, evaluation in enumerate(recipe.evaluations):
+        section = f"also.{index - 1}" if index else "task"
+        for name, judge in evaluation.judges.items():
+            if (found := judge.classifier) is not None:
+                key = f"{section}.judges.{name}.classifier.model"
+                check_model(key, found.model, config, found.revision)
 
 
 def _first_problem(error: ValidationError) -> KeyProblem:

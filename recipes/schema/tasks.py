@@ -12,6 +12,7 @@ TaskName = Literal[
     "word_problems",
     "gsm8k",
     "triviaqa",
+    "questions",
     "instruct",
     "truthfulqa",
     "truthfulqa_mc",
@@ -115,6 +116,12 @@ class Evaluation(Section):
     whole completion."""
     judges: dict[str, JudgeChoice] = Field(default_factory=dict)
     """Who grades, by the names the task gives its judges; most tasks need none."""
+
+    @model_validator(mode="after")
+    def _asks_its_judges(self) -> "Evaluation":
+        if self.judges and self.scoring == "paper":
+            raise ValueError("judges have no effect: scoring: paper asks none; leave them out")
+        return self
 
     @property
     def label(self) -> str:

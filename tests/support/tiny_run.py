@@ -46,12 +46,14 @@ def tiny_overrides(folder: Path, small: str, large: str) -> list[str]:
         f"decode.bases=[{{model: {large}, dtype: float32, tune_reference: true}}]",
         "decode.max_new_tokens=6",
         "sft.max_steps=2",
+        "sft.num_train_epochs=null",
         "sft.per_device_train_batch_size=2",
         "sft.gradient_accumulation_steps=1",
         "sft.max_length=256",
         "sft.bf16=false",
         "sft.activation_checkpointing=false",
         "sft.save_strategy='no'",
+        "sft.save_steps=null",
         "wandb.mode=offline",
     ]
 

@@ -95,7 +95,15 @@ def first_rows(
 
 
 def end_of_text(tokenizer: PreTrainedTokenizerBase, config: SFTConfig) -> str:
-    """The token that ends every training row."""
+    """The token that ends every training row.
+
+    Raises:
+        ValueError: there is none, or a token of the recipe is not in the vocabulary.
+    """
+    for key in ("eos_token", "pad_token"):
+        token = getattr(config, key)
+        if token is not None and token not in tokenizer.get_vocab():
+            raise ValueError(f"sft.{key}: '{tokenizer.name_or_path}' has no token {token!r}")
     eos = config.eos_token or tokenizer.eos_token
     if not isinstance(eos, str):
         raise ValueError(
