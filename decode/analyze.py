@@ -21,6 +21,7 @@ from decode.evaluation.lineup import System
 from decode.evaluation.loaded import Completers
 from decode.evaluation.settings import check_models
 from decode.evaluation.systems import headline_alpha
+from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.interruption import interruptible
 from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
@@ -45,6 +46,7 @@ def main() -> None:
             for system in systems:
                 read_completions(experiment, system, folder)
                 check_models(experiment.lineup, system, folder)
+            check_writable("output_dir", folder.analysis / "analysis.md")
         curves = [trade_offs(folder, recipe.analyze.trade_off) for _, folder in tasks]
 
     tracker = track(recipe, "analyze")

@@ -17,6 +17,7 @@ from decode.evaluation.intervals import Estimate, difference_with_interval
 from decode.evaluation.mcnemar import McNemar, mcnemar
 from decode.evaluation.metric import Metric
 from decode.evaluation.metrics_file import MeasuredSystem, Metrics, as_json
+from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.files import write_json
 from decode.reports.compare_plot import plot_runs
@@ -63,6 +64,9 @@ def main() -> None:
     if len(arguments.runs) < 2:
         parser.error("name two runs or more")
     with user_errors(ValueError):
+        for option, file in (("--plot", arguments.plot), ("--json", arguments.json)):
+            if file is not None:
+                check_writable(option, file)
         runs = read_runs(arguments.runs)
     differences, pairs = recipe_differences(runs), paired_differences(runs)
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))

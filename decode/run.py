@@ -13,6 +13,7 @@ import sys
 from decode.evaluation.check_record import finished_checks
 from decode.evaluation.experiment import check
 from decode.evaluation.shares import decode_shares
+from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import interruptible
@@ -33,6 +34,8 @@ def main() -> None:
 
     with user_errors(ValueError):  # before any weights load
         check_launch()
+        if is_main_process:
+            check_writable("output_dir", folder.recipe)
         with doing("reading the models' configs, tokenizers and questions"):
             experiments = plan(recipe)
             for experiment, _ in experiments:

@@ -218,3 +218,37 @@ def test_other_processes_wait_to_be_ended_before_they_repeat_a_line(tmp_path, mo
                 main(error)
     assert waits == [command.PATIENCE_S] * 2
     assert {path.name for path in tmp_path.iterdir()} == {"error.log", "error.1.log"}
+
+
+@pytest.mark.parametrize("entry", ["train/sft.py", "decode/run.py"])
+def test_a_run_folder_below_a_file(start, tmp_path, entry):
+    (tmp_path / "file").write_text("")
+    line = start(f"output_dir={tmp_path / 'file' / 'run'}", entry=entry)
+    assert line.startswith("error: output_dir: ")
+    assert "Not a directory" in line
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:9", "mps"])
+def test_a_device_that_is_not_there(start, device, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    line = start(f"decode.device={device}")
+    assert f"decode.device: found '{device}'; this machine has no GPU" in line
+
+
+def test_rows_that_leave_nothing_to_learn(start):
+    assert "sft.max_length: found 8; cut to so many tokens, no training" in start(
+        "sft.max_length=8"
+    )
+
+
+def test_rows_that_are_longer_than_the_model(start, tmp_path):
+    path = tmp_path / "long.jsonl"
+    write_rows(path, 2, 0)
+    path.write_text(path.read_text().replace("How many", "How many " + "pens " * 200))
+    line = start(f"task.train={path}", "sft.max_length=4096")
+    assert "sft.max_length: found 4096, and a training row has" in line
+    assert "can hold 512" in line
+
+
+def test_what_a_library_refuses(start):
+    assert "error: sft.optim: found 'adamw_8bit': " in start("sft.optim=adamw_8bit")

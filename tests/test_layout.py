@@ -33,6 +33,7 @@ FLOORS = {
         pretraining proxy_loss
         training
         claims contradictions rows
+        rehearsal
         trainer
         proxy_check
         job

@@ -306,8 +306,21 @@ def test_later_override_wins(recipe_file: Path) -> None:
         ("sft.learning_rate=.inf", "found inf; expected a number below"),
         ("sft.weight_decay=-.inf", "found -inf; expected a number below"),
         ("expert.proxy_aware={alpha: 1e300}", "found 1e+300; expected a number below"),
-        ("sft.learning_rate=-1e-3", "expected above 0 and at most 1"),
-        ("sft.learning_rate=1e3", "expected above 0 and at most 1"),
+        ("sft.learning_rate=-1e-3", "expected above 0"),
+        ("sft.learning_rate=1e3", "expected at most 1"),
+        ("sft.max_length=1", "sft.max_length (override): found 1, expected at least 2"),
+        ("sft.max_steps=0", "sft.max_steps (override): found 0, expected above 0"),
+        ("sft.num_train_epochs=0", "sft.num_train_epochs (override): found 0, expected above 0"),
+        ("sft.save_steps=-1", "sft.save_steps (override): found -1, expected above 0"),
+        ("sft.data_seed=-3", "sft.data_seed (override): found -3, expected at least 0"),
+        ("expert.adapter={r: 0}", "expert.adapter.r (override): found 0, expected at least 1"),
+        ("seed=-1", "seed (override): found -1; should be greater than or equal to 0"),
+        ("seed=4294967296", "should be less than or equal to 4294967295"),
+        ("wandb.project=team/runs", "wandb.entity is the team, wandb.project the project in it"),
+        ("wandb.entity=a?b", "wandb.entity (override): found"),
+        ("wandb={project: ''}", "W&B takes 1 to 128 printable characters"),
+        (f"wandb.project={'x' * 129}", "W&B takes 1 to 128 printable characters"),
+        ("wandb={project: p, group: ''}", "W&B takes 1 to 128 printable characters"),
         ("sft.weight_decay=-1.0", "found -1.0, expected at least 0"),
         ("decode.num_draft_tokens=many", 'found "many"; expected auto, or a number of at least 0'),
         ("decode.num_draft_tokens=-1", "found -1; expected auto, or a number of at least 0"),
@@ -677,13 +690,13 @@ def test_home_is_written_out_in_every_path(recipe_file: Path, monkeypatch, tmp_p
         "sft.chat_template_path": "~/chat.jinja",
     }
     overrides = [f"{key}={value}" for key, value in paths.items()]
-    recipe = load_recipe(recipe_file, [*overrides, "name=~/toy", "wandb.project=~/p"])
+    recipe = load_recipe(recipe_file, [*overrides, "name=~/toy", "wandb={project: p, group: ~/g}"])
     found = recipe.model_dump_json()
     assert recipe.output_dir == f"{home}/runs/toy"
     assert [base.slug for base in recipe.decode.bases] == ["large", "large2"]
     assert recipe.decode.bases[1].model == "owner/large2"
     assert recipe.analyze.trade_off == ("num_tokens", f"{home}/runs/other:score")
-    assert (recipe.name, recipe.wandb.project) == ("~/toy", "~/p")
+    assert (recipe.name, recipe.wandb.group) == ("~/toy", "~/g")
     num_paths = sum(value.count("~/") for value in paths.values())
     assert (found.count("~/"), found.count(f"{home}/")) == (2, num_paths)
     trained = load_recipe(

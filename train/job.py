@@ -21,6 +21,7 @@ from trl import SFTConfig
 
 from decode.evaluation.experiment import Experiment, check
 from decode.evaluation.shares import decode_shares
+from decode.jobs.disk import check_writable
 from decode.jobs.environment import describe_environment
 from decode.jobs.faults import doing
 from decode.jobs.files import write_json
@@ -37,6 +38,7 @@ from . import zero
 from .claims import claim
 from .proxy_check.callback import proxy_checks
 from .proxy_check.rows import CheckRows, check_rows, claim_checks
+from .rows.lengths import check_lengths
 from .rows.training_rows import TrainingRows
 from .trainer import TrackingCallback, uses_cpu
 from .training import Training, trainings
@@ -90,6 +92,8 @@ class Job:
         """
         recipe = self.recipe
         check_launch()
+        if self.is_main_process:
+            check_writable("output_dir", self.folder.recipe)
         check_devices(uses_cpu(recipe.sft or {}))
         with doing("reading the models' configs, tokenizers and questions"):
             experiments = plan(recipe)
@@ -115,7 +119,11 @@ class Job:
         (_, config), *_ = models.trainings
         checks = check_rows(self.recipe, experiments[0], config)
         num_held_out = 0 if checks is None else checks.num_held_out
-        return Data(read(self.recipe, experiments, num_held_out), checks)
+        rows = read(self.recipe, experiments, num_held_out)
+        for training, config in models.trainings:
+            if not training.is_complete:
+                check_lengths(rows, training, config)
+        return Data(rows, checks)
 
     def claim(self, models: Models, data: Data | None) -> None:
         """Check that no other process and no other recipe has begun what this job trains.

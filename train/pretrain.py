@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from data.mini.stream import Stream
 from data.mini.tokenizer import build_tokenizer, for_transformers
+from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.terminal import AboveProgress
 from decode.stage.command import HelpFormatter, entry, user_errors
@@ -37,6 +38,8 @@ def main() -> None:
     with user_errors(ValueError):
         with doing(f"reading {arguments.recipe}"):
             recipe = load_recipe(arguments.recipe, arguments.overrides)
+        for key in ("output_dir", "work_dir"):
+            check_writable(key, getattr(recipe, key) / "config.json")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("pretraining runs in one process; launch with --num_processes 1")
     log = {"level": logging.INFO, "format": "%(asctime)s %(message)s"}

@@ -34,6 +34,7 @@ from .contradictions import refuse_contradictions
 from .divergence import REMEDY, Diverged, Divergence
 from .progress import TrainingProgress
 from .proxy_loss import check_proxy_loss, trainer_class
+from .rehearsal import rehearse
 from .rows.tokens import token_dataset
 from .rows.training_rows import TrainingRows
 from .training import Training
@@ -70,19 +71,25 @@ def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
     """TRL's configuration of a training: the recipe's keys, and a few that a run sets itself.
 
     Raises:
-        ValueError: keys contradict each other, or the training cannot be proxy-aware.
+        ValueError: keys contradict each other, a library refuses one, or the training cannot be
+            proxy-aware.
     """
     refuse_contradictions(training)
     ours: dict[str, Any] = {
         "output_dir": str(training.checkpoints),
         "seed": seed,
         "run_name": run_name,
+        "use_cpu": uses_cpu(training.sft),
+        "report_to": "none",  # see TrackingCallback
     }
     if (deepspeed := zero.settings_of(training.sft)) is not None:
         ours["deepspeed"] = deepspeed
         zero.enter_alone()
-    ours |= {"use_cpu": uses_cpu(training.sft), "report_to": "none"}  # see TrackingCallback
-    config = SFTConfig(**{**training.sft, **ours})
+    try:
+        config = SFTConfig(**{**training.sft, **ours})
+    finally:  # of a configuration that TRL refuses, this names the key
+        if not training.is_complete:
+            rehearse(training, ours)
     if training.proxy_aware is not None:
         check_proxy_loss(training.proxy_aware, training.model, config)
     return config

@@ -6,6 +6,8 @@ Either way the trainer's configuration holds one plugin with its settings.
 
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -75,6 +77,17 @@ def enter_alone() -> None:
     if "WORLD_SIZE" not in os.environ:
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # any free port
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """A block in which nothing divides weights; `prepare` puts a training's DeepSpeed back."""
+    launched = {name: os.environ.pop(name, None) for name in (BY_LAUNCH, FSDP_BY_LAUNCH)}
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        os.environ |= {name: value for name, value in launched.items() if value is not None}
 
 
 def prepare(config: SFTConfig) -> None:

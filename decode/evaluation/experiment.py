@@ -10,7 +10,7 @@ from ..engine.request import Chat, Request
 from ..engine.sampling import Sampling
 from ..models.loaded import align_models
 from ..models.prompts import encode
-from ..models.sources import check_weights, load_config, load_tokenizer
+from ..models.sources import check_weights, load_config, load_tokenizer, resolve_device
 from .lineup import Lineup, System
 from .metric import Metric
 
@@ -107,7 +107,7 @@ def check(experiment: Experiment) -> None:
     """Check everything that can be checked before weights load.
 
     Raises:
-        ValueError: a model is missing, vocabularies differ, question ids
+        ValueError: the device or a model is missing, vocabularies differ, question ids
             repeat, a prompt cannot be encoded, or weights do not fit their model.
     """
     ids = [question.id for question in experiment.questions]
@@ -115,6 +115,7 @@ def check(experiment: Experiment) -> None:
         repeated = next(id_ for id_ in ids if ids.count(id_) > 1)
         raise ValueError(f"evaluation row id '{repeated}' occurs more than once; ids must differ")
     lineup = experiment.lineup
+    resolve_device(lineup.device)
     first, *more = lineup.experts
     # A model that is yet to be trained keeps the tokenizer of the one it is trained from.
     there = first if lineup.expert_is_there else replace(first, expert=first.antiexpert)
@@ -124,7 +125,7 @@ def check(experiment: Experiment) -> None:
             first_prompt = experiment.questions[0].prompt[:LETTERS_A_TOKEN]
             encode(load_tokenizer(contender.tuned), Chat(first_prompt))
         contexts = [
-            getattr(load_config(source), "max_position_embeddings", None)
+            getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
             for source in (contender.base, lineup.antiexpert)
         ]
         context = min((length for length in contexts if length), default=None)

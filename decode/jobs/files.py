@@ -73,8 +73,12 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file at once: a reader sees the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, "utf-8", JSON_ESCAPE)
-    partial.replace(path)
+    try:
+        partial.write_text(text, "utf-8", JSON_ESCAPE)
+        partial.replace(path)
+    except OSError:  # a full disk has no place for half a file
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def weights_digest(folder: str) -> str | None:

@@ -52,7 +52,7 @@ def _check_folder(folder: str, name: str, options: str, stats: tuple[Any, ...]) 
     config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
     refuse_nan(config, f"{name}/config.json")
     if "quantization_config" not in config:  # its tensors are others than the model's
-        with _quiet():
+        with quiet():
             try:
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     folder,
@@ -200,7 +200,7 @@ def _line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the libraries' own report and progress bar: ours is one line."""
     level, has_bars = (
         transformers_logging.get_verbosity(),

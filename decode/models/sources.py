@@ -267,10 +267,21 @@ def _adapter(source: ModelSource) -> str | None:
 
 
 def resolve_device(device: str) -> str:
-    """What "auto" means here: the CPU, the one GPU, or "auto" again for several (sharded)."""
+    """What "auto" means here: the CPU, the one GPU, or "auto" again for several (sharded).
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    num_gpus = torch.cuda.device_count()
+    kind, _, number = device.partition(":")
+    is_missing = (kind == "cuda" and int(number or 0) >= num_gpus) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    if is_missing:
+        gpus = f"cuda:0 to cuda:{num_gpus - 1}" if num_gpus else "no GPU that torch can use"
+        raise ValueError(f"decode.device: found {device!r}; this machine has {gpus}; take auto")
     if device != "auto":
         return device
-    num_gpus = torch.cuda.device_count()
     return "cpu" if num_gpus == 0 else "cuda" if num_gpus == 1 else "auto"
 
 

@@ -21,6 +21,7 @@ from recipes.schema.source import SECRET
 
 from ..backends.completer import NotFinite
 from ..evaluation.summary import NothingCountsError
+from ..jobs.disk import full_line
 from ..jobs.faults import doing, fault_line, keep_tracebacks_in
 from ..jobs.files import FileChanged
 from ..jobs.interruption import Interrupted
@@ -61,7 +62,7 @@ def entry(*more: type[Exception]) -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # a panic in a library's Rust is no Exception
-        _end(fault_line(error))
+        _end(full_line(error) or fault_line(error))
 
 
 @contextmanager

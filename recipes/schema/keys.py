@@ -31,14 +31,15 @@ from .trainer_keys import (
     scheduler_problem,
 )
 
-AT_LEAST_ONE = {
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "max_length",
-    "r",
+# Ranges that the libraries do not check, or check when the weights are there; ends included.
+LEAST = {
+    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "r"), 1),
+    **dict.fromkeys(("weight_decay", "max_grad_norm", "warmup_steps", "lora_alpha"), 0),
+    **dict.fromkeys(("neftune_noise_alpha", "data_seed", "router_aux_loss_coef"), 0),
+    "max_length": 2,  # one token is nothing to predict
 }
-AT_LEAST_ZERO = {"weight_decay", "max_grad_norm", "warmup_steps", "lora_alpha"}
+MOST = {"data_seed": 2**32 - 1, "label_smoothing_factor": 1, "lora_dropout": 1, "learning_rate": 1}
+ABOVE_ZERO = ("save_steps", "logging_steps", "max_steps", "num_train_epochs", "learning_rate")
 # PEFT writes "pissa_niter_[number of iters]" as a literal, so its hint refuses real values.
 UNTYPED = {"init_lora_weights"}
 
@@ -103,15 +104,22 @@ def check_section(
             raise KeyProblem(
                 key, f"found {_written(value)}, expected one of {', '.join(map(str, choices))}"
             )
-        if key in AT_LEAST_ONE and value is not None and value < 1:
-            raise KeyProblem(key, f"found {value}, expected at least 1")
-        if key in AT_LEAST_ZERO and value is not None and value < 0:
-            raise KeyProblem(key, f"found {value}, expected at least 0")
-        if key == "learning_rate" and value is not None and not 0 < value <= 1:
-            raise KeyProblem(key, f"found {value}, expected above 0 and at most 1")
         if key.endswith("_kwargs") and isinstance(value, str):  # text is for command lines
             raise KeyProblem(key, f"found {_written(value)}, expected a mapping")
+        if isinstance(value, int | float) and (expected := _range(key, value)):
+            raise KeyProblem(key, f"found {value}, expected {expected}")
     _check_effects(values, config, _settings(config, beneath, values))
+
+
+def _range(key: str, value: float) -> str | None:
+    """What a number of this key should be, if it is not."""
+    if key in ABOVE_ZERO and value <= 0 and not (key == "max_steps" and value == -1):
+        return "above 0"
+    if key in LEAST and value < LEAST[key]:
+        return f"at least {LEAST[key]}"
+    if key in MOST and value > MOST[key]:
+        return f"at most {MOST[key]}"
+    return None
 
 
 def _settings(config: type, *sections: dict[str, Any] | None) -> SimpleNamespace:

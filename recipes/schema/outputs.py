@@ -2,9 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from .section import Section
+
+NOT_IN_A_NAME = "/\\#?%:"  # of a W&B project
 
 
 class Analyze(Section):
@@ -33,6 +35,21 @@ class Wandb(Section):
     """Labels to filter by, beside those of the task, the bases, the expert and the adapter."""
     mode: Literal["online", "offline", "disabled"] = "online"
     """online falls back to offline where there is no key or network."""
+
+    @field_validator("project", "entity", "group")
+    @classmethod
+    def _of_wandb(cls, value: str | None, found: ValidationInfo) -> str | None:
+        refused = "" if found.field_name == "group" else NOT_IN_A_NAME
+        if value is None:
+            return None
+        if not 1 <= len(value) <= 128 or value != value.strip() or not value.isprintable():
+            raise ValueError("W&B takes 1 to 128 printable characters, with no space at an end")
+        if any(character in refused for character in value):
+            raise ValueError(
+                f"W&B takes none of {' '.join(refused)} here; wandb.entity is the team, "
+                "wandb.project the project in it"
+            )
+        return value
 
     @field_validator("tags")
     @classmethod

@@ -62,7 +62,7 @@ class Recipe(Section):
 
     name: str = Field(min_length=1)
     """The run's name, on W&B too."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=2**32 - 1)
     """Seeds training and sampling."""
     output_dir: str = Field(min_length=1)
     """The run's folder."""

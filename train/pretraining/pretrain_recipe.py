@@ -1,10 +1,12 @@
 """The recipe of a pretraining, checked as it is read."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -30,7 +32,7 @@ class PretrainRecipe(BaseModel):
     """The whole of a pretraining recipe; rates are peak values, reached after `warmup_steps`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    seed: int
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
     output_dir: Path
     """Each model goes to <output_dir>/<name>."""
     work_dir: Path
