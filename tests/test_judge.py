@@ -329,6 +329,81 @@ def test_key_goes_out_as_bearer_and_nowhere_else(serve, judge_of, monkeypatch, c
     assert KEY not in shown
 
 
+def test_a_deployment_of_azure(serve, judge_of, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    server = serve(lambda request: "yes")
+    judge = judge_of(
+        server,
+        base_url=server.base_url.replace("/v1", "/openai/deployments/judge-1"),
+        query={"api-version": "2024-10-21", "a": "b c"},
+        headers={"X-Team": "evaluation"},
+        key_env="JUDGE_KEY",
+        key_header="api-key",
+    )
+    assert judge.ask(requests(1), YES_NO) == ["yes"]
+    (request,) = server.seen
+    path = "/openai/deployments/judge-1/chat/completions?api-version=2024-10-21&a=b+c"
+    assert request["path"] == path
+    headers = {name.lower(): value for name, value in request["headers"].items()}
+    assert (headers["api-key"], headers["x-team"]) == (KEY, "evaluation")
+    assert "authorization" not in headers
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "y"}, {"type": "text", "text": "es"}], "yes"),
+        (
+            [{"type": "thinking", "thinking": [{"text": "no"}]}, {"type": "text", "text": "yes"}],
+            "yes",
+        ),
+        (["yes"], "yes"),
+        ([], ""),
+        ([{"type": "text", "text": 3}, None, 4], ""),
+    ],
+)
+def test_an_answer_in_parts(serve, judge_of, content, text):
+    judge = judge_of(serve(lambda request: completion({"message": {"content": content}})))
+    assert judge.ask(requests(1), YES_NO) == [text or None]
+    assert record(judge)[0]["text"] == text
+
+
+def test_a_key_in_a_file(serve, judge_of, tmp_path, caplog):
+    file = tmp_path.parent / f"{tmp_path.name}.key"
+    file.write_text(f"{KEY}\n")
+    file.chmod(0o600)
+
+    def answer(request):
+        return failure(401, f"bad {KEY}") if request["number"] == 1 else "yes"
+
+    server = serve(answer)
+    judge = judge_of(server, key_file=str(file), concurrency=1)
+    assert judge.ask(requests(1), YES_NO) == ["yes"]
+    assert server.seen[0]["key"] == f"Bearer {KEY}"
+    assert not caplog.records
+    with pytest.raises(EndpointError, match=r"401: bad \[key\]; check the key in .*\.key"):
+        judge.ask(requests(2), YES_NO)
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert written and KEY.encode() not in written
+    file.chmod(0o640)
+    judge_of(server, key_file=str(file))
+    assert "holds a key and others may read it; chmod 600 it" in caplog.text
+    assert KEY not in caplog.text
+
+
+def test_a_key_file_that_holds_none(judge_of, serve, tmp_path):
+    server = serve(lambda request: "yes")
+    (tmp_path / "empty").write_text(" \n")
+    for name, problem in (
+        ("empty", "named in key_file, holds no key"),
+        (KEY, "key_file names no file that can be read .*; it takes a path, never the key"),
+        (".", "key_file names no file that can be read"),
+    ):
+        with pytest.raises(ValueError, match=problem) as error:
+            judge_of(server, key_file=str(tmp_path / name))
+        assert KEY not in str(error.value)
+
+
 @pytest.mark.parametrize("value", ["", "two words", "schlüssel", "line\nbreak"])
 def test_unusable_keys_are_found_before_anything_is_asked(monkeypatch, tmp_path, value):
     monkeypatch.setenv("JUDGE_KEY", value)
@@ -347,6 +422,13 @@ def test_unusable_keys_are_found_before_anything_is_asked(monkeypatch, tmp_path,
         ({"api": "responses"}, "api must be one of chat, completions"),
         ({"parameters": {"stream": True}}, "must not hold 'stream'"),
         ({"concurrency": 0}, "must be above 0"),
+        ({"key_env": "A", "key_file": "b"}, "key_env and key_file both name a key"),
+        ({"headers": {"authorization": "x"}}, "headers must not hold 'authorization'"),
+        ({"headers": {"Api-Key": "x"}, "key_header": "api-key"}, "must not hold 'Api-Key'"),
+        ({"headers": {"Content-Length": "0"}}, "must not hold 'Content-Length'"),
+        ({"headers": {"a b": "x"}}, r"headers\.a b: no header can carry"),
+        ({"headers": {"a": "x\r\nb: c"}}, r"headers\.a: no header can carry"),
+        ({"key_header": ""}, "no header can carry"),
     ],
 )
 def test_wrong_settings_are_one_line(settings, message):

@@ -7,12 +7,11 @@ of an answer is read than `MOST_BYTES`. Redirects are not followed: they would c
 another address. Proxies and certificates are those of the environment (HTTPS_PROXY, NO_PROXY,
 SSL_CERT_FILE).
 
-The key is read from the environment variable that the settings name. It goes into the request's
-header and nowhere else: should a server repeat it, it is blotted out of texts and errors.
+The key goes into the request's header and nowhere else: should a server repeat it, it is blotted
+out of texts and errors.
 """
 
 import json
-import os
 import random
 import re
 import time
@@ -26,7 +25,7 @@ import anyio
 import httpx
 
 from .endpoint import Endpoint
-from .known_key import KnownKey
+from .known_key import KnownKey, read_key
 
 PASSING = (408, 429)  # and every 5xx: tried again
 ONE_ROW = (400, 413, 422)  # too long, or filtered: refused as a request, not as a caller
@@ -71,18 +70,23 @@ class Client:
     """Asks one endpoint, several requests at once: `async with client: await client.complete(...)`.
 
     Raises:
-        ValueError: the environment variable of the key is not set, or holds no usable key; or the
-            environment's proxy or certificates cannot be used.
+        ValueError: the key's environment variable or file is not there, or holds no usable key; or
+            the environment's proxy or certificates cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        key = _key(endpoint.key_env)
+        key = read_key(endpoint)
         self._known_key = KnownKey(key)
-        self._headers = {"Content-Type": "application/json", "User-Agent": "proxytune"}
+        self._headers = {
+            **endpoint.headers,
+            "Content-Type": "application/json",
+            "User-Agent": "proxytune",
+        }
         self._headers["Accept-Encoding"] = "identity"  # what is read is what takes memory
         if key:
-            self._headers["Authorization"] = f"Bearer {key}"
+            is_bearer = endpoint.key_header.lower() == "authorization"
+            self._headers[endpoint.key_header] = f"Bearer {key}" if is_bearer else key
         try:
             self._certificates = httpx.create_ssl_context()
             self._http = self._connections()
@@ -184,7 +188,7 @@ class Client:
         usage = body.get("usage")
         counts = usage.items() if isinstance(usage, dict) else ()
         return Reply(
-            text=self._clean(said),
+            text=self._clean(_joined(said)),
             model=self._clean(body.get("model")),
             finish_reason=self._clean(choice.get("finish_reason")),
             usage={self._clean(name): count for name, count in counts if isinstance(count, int)},
@@ -198,12 +202,11 @@ class Client:
             return _PassingError(message, retry_after_s(response.headers.get("Retry-After")))
         if status in ONE_ROW:
             return RefusedError(f"{self.endpoint.url} refused a request with {message}")
-        variable = self.endpoint.key_env
+        place = self.endpoint.key_env or self.endpoint.key_file
         remedy = "check base_url and model"
         if status in (401, 403):
-            remedy = (
-                f"check the key in {variable}" if variable else "name the key's variable in key_env"
-            )
+            named = "name the key's variable in key_env, or its file in key_file"
+            remedy = f"check the key in {place}" if place else named
         return EndpointError(f"{self.endpoint.url} answers {message}; {remedy}")
 
     def _one_line(self, text: str) -> str:
@@ -277,17 +280,9 @@ def _cause(error: BaseException) -> BaseException:
         error = below
 
 
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    if variable not in os.environ:
-        raise ValueError(
-            "key_env names no environment variable that is set; it takes the variable's name, "
-            "never the key"
-        )
-    key = os.environ[variable].strip()
-    if not key:
-        raise ValueError(f"the environment variable {variable}, named in key_env, holds no key")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError(f"the key in {variable} holds characters that no header can carry")
-    return key
+def _joined(content: Any) -> Any:
+    """The text of an answer that comes as a list of parts, as some servers send it."""
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    return "".join(text for text in texts if isinstance(text, str))

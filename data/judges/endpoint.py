@@ -1,14 +1,16 @@
 """Which OpenAI-compatible endpoint is asked, and what a request to it says.
 
 Two of its paths are spoken: `/chat/completions`, and `/completions` for models fine-tuned to go on
-from the bare prompt. The key is not part of the settings; they name the environment variable that
-holds it.
+from the bare prompt. The key is not part of the settings; they name the environment variable or the
+file that holds it. Azure wants `query: {api-version: ...}` and `key_header: api-key`, and its
+`base_url` ends in `/openai/deployments/NAME`.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import httpx
 
@@ -19,6 +21,11 @@ ADDRESS = re.compile(
     re.ASCII,
 )
 PATHS = {"chat": "chat/completions", "completions": "completions"}
+HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+OUR_HEADERS = (
+    "authorization", "host", "connection", "content-type", "content-length", "transfer-encoding",
+    "accept-encoding", "user-agent",
+)  # fmt: skip
 OURS = ("model", "messages", "prompt", "stream", "n")  # what `parameters` may not hold
 
 
@@ -30,6 +37,10 @@ class Endpoint:
         base_url: up to and with `/v1`.
         model: as the server calls it.
         key_env: the environment variable that holds the key; None sends none.
+        key_file: in its place, a file that holds the key and nothing else.
+        key_header: the header that carries it; Authorization says `Bearer` before it.
+        headers: further ones, sent with every request.
+        query: what follows the address after a `?`.
         api: "chat", or "completions" for a model that continues the bare prompt.
         parameters: sent with every request as they are, e.g. max_completion_tokens.
         timeout_s: the longest that a try may take, from connecting to the answer's last byte.
@@ -41,6 +52,10 @@ class Endpoint:
     base_url: str
     model: str
     key_env: str | None = None
+    key_file: str | None = None
+    key_header: str = "Authorization"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
     api: Literal["chat", "completions"] = "chat"
     parameters: Mapping[str, Any] = field(
         default_factory=lambda: {"temperature": 0, "max_tokens": 256}
@@ -58,6 +73,15 @@ class Endpoint:
             )
         if self.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
             raise ValueError("key_env must be the name of an environment variable, never the key")
+        if self.key_env is not None and self.key_file is not None:
+            raise ValueError("key_env and key_file both name a key; leave one out")
+        ours = {*OUR_HEADERS, self.key_header.lower()}
+        for name, value in {self.key_header: "", **self.headers}.items():
+            if not HEADER.fullmatch(name) or not value.isascii() or not value.isprintable():
+                raise ValueError(f"headers.{name}: no header can carry this name or its value")
+        for name in self.headers:
+            if name.lower() in ours:
+                raise ValueError(f"headers must not hold '{name}'; it is set for each request")
         if self.api not in PATHS:
             raise ValueError(f"api must be one of {', '.join(PATHS)}, found {self.api!r}")
         for key in OURS:
@@ -71,7 +95,8 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        return f"{self.base_url.rstrip('/')}/{PATHS[self.api]}"
+        query = f"?{urlencode(self.query)}" if self.query else ""
+        return f"{self.base_url.rstrip('/')}/{PATHS[self.api]}{query}"
 
     def body(self, prompt: str) -> dict[str, Any]:
         """The request for one prompt, which also decides its answer: it says model and prompt."""

@@ -1,12 +1,20 @@
-"""The key that is sent, blotted out of what comes back, however the server has written it.
+"""The key that is sent: where it is read, and blotting it out of what comes back.
 
 Whoever echoes a key may escape it: as JSON, in a URL, in HTML, in Python, in hexadecimal digits or
 in base64. A text is blotted as a whole, after its chunks are joined and before it is cut.
 """
 
+import logging
+import os
 import re
 from base64 import b64encode
+from pathlib import Path
 
+from .endpoint import Endpoint
+
+logger = logging.getLogger(__name__)
+
+MOST_KEY_BYTES = 65_536
 BLOT = "[key]"
 LEAST_CHARACTERS = 6  # "EMPTY" and the like are for servers that want no key, and are words
 
@@ -30,6 +38,45 @@ class KnownKey:
         for form in self._forms:
             text = form.sub(BLOT, text)
         return text
+
+
+def read_key(endpoint: Endpoint) -> str | None:
+    """The key in the environment variable or the file that the settings name; None if neither.
+
+    Raises:
+        ValueError: it is not there, or holds no usable key; nothing of it is repeated.
+    """
+    if endpoint.key_file is not None:
+        place, key = endpoint.key_file, _key_of_file(Path(endpoint.key_file).expanduser())
+    elif endpoint.key_env is not None:
+        place, key = endpoint.key_env, os.environ.get(endpoint.key_env)
+        if key is None:
+            raise ValueError(
+                "key_env names no environment variable that is set; it takes the variable's name, "
+                "never the key"
+            )
+    else:
+        return None
+    key = key.strip()
+    if not key:
+        kind = "the environment variable" if endpoint.key_file is None else "the file"
+        named = "key_env" if endpoint.key_file is None else "key_file"
+        raise ValueError(f"{kind} {place}, named in {named}, holds no key")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError(f"the key in {place} holds characters that no header can carry")
+    return key
+
+
+def _key_of_file(path: Path) -> str:
+    try:
+        if path.stat().st_mode & 0o077:
+            logger.warning("%s holds a key and others may read it; chmod 600 it", path)
+        return path.read_bytes()[:MOST_KEY_BYTES].decode("utf-8", "replace")
+    except OSError as error:  # its name is not shown: it may be a key
+        raise ValueError(
+            f"key_file names no file that can be read ({error.strerror}); it takes a path, never "
+            "the key"
+        ) from None
 
 
 def _forms(key: str) -> list[re.Pattern[str]]:

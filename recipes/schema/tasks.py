@@ -40,6 +40,14 @@ class EndpointChoice(Section):
     """As the server calls it."""
     key_env: str | None = None
     """The environment variable that holds the key; null sends none."""
+    key_file: str | None = None
+    """In its place, a file that holds the key and nothing else."""
+    key_header: str | None = None
+    """The header that carries the key, api-key for Azure; null is Authorization."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Further headers, sent with every request; no secrets."""
+    query: dict[str, str] = Field(default_factory=dict)
+    """What follows the address after a ?, such as Azure's api-version; no secrets."""
     api: Literal["chat", "completions"] = "chat"
     """completions is for a judge that goes on from the bare prompt."""
     parameters: dict[str, Any] | None = None

@@ -39,10 +39,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        chat = self.path == "/v1/chat/completions"
+        chat = self.path.partition("?")[0].endswith("/chat/completions")
         request = {
             "path": self.path,
             "key": self.headers.get("Authorization"),
+            "headers": dict(self.headers),
             "body": body,
             "prompt": body["messages"][-1]["content"] if chat else body.get("prompt"),
             "time": time.monotonic(),
