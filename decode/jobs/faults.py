@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -35,13 +35,17 @@ def doing(what: str) -> Iterator[None]:
         raise
 
 
-def fault_line(error: BaseException) -> str:
-    """One line about an error, whose traceback this writes to a file that the line names."""
+def fault_line(error: BaseException, blot: Callable[[str], str]) -> str:
+    """One line about an error, whose traceback this writes to a file that the line names.
+
+    Args:
+        blot: takes secrets out of a text.
+    """
     notes: list[str] = getattr(error, "__notes__", [])
     innermost = [f"{note}: " for note in notes if note.startswith("while ")][:1]
     kind, reason = type(error).__name__, first_line(error)
     said = f"{kind}: {reason}" if reason else kind
-    return f"{''.join(innermost)}{said}; {_keep_traceback(error)}"
+    return f"{blot(''.join(innermost) + said)}; {_keep_traceback(error, blot)}"
 
 
 def first_line(error: BaseException) -> str:
@@ -51,7 +55,7 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
-def _keep_traceback(error: BaseException) -> str:
+def _keep_traceback(error: BaseException, blot: Callable[[str], str]) -> str:
     """Write the traceback, and say where it is; never raises, a full disk may be the error."""
     rank = os.environ.get("RANK", "0")
     command = " ".join(sys.argv)
@@ -65,7 +69,7 @@ def _keep_traceback(error: BaseException) -> str:
             descriptor, name = tempfile.mkstemp(".log", "proxytune-error-")
             os.close(descriptor)
             path = Path(name)
-        path.write_text(text, "utf-8", "backslashreplace")
+        path.write_text(blot(text), "utf-8", "backslashreplace")
     except OSError as problem:
         return f"the traceback could not be written ({problem})"
     return f"the traceback is in {path}"

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 from data.judges.client import EndpointError
 from data.judges.judge import RecordError
-from recipes.schema.credentials import looks_secret
+from data.judges.known_key import KnownKey
+from recipes.schema.credentials import blotted, looks_secret
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 from recipes.schema.source import SECRET
 
@@ -42,6 +43,7 @@ USER_ERRORS = (
 )
 
 
+SECRET_VARIABLES = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # the ends of their names
 PATIENCE_S = 10.0  # for the launcher to end this process, after the first one failed alike
 
 
@@ -62,7 +64,7 @@ def entry(*more: type[Exception]) -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # a panic in a library's Rust is no Exception
-        _end(full_line(error) or fault_line(error))
+        _end(full_line(error) or fault_line(error, without_secrets))
 
 
 @contextmanager
@@ -79,7 +81,15 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (*USER_ERRORS, *more) as error:
-        _end(" ".join(str(error).splitlines()))
+        _end(without_secrets(" ".join(str(error).splitlines())))
+
+
+def without_secrets(text: str) -> str:
+    """`text` without the secrets that the environment holds, and without what looks like one."""
+    for name, value in os.environ.items():
+        if name.upper().endswith(SECRET_VARIABLES):
+            text = KnownKey(value.strip()).blotted(text)
+    return blotted(text)
 
 
 def _end(line: str) -> NoReturn:

@@ -70,6 +70,7 @@ def start_tracking(
         "config": dict(config),
         "settings": wandb.Settings(
             silent=True,  # what matters is said below, once
+            disable_git=True,  # a remote's address may hold a token; the config has the commit
             init_timeout=INIT_TIMEOUT_S,
             finish_timeout=FINISH_TIMEOUT_S,
         ),

@@ -67,7 +67,7 @@ def read_tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def _refuse_secrets(path: Path, tree: dict[str, Any], mark: str = "") -> None:
     if (key := find_secret(tree)) is not None:
-        raise RecipeError(f"{path}: {key}{mark}: {SECRET}")
+        raise RecipeError(f"{path}: {key}{mark} {SECRET}")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
