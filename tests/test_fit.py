@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from support.models import byte_tokenizer, save_tiny, tiny_model
 
+from decode.models import fit
 from decode.models.pair import load_pair, load_tuned
 from decode.models.sources import ModelSource, check_weights, load_weights
 
@@ -144,3 +145,36 @@ def test_adapters_that_do_not_fit_are_one_line(name, save_model, tmp_path):
             load(expert)
         assert "\n" not in str(error.value)
         assert str(folder) in str(error.value)
+
+
+HUB = {
+    "missing": MODELS["missing"],
+    "nan": MODELS["nan"],
+    "cut_off": MODELS["cut_off"],
+    "vocabulary": MODELS["vocabulary"],
+}
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_weights_on_the_hub_are_checked_before_they_load(name, save_model, cache_as, tmp_path):
+    spoil, problem = HUB[name]
+    good = save_model("model", 1)
+    check_weights(ModelSource(cache_as(good, "org/good")))
+    spoil(tmp_path / "model")
+    source = ModelSource(cache_as(good, f"org/{name}"))
+    for check in (check_weights, lambda s: load_weights(s, "cpu")):
+        with pytest.raises(ValueError, match=problem) as error:
+            check(source)
+        assert "\n" not in str(error.value)
+        assert str(error.value).startswith(source.name)
+
+
+def test_numbers_of_a_file_are_read_once(save_model, monkeypatch):
+    read = []
+    monkeypatch.setattr(fit, "check_files", lambda files, name: read.append(name))
+    source = ModelSource(save_model("model", 1))
+    load_weights(source, "cpu")
+    assert not read  # the numbers in memory are checked
+    for _ in range(2):
+        check_weights(source)
+    assert read == [source.name]

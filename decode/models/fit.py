@@ -1,7 +1,8 @@
 """Do weights fit their model? The libraries only warn, and go on with random or missing tensors.
 
-A folder is checked before its weights load, by the names and shapes in its files, and its numbers
-when they are in memory (those of small models before that, too). Tied heads are no fault.
+Weights are checked before they load, by the names and shapes in their files, and their numbers when
+they are in memory; before a run begins, numbers are also read from the files. Tied heads are no
+fault.
 """
 
 import functools
@@ -22,49 +23,65 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from .embeddings import fit_vocabulary, saved_embeddings
-from .hub import ADAPTER_FILE
+from .hub import ADAPTER_FILE, model_folder
 
 NUM_SHOWN = 3
-READ_FIRST_BYTES = 4 << 30  # weights of this size are read before anything else is done
+READ_FIRST_BYTES = 32 << 30  # weights up to this size are read first: 4 GiB a second on one core
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 REMEDY = "give the folder that save_pretrained wrote, complete and unchanged"
 
 
-def check_folder(folder: str, options: dict[str, Any]) -> None:
-    """Check the weights in a local folder before they load; a hub id is checked as it loads.
+def check_folder(name: str, options: dict[str, Any]) -> None:
+    """Check that a model's weights fit it, before they load. A hub's are fetched first.
 
     Args:
+        name: a folder or a hub id.
         options: of `from_pretrained`.
 
     Raises:
-        ValueError: in one line which tensors are missing, left over, mis-shaped or not finite, or
-            that a file is broken.
+        ValueError: in one line which tensors are missing, left over or mis-shaped, or that a file
+            is broken.
     """
-    path = Path(folder)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors"))
-        stats = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
-        _check_folder(str(path.resolve()), folder, json.dumps(options), tuple(stats))
+    folder = model_folder(name, options.get("revision"))
+    if folder is not None:
+        _check_folder(folder, name, json.dumps(options), _stats(folder))
+
+
+def check_numbers(name: str, revision: str | None) -> None:
+    """Raises ValueError, in one line, if the weights that `check_folder` has seen hold NaN."""
+    folder = model_folder(name, revision)
+    if folder is not None:
+        _check_numbers(folder, name, _stats(folder))
+
+
+def _stats(folder: str) -> tuple[Any, ...]:
+    files = sorted(one for one in Path(folder).iterdir() if one.suffix in (".json", ".safetensors"))
+    return tuple((one.name, one.stat().st_mtime_ns, one.stat().st_size) for one in files)
 
 
 @functools.lru_cache(maxsize=64)
 def _check_folder(folder: str, name: str, options: str, stats: tuple[Any, ...]) -> None:
     config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
     refuse_nan(config, f"{name}/config.json")
-    if "quantization_config" not in config:  # its tensors are others than the model's
-        with quiet():
-            try:
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    folder,
-                    device_map="meta",
-                    use_safetensors=True,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                    **json.loads(options),
-                )
-            except Exception as error:  # no memory and no device are needed: it is the files
-                raise ValueError(f"{name}: {_line(error)}; {REMEDY}") from error
-        check_loaded(loaded[1], name)
+    if "quantization_config" in config:
+        return  # its tensors are others than the model's
+    with quiet(shows_bars=not Path(name).is_dir()):  # what is fetched takes long
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name,
+                device_map="meta",
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **json.loads(options),
+            )
+        except Exception as error:  # no memory and no device are needed: it is the files
+            raise ValueError(f"{name}: {_line(error)}; {REMEDY}") from error
+    check_loaded(loaded[1], name)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_numbers(folder: str, name: str, stats: tuple[Any, ...]) -> None:
     files = sorted(Path(folder).glob("*.safetensors"))
     if sum(file.stat().st_size for file in files) <= READ_FIRST_BYTES:
         check_files(files, name)
@@ -86,7 +103,7 @@ def check_files(files: Iterable[Path], name: str) -> None:
     for file in files:
         try:
             with safe_open(file, "pt") as held:
-                check_finite(((key, held.get_tensor(key)) for key in held.keys()), name)  # noqa: SIM118
+                check_finite(((key, held.get_tensor(key)) for key in held.offset_keys()), name)
         except ValueError:
             raise
         except Exception as error:  # safetensors' own class is not public
@@ -101,7 +118,7 @@ def check_finite(tensors: Iterable[tuple[str, Tensor]], name: str) -> None:
             for key, tensor in tensors
             # A sum reads the memory once; what it cannot hold is looked at number by number.
             if tensor.dtype in FLOATS
-            and not tensor.sum(dtype=torch.float32).isfinite()
+            and not tensor.sum().isfinite()
             and not tensor.isfinite().all()
         ]
     _refuse({"with NaN or infinity": bad}, name, "these weights cannot be used")
@@ -200,14 +217,15 @@ def _line(error: Exception) -> str:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the libraries' own report and progress bar: ours is one line."""
+def quiet(shows_bars: bool = False) -> Iterator[None]:
+    """Without the libraries' own report, and progress bars unless asked for: ours is one line."""
     level, has_bars = (
         transformers_logging.get_verbosity(),
         transformers_logging.is_progress_bar_enabled(),
     )
     transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
+    if not shows_bars:
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:

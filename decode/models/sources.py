@@ -28,6 +28,7 @@ from .fit import (
     check_finite,
     check_folder,
     check_loaded,
+    check_numbers,
     load_adapter,
     read_adapter,
     refuse_nan,
@@ -141,7 +142,8 @@ def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
     Raises:
         ValueError: there is no such model, or its weights do not fit it.
     """
-    check_weights(source)
+    load_config(source)
+    check_folder(source.name, source.hub_options)
     placement = {"device_map": "auto"} if device == "auto" else {}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -163,7 +165,9 @@ def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
 
 
 def check_weights(source: ModelSource) -> None:
-    """Check, before they load, that the weights of a model or an adapter fit.
+    """Check, before they load, that the weights of a model or an adapter fit and are numbers.
+
+    What is on the hub is fetched.
 
     Raises:
         ValueError: in one line, there is no such model, or which tensors do not fit.
@@ -173,7 +177,8 @@ def check_weights(source: ModelSource) -> None:
         check_weights(base)
         return check_adapter(folder, source.name, load_config(base), base.trust_remote_code)
     load_config(source)
-    return check_folder(source.name, source.hub_options)
+    check_folder(source.name, source.hub_options)
+    return check_numbers(source.name, source.revision)
 
 
 def load_frozen(source: ModelSource, device: str) -> PreTrainedModel:
