@@ -141,7 +141,7 @@ def test_wrong_types_everywhere(raw_serve, ask, answer, status):
     assert isinstance(ask(raw_serve(response(answer.encode(), status))), str)
 
 
-@pytest.mark.parametrize("wrong", [5, None, True, [], {}, ["yes"], {"text": "yes"}, 1e400])
+@pytest.mark.parametrize("wrong", [5, None, True, [], {}, [5, None], {"text": "yes"}, 1e400])
 def test_wrong_types_beside_the_answer(raw_serve, ask, tmp_path, wrong):
     choice = {"message": {"content": "yes"}, "finish_reason": wrong}
     body = {"choices": [choice], "model": wrong, "usage": {"a": wrong, "b": 3}}

@@ -33,11 +33,13 @@ _ISSUED = re.compile(
     r")"
 )
 _NAMES = (
-    r"(?:[\w.-]*[_-])?(?:api[_-]?key|access[_-]?key|private[_-]?key|(?:client|shared|secret)[_-]key"
+    r"(?:[\w.-]*[_-])?(?:api[_-]?key|access[_-]?key|private[_-]?key|(?:client|shared|secret|subscription)[_-]?key"
     r"|secret|pass(?:word|wd|phrase)|authorization|credentials?"
     r"|(?:api|access|auth|bearer|refresh|session|security|hf)[_-]?token)"
 )
-_NAMED = re.compile(rf"{_NAMES}|(?:openai|anthropic|azure|wandb|judge|hf)[_-]?key|token", re.I)
+_NAMED = re.compile(
+    rf"{_NAMES}|(?:openai|anthropic|azure|wandb|judge|hf)[_-]?key|token|sig|[\w-]*signature", re.I
+)
 _PAIR = re.compile(
     rf"(?<![\w-]){_NAMES}[\"']?\s*[=:]\s*(?!\[|(?:null|none|true|false)\b)[\"']?[^\s\"',}}&]{{4,}}",
     re.IGNORECASE,
