@@ -139,7 +139,8 @@ def start(
     else:
         script = "our_training.py"
         ours = [f"output_dir={output}", *(f"sft.{k}={json.dumps(v)}" for k, v in changes.items())]
-        given = [arguments.recipe, str(clock), *arguments.overrides, *ours]
+        epochs = "sft.num_train_epochs=null"  # the steps end it
+        given = [arguments.recipe, str(clock), epochs, *arguments.overrides, *ours]
     defaults = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment = {**defaults, **os.environ, "HF_DATASETS_CACHE": str(place / "cache")}
     if turns is not None:
