@@ -62,10 +62,23 @@ def test_broken_weights(start, tmp_path, name):
     assert f"{name}: Error while deserializing header: incomplete metadata" in start()
 
 
+def test_weights_that_link_to_nowhere(start, tmp_path):
+    weights = tmp_path / "large" / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to("cleared")
+    assert "large/model.safetensors: No such file or directory; give the folder" in start()
+
+
+def test_a_type_of_numbers_that_torch_has_not(start, tmp_path):
+    config = tmp_path / "large" / "config.json"
+    config.write_text(config.read_text().replace('"float32"', '"float3"'))
+    assert "large': no config found; " in start()
+
+
 def test_a_model_that_is_not_on_the_hub(start):
     line = start("expert.model=nobody/nothing")
     assert "model 'nobody/nothing': no tokenizer found" in line
-    assert "HF_TOKEN if it is private or gated" in line
+    assert "HF_TOKEN set for a private or gated one" in line
 
 
 def test_mismatched_vocabularies(start, save_model):

@@ -31,16 +31,11 @@ def dry(monkeypatch):
     [
         ("sft.optim=adamw_8bit", r"sft.optim: found 'adamw_8bit': .*`bitsandbytes`"),
         ("sft.optim=lomo", r"sft.optim: found 'lomo': .*lomo"),
-        ("sft.optim_args=nope", "sft.optim_args: found 'nope': "),
         ("sft.adam_beta1=2", "sft.adam_beta1: found 2: Invalid beta"),
-        ("sft.lr_scheduler_kwargs={nope: 1}", "sft.lr_scheduler_kwargs: .*'nope'"),
-        ("sft.lr_scheduler_type=cosine_with_min_lr", "sft.lr_scheduler_type: .*min_lr"),
         ("sft.accelerator_config={nope: 1}", "sft.accelerator_config: .*'nope'"),
         ("sft.tf32=true", "sft.tf32: found True: "),
-        ("sft.dataloader_prefetch_factor=2", "sft.dataloader_prefetch_factor: found 2: "),
         ("sft.model_init_kwargs={nope: 1}", "sft.model_init_kwargs: .*'nope'"),
         ("sft.model_init_kwargs={dtype: float3}", "sft.model_init_kwargs: .*float3"),
-        ("expert.adapter.task_type=CAUSAL", "expert.adapter.task_type: found 'CAUSAL': "),
         ("expert.adapter.init_lora_weights=nope", "expert.adapter.init_lora_weights: found 'nope'"),
     ],
 )
@@ -58,7 +53,6 @@ def test_a_key_that_a_library_refuses(dry, override, problem):
         ("sft.pad_token=<nope>", "sft.pad_token: found '<nope>': "),
         ("sft.dataloader_num_workers=-1", "sft.dataloader_num_workers: found -1: "),
         ("sft.chat_template_path=/nope.jinja", "sft.chat_template_path: found '/nope.jinja'"),
-        ("expert.adapter.lora_dropout=2", "expert.adapter.lora_dropout: found 2: dropout"),
         ("expert.adapter.target_modules=nosuch", "expert.adapter.target_modules: found 'nosuch'"),
         ("expert.adapter.target_modules=[q_proj, nosuch]", "expert.adapter.target_modules: .*has"),
         ("expert.adapter.modules_to_save=[nosuch]", "expert.adapter.modules_to_save: .*'nosuch'"),
@@ -91,7 +85,7 @@ def test_a_tokenizer_without_an_end(dry, save_model):
     "overrides",
     [
         ["sft.packing=true"],
-        ["sft.optim=adafactor", "sft.lr_scheduler_type=constant"],
+        ["sft.optim=adafactor", "sft.lr_scheduler_type=cosine"],
         ["sft.model_init_kwargs={attn_implementation: eager, use_cache: false, dtype: bfloat16}"],
         ["expert.adapter={r: 4}"],
         ["expert.adapter={r: 4, target_modules: [q_proj], init_lora_weights: orthogonal}"],

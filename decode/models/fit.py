@@ -56,7 +56,10 @@ def check_numbers(name: str, revision: str | None) -> None:
 
 def _stats(folder: str) -> tuple[Any, ...]:
     files = sorted(one for one in Path(folder).iterdir() if one.suffix in (".json", ".safetensors"))
-    return tuple((one.name, one.stat().st_mtime_ns, one.stat().st_size) for one in files)
+    try:
+        return tuple((one.name, one.stat().st_mtime_ns, one.stat().st_size) for one in files)
+    except OSError as error:  # a link into a cache that was cleared
+        raise ValueError(f"{error.filename}: {error.strerror}; {REMEDY}") from None
 
 
 @functools.lru_cache(maxsize=64)

@@ -124,7 +124,7 @@ def load_config(source: ModelSource) -> PretrainedConfig:
     """
     try:
         config = AutoConfig.from_pretrained(source.name, **source.hub_options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:  # AttributeError: a dtype torch has not
         raise ValueError(_not_found("config", source, error)) from error
     refuse_undecodable(source.name, config)
     return config
