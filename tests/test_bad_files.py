@@ -1,6 +1,7 @@
 """Files that hold what nobody would write: the right result, or one line that says where."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from data.scoring.scored_file import score_file
 from data.training.mixture import weighted
 from decode.jobs.files import append_row, write_rows
 from decode.jobs.files import read_rows as read_own_rows
+from decode.models.model_files import CONFIG_FILES, TOKENIZER_FILES
+from decode.models.sources import ModelSource, check_weights, load_tokenizer
 from recipes.schema.recipe import RecipeError, load_recipe
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "mini" / "facts.yaml"
@@ -64,7 +67,7 @@ def test_an_override_whose_key_leads_nowhere(override):
     assert line_of(RECIPE, override).startswith(f"{RECIPE}: ")
 
 
-@pytest.mark.parametrize("key", ["expert.model", "decode.bases.0.model", "sft.deepspeed"])
+@pytest.mark.parametrize("key", ["expert.model", "decode.bases.0.model"])
 def test_a_name_too_long_for_a_file(key):
     assert key in line_of(RECIPE, f"{key}=./{'a' * 5000}")
 
@@ -151,3 +154,64 @@ def test_a_weight_that_fills_the_memory(weight):
     for wrong in ("0", "-1", ".nan", "null", "[1]"):
         row = "{task: facts, weight: " + wrong + "}"
         assert "mixture.0.weight" in line_of(RECIPE, f"mixture=[{row}]")
+
+
+NO_MAPPINGS = (b"[]", b"null", b"5", b"", b'{"a"', b"\0\0\0", b"\xff\xfe", b"[" * 9999)
+
+
+def look_at(source: ModelSource) -> None:
+    """What every entry does before weights load."""
+    load_tokenizer(source)
+    check_weights(source)
+
+
+@pytest.mark.parametrize("name", [*CONFIG_FILES, *TOKENIZER_FILES])
+def test_a_file_of_a_model_that_is_no_mapping(name, save_model):
+    source = ModelSource(save_model("small", 1))
+    file = Path(source.name) / name
+    for content in NO_MAPPINGS:
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(str(file))) as caught:
+            look_at(source)
+        assert "\n" not in str(caught.value)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ValueError, match=re.escape(f"{file}: Is a directory")):
+        look_at(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("config.json", "hidden_size", "32"),
+        ("config.json", "hidden_size", None),
+        ("config.json", "num_attention_heads", 7),
+        ("config.json", "model_type", "nope"),
+        ("config.json", "model_type", []),
+        ("config.json", "rope_parameters", 5),
+        ("tokenizer.json", "model", 5),
+        ("tokenizer.json", "added_tokens", 5),
+        ("tokenizer_config.json", "added_tokens_decoder", 5),
+    ],
+)
+def test_a_key_of_a_model_with_a_value_of_the_wrong_type(name, key, value, save_model):
+    source = ModelSource(save_model("small", 1))
+    file = Path(source.name) / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(ValueError, match=r"json") as caught:
+        look_at(source)
+    line = str(caught.value)
+    assert line.startswith(str(Path(source.name)) + "/")
+    assert name in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("content", [*NO_MAPPINGS, b'{"peft_type": "NOPE"}', b'{"peft_type": []}'])
+def test_a_file_of_an_adapter_that_is_no_mapping(content, save_model, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_bytes(content)
+    source = ModelSource(str(folder), untuned=ModelSource(save_model("small", 1)))
+    with pytest.raises(ValueError, match=re.escape(str(folder / "adapter_config.json"))) as caught:
+        check_weights(source)
+    assert "\n" not in str(caught.value)

@@ -1,11 +1,10 @@
 """The settings a training was begun with: it is not continued with others."""
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from decode.jobs.files import weights_digest
+from decode.jobs.files import read_json, weights_digest
 from decode.jobs.folder import RunFolder, SettingsChanged
 from recipes.schema.recipe import Recipe
 
@@ -76,7 +75,7 @@ def _launch(folder: RunFolder, training: Training) -> dict[str, Any]:
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     launch = {"num_processes": num_processes, "zero_stage": zero.stage(training.sft)}
     record = folder.settings(training.target)
-    found = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    found = read_json(record) if record.exists() else {}
     if training.is_complete:
         return {key: found[key] for key in launch if key in found}
     recorded = {key: found.get(key) for key in launch}

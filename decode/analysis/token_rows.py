@@ -4,7 +4,6 @@ One row a completion, kept on disk as it is made: a killed analysis goes on wher
 with the models that made the completions, which is checked before weights load.
 """
 
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from ..evaluation.lineup import System
 from ..evaluation.loaded import Completers
 from ..evaluation.prediction_file import PredictionFile
 from ..evaluation.settings import check_models
-from ..jobs.files import text_digest
+from ..jobs.files import read_json, text_digest
 from ..jobs.folder import RunFolder
 from ..jobs.seals import SEALED
 from ..jobs.terminal import Progress
@@ -63,7 +62,7 @@ def token_rows(
     folder.claim(
         path,
         {
-            "made_with": json.loads(folder.settings(folder.predictions(system.name)).read_text()),
+            "made_with": read_json(folder.settings(folder.predictions(system.name))),
             "predictions": text_digest(row["completion"] for row in predictions),
             "num_candidates": NUM_CANDIDATES,
             **SEALED,

@@ -4,12 +4,11 @@ A run folder made with other settings is not continued, and an analysis reads co
 models that made them.
 """
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 from ..engine.sampling import Sampling
-from ..jobs.files import text_digest, weights_digest
+from ..jobs.files import read_json, text_digest, weights_digest
 from ..jobs.folder import RunFolder, SettingsChanged
 from ..jobs.seals import SEALED
 from ..models.sources import ModelSource
@@ -82,7 +81,7 @@ def check_models(lineup: Lineup, system: System, folder: RunFolder) -> None:
     record = folder.settings(predictions)
     if not record.exists():
         raise SettingsChanged(f"{record}: missing; it says what the predictions were made with")
-    found = json.loads(record.read_text("utf-8"))
+    found = read_json(record)
     for key, value in model_settings(lineup, system).items():
         then, now = _by_weights(found.get(key)), _by_weights(value)
         if (then or now) and then != now:  # older records leave out what is 0 or none

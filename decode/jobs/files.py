@@ -30,7 +30,7 @@ def read_rows(path: Path, is_own: bool = True) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    whole = path.read_bytes()
+    whole = _whole(path)
     end = whole.rfind(b"\n") + 1
     if end < len(whole) and is_own:
         with path.open("r+b") as file:
@@ -42,7 +42,7 @@ def read_rows(path: Path, is_own: bool = True) -> list[dict[str, Any]]:
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise FileChanged(
@@ -50,6 +50,30 @@ def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
             f"object; put the file back, or delete {path} to make it again"
         )
     return row
+
+
+def read_json(path: Path, remedy: str = "put the file back, or delete it") -> dict[str, Any]:
+    """What a JSON file of a run holds.
+
+    Raises:
+        FileChanged: it cannot be read, or holds no JSON object; names it, and says `remedy`.
+    """
+    whole = _whole(path)
+    try:
+        found = json.loads(whole)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        begin = whole[:60].decode(errors="replace")
+        raise FileChanged(f"{path}: found {begin!r}, expected a JSON object; {remedy}")
+    return found
+
+
+def _whole(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # a folder in its place, no permission
+        raise FileChanged(f"{path}: cannot be read ({error.strerror}); put the file back") from None
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -107,7 +131,7 @@ def file_ends(path: Path) -> bytes:
 
 def file_digest(path: Path) -> str:
     """A short name for all that a file holds."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(_whole(path)).hexdigest()[:16]
 
 
 def text_digest(texts: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from .files import FileChanged, file_digest, json_digest, read_rows, write_json
+from .files import FileChanged, file_digest, json_digest, read_json, read_rows, write_json
 from .seals import Seals
 
 MAKE_AGAIN = "run decode/run.py again, which takes finished rows as they are"
@@ -205,14 +205,7 @@ class RunFolder:
                 )
 
     def _record(self, result: Path) -> dict[str, Any]:
-        path = self.settings(result)
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise FileChanged(f"{path}: not a record of settings; put it back, or delete it")
-        return found
+        return read_json(self.settings(result))
 
     def _key(self, result: Path, *settings: dict[str, Any]) -> str:
         place = result.relative_to(self.path).as_posix()

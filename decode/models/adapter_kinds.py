@@ -31,7 +31,7 @@ def check_adapter_kind(config: Mapping[str, Any], where: str) -> None:
         ValueError: in one line which key has a value that cannot be decoded.
     """
     kind = config.get("peft_type", "LORA")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             f"{where}: peft_type: found {kind}, which is not known to decode token by token as "
             f"PEFT trains it; train a LORA adapter, or one of {', '.join(sorted(KINDS - {'LORA'}))}"

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from .embeddings import fit_vocabulary, saved_embeddings
 from .hub import ADAPTER_FILE, model_folder
+from .model_files import read_model_file
 
 NUM_SHOWN = 3
 READ_FIRST_BYTES = 32 << 30  # weights up to this size are read first: 4 GiB a second on one core
@@ -64,7 +65,7 @@ def _stats(folder: str) -> tuple[Any, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _check_folder(folder: str, name: str, options: str, stats: tuple[Any, ...]) -> None:
-    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    config = read_model_file(Path(folder) / "config.json")
     refuse_nan(config, f"{name}/config.json")
     if "quantization_config" in config:
         return  # its tensors are others than the model's
@@ -149,7 +150,7 @@ def load_adapter(model: PreTrainedModel, folder: str, name: str) -> PeftModel:
     weights = read_adapter(folder, name)
     with _one_line(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing tensors, which are refused here
-        settings = json.loads((Path(folder) / ADAPTER_FILE).read_text("utf-8"))
+        settings = read_model_file(Path(folder) / ADAPTER_FILE)
         fit_vocabulary(model, weights, settings)
         embeddings = saved_embeddings(model, weights)
         adapted = PeftModel.from_pretrained(model, folder).eval()

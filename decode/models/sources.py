@@ -1,7 +1,6 @@
 """How models come from a folder or a hub id to memory, and what an adapter says of its base."""
 
 import functools
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +33,13 @@ from .fit import (
     refuse_nan,
 )
 from .hub import ADAPTER_FILE, adapter_folder, has_tokenizer, model_folder
+from .model_files import (
+    CONFIG_FILES,
+    TOKENIZER_FILES,
+    check_model_files,
+    read_model_file,
+    unusable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -106,13 +112,16 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 @functools.lru_cache(maxsize=64)
 def _read_tokenizer(source: ModelSource, stamp: tuple[Any, ...]) -> PreTrainedTokenizerBase:
+    check_model_files(source.name, (*TOKENIZER_FILES, "config.json"))  # says which class
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.name, **source.hub_options)
-        # Some classes are begun without any file, and know nothing but their special tokens.
-        if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
-            raise ValueError("there are no tokenizer files; tokenizer.save_pretrained writes them")
-    except (OSError, ValueError) as error:
-        raise ValueError(_not_found("tokenizer", source, error)) from error
+    except Exception as error:  # tokenizers raises its own class of error, transformers any
+        told = unusable(source.name, TOKENIZER_FILES, error)
+        raise ValueError(told or _not_found("tokenizer", source, error)) from error
+    # Some classes are begun without any file, and know nothing but their special tokens.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        empty = ValueError("there are no tokenizer files; tokenizer.save_pretrained writes them")
+        raise ValueError(_not_found("tokenizer", source, empty))
     return tokenizer
 
 
@@ -122,10 +131,12 @@ def load_config(source: ModelSource) -> PretrainedConfig:
     Raises:
         ValueError: in one line, there is none, or such a model cannot be decoded.
     """
+    check_model_files(source.name, CONFIG_FILES)
     try:
         config = AutoConfig.from_pretrained(source.name, **source.hub_options)
-    except (OSError, ValueError, AttributeError) as error:  # AttributeError: a dtype torch has not
-        raise ValueError(_not_found("config", source, error)) from error
+    except Exception as error:  # of the keys' values: of any class
+        told = unusable(source.name, CONFIG_FILES[:1], error)
+        raise ValueError(told or _not_found("config", source, error)) from error
     refuse_undecodable(source.name, config)
     return config
 
@@ -227,7 +238,7 @@ def adapter_base(expert: ModelSource) -> ModelSource:
     folder = _adapter(expert)
     assert folder is not None
     file = Path(folder) / ADAPTER_FILE
-    settings = json.loads(file.read_text("utf-8"))
+    settings = read_model_file(file)
     refuse_nan(settings, str(file))
     check_adapter_kind(settings, str(file))
     if changes_its_base(start := settings.get("init_lora_weights", True)):

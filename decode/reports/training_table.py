@@ -1,8 +1,9 @@
 """What an expert was trained on, as a table: from a run's `training_rows.json`."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from ..jobs.files import FileChanged, read_json
 
 
 def training_section(run_dir: Path) -> list[str]:
@@ -10,8 +11,12 @@ def training_section(run_dir: Path) -> list[str]:
     path = run_dir / "training_rows.json"
     if not path.is_file():
         return []
-    report = json.loads(path.read_text("utf-8"))
-    return ["\n\n".join(["## What it was trained on", training_table(report)])]
+    report = read_json(path)
+    try:
+        table = training_table(report)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise FileChanged(f"{path}: not what a training wrote; put it back, or delete it") from None
+    return ["\n\n".join(["## What it was trained on", table])]
 
 
 def training_table(report: dict[str, Any]) -> str:

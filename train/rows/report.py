@@ -1,6 +1,5 @@
 """The training rows, counted before any weights load: `training_rows.json` and a table."""
 
-import json
 import logging
 from textwrap import fill
 from typing import Any, cast
@@ -9,7 +8,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, pack_dataset
 
-from decode.jobs.files import write_json
+from decode.jobs.files import FileChanged, read_json, write_json
 from decode.jobs.folder import RunFolder
 from decode.models.sources import load_tokenizer
 from decode.reports.training_table import training_table
@@ -78,7 +77,10 @@ def report_rows(
         "sft": training.sft,
     }
     path = folder.training_rows
-    report = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    try:
+        report = read_json(path) if path.is_file() else {}
+    except FileChanged:  # it is made anew
+        report = {}
     if report.get("made_for") != made_for:
         tokenizer = load_tokenizer(training.model)
         report = rows_report(training_rows, tokenizer, config) | {"made_for": made_for}

@@ -1,0 +1,52 @@
+"""The JSON files of a model's folder, looked at before a library reads them.
+
+The libraries take what a file holds for a mapping, and fail far from it where it holds none.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+CONFIG_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
+REMEDY = "put back the file that save_pretrained wrote"
+
+
+def read_model_file(file: Path) -> dict[str, Any]:
+    """The JSON object that a model's file holds.
+
+    Raises:
+        ValueError: in one line which file cannot be read, or holds something else.
+    """
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not valid JSON: {error}"
+        raise ValueError(f"{file}: {reason:.200}; {REMEDY}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: found {found!r:.60}, expected a JSON object; {REMEDY}")
+    return found
+
+
+def check_model_files(folder: str, names: Iterable[str]) -> None:
+    """Raises ValueError, as `read_model_file` does, for a file of a folder; a hub id has none."""
+    for name in names:
+        if (file := Path(folder) / name).exists():
+            read_model_file(file)
+
+
+def unusable(folder: str, names: Iterable[str], error: Exception) -> str | None:
+    """One line about files of a local folder that a library cannot use; None if none is there."""
+    there = [name for name in names if (Path(folder) / name).exists()]
+    if not there:
+        return None
+    said = " ".join(str(error).split()) or type(error).__name__
+    places = f"{Path(folder) / there[0]}" + "".join(f", {name}" for name in there[1:])
+    return f"{places}: {said:.300}; {REMEDY}"
