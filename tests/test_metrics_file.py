@@ -19,6 +19,7 @@ from decode.evaluation.metrics_file import (
     write_metrics,
 )
 from decode.evaluation.summary import BaseScores, summarize, with_further_tasks
+from decode.jobs.files import FileChanged, read_json
 from decode.reports.finished_run import read_runs
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.json"
@@ -127,8 +128,8 @@ def edited(*keys, value=None):
     [
         (GOLDEN.read_text()[:2000], "not a whole JSON file (Expecting"),
         ("", "not a whole JSON file (Expecting"),
-        ("[1, 2]", "the file: found [1, 2]; "),
-        ("null", "the file: found null; "),
+        ("[1, 2]", "found [1, 2], expected a JSON object; "),
+        ("null", "found None, expected a JSON object; "),
         ("{}", "task: missing; "),
         (edited("pairs"), "pairs: missing; "),
         (edited("bases", 0, "base", "ci95"), "bases.0.base.ci95: missing; "),
@@ -163,3 +164,16 @@ def test_a_damaged_record_of_decoding_is_one_line(tmp_path):
     path.write_text(json.dumps({**tree, "num_tokens": None}))
     with pytest.raises(ValueError, match=r"base\.json: num_tokens: found null; .*; delete it"):
         read_decoding(path)
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"\0\0", b"[]", b"5", b"[" * 9999, b'{"a"', b"\xff", None]
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path, damaged):
+    path = tmp_path / "decoding" / "expert.json"
+    path.parent.mkdir()
+    path.mkdir() if damaged is None else path.write_bytes(damaged)
+    for read in (read_json, read_metrics, read_decoding):
+        with pytest.raises(FileChanged, match=r"expert\.json: ") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)

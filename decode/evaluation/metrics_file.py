@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..jobs.files import FileChanged, write_json
+from ..jobs.files import FileChanged, read_json, write_json
 from ..jobs.seals import Seals, bare
 from .gap_closed import GapClosed
 from .intervals import Estimate
@@ -200,7 +200,7 @@ def read_decoding(path: Path, seals: Seals = Seals()) -> Decoding:  # noqa: B008
     found = _read(
         Decoding, path, remedy, lambda tree: bare(tree) if isinstance(tree, dict) else tree
     )
-    if not seals.fits(json.loads(path.read_text("utf-8"))):
+    if not seals.fits(read_json(path, remedy)):
         raise FileChanged(f"{path}: not what the run wrote (edited, or from another run); {remedy}")
     return found
 
@@ -213,16 +213,14 @@ def _read(
 ) -> AnyRecord:
     try:
         # As JSON, where strictness still lets a list become a tuple and an int a float.
-        return kind.model_validate_json(json.dumps(complete(json.loads(path.read_text("utf-8")))))
+        return kind.model_validate_json(json.dumps(complete(read_json(path, remedy))))
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"])) or "the file"
         texts = {"missing": "missing", "extra_forbidden": "unknown key"}
         found = f"found {json.dumps(problem['input']):.60}; {problem['msg']}"
         text = texts.get(problem["type"], found)
-        raise ValueError(f"{path}: {key}: {text}; {remedy}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not a whole JSON file ({error}); {remedy}") from None
+        raise FileChanged(f"{path}: {key}: {text}; {remedy}") from None
 
 
 def _completed(tree: Any) -> Any:

@@ -61,17 +61,18 @@ def read_json(path: Path, remedy: str = "put the file back, or delete it") -> di
     whole = _whole(path)
     try:
         found = json.loads(whole)
-    except (ValueError, RecursionError):
-        found = None
+    except (ValueError, RecursionError) as error:
+        raise FileChanged(f"{path}: not a whole JSON file ({error}); {remedy}") from None
     if not isinstance(found, dict):
-        begin = whole[:60].decode(errors="replace")
-        raise FileChanged(f"{path}: found {begin!r}, expected a JSON object; {remedy}")
+        raise FileChanged(f"{path}: found {found!r:.60}, expected a JSON object; {remedy}")
     return found
 
 
 def _whole(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except FileNotFoundError:
+        raise
     except OSError as error:  # a folder in its place, no permission
         raise FileChanged(f"{path}: cannot be read ({error.strerror}); put the file back") from None
 

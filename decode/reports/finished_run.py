@@ -84,8 +84,10 @@ def training_facts(folder: Path) -> dict[str, Any]:
     """Steps and mean loss of a finished training, as far as its `training_log.json` has them."""
     try:
         entries = json.loads((folder / "training_log.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # trained elsewhere
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return {}
     last = next((entry for entry in reversed(entries) if "train_loss" in entry), {})
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     facts = {"num_steps": last.get("step"), "train_loss": last.get("train_loss")}
@@ -100,9 +102,11 @@ def _read(folder: RunFolder, label: str) -> FinishedRun:
         recipe = yaml.safe_load(folder.recipe.read_text("utf-8")) if folder.recipe.exists() else {}
     except FileNotFoundError:
         raise ValueError(f"{folder.path}: no finished run (no metrics.json)") from None
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{folder.path}: no run that can be read ({problem:.100})") from None
+        raise ValueError(f"{folder.recipe}: cannot be read ({problem:.100})") from None
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{folder.recipe}: found {recipe!r:.60}, expected a recipe's sections")
     tasks = {own.task: own for own in metrics.tasks}
     return FinishedRun(label, folder, recipe, tasks, training_facts(folder.expert))
 
