@@ -116,6 +116,8 @@ def _read_tokenizer(source: ModelSource, stamp: tuple[Any, ...]) -> PreTrainedTo
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.name, **source.hub_options)
     except Exception as error:  # tokenizers raises its own class of error, transformers any
+        if (Path(source.name) / "config.json").exists():
+            load_config(source)  # which says so where it is the config that stops the tokenizer
         told = unusable(source.name, TOKENIZER_FILES, error)
         raise ValueError(told or _not_found("tokenizer", source, error)) from error
     # Some classes are begun without any file, and know nothing but their special tokens.
