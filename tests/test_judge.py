@@ -357,7 +357,6 @@ def test_a_deployment_of_azure(serve, judge_of, monkeypatch):
             [{"type": "thinking", "thinking": [{"text": "no"}]}, {"type": "text", "text": "yes"}],
             "yes",
         ),
-        (["yes"], "yes"),
         ([], ""),
         ([{"type": "text", "text": 3}, None, 4], ""),
     ],

@@ -284,5 +284,5 @@ def _joined(content: Any) -> Any:
     """The text of an answer that comes as a list of parts, as some servers send it."""
     if not isinstance(content, list):
         return content
-    texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
     return "".join(text for text in texts if isinstance(text, str))
