@@ -24,13 +24,19 @@ LONGEST_RUN_S = 600
 
 
 def run(
-    arguments: list[str], environment: dict[str, str] | None = None, num_processes: int = 1
+    arguments: list[str],
+    environment: dict[str, str] | None = None,
+    num_processes: int = 1,
+    working_folder: Path = ROOT,
+    longest_s: int = LONGEST_RUN_S,
 ) -> subprocess.CompletedProcess:
     """A finished run of an entry; with several processes, the code of the first that failed.
 
     Args:
         arguments: the entry's path and what follows it on the command line.
         environment: all of it, None for this process's own; what a launcher adds is added here.
+        working_folder: where it is run.
+        longest_s: seconds after which a process is ended by SIGALRM.
     """
     environment = dict(os.environ) if environment is None else environment
     added = {"ACCELERATE_MIXED_PRECISION": "no"}
@@ -47,6 +53,7 @@ def run(
     assert server.stdin is not None and server.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
         request = {"arguments": arguments, "environments": environments, "folder": folder}
+        request |= {"working_folder": str(working_folder), "longest_s": longest_s}
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         code = json.loads(server.stdout.readline())
@@ -109,6 +116,7 @@ def _fork(request: dict, environment: dict[str, str]) -> int:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(file, descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(request["working_folder"])
         os.environ.clear()
         os.environ.update(environment)
         # W&B's folder for tables, which the first process to end would take from the others.
@@ -118,7 +126,7 @@ def _fork(request: dict, environment: dict[str, str]) -> int:
         MEDIA_TMP.name = tempfile.mkdtemp(dir=request["folder"])
         entry, *_ = sys.argv = request["arguments"]
         sys.path[0] = os.path.abspath(os.path.dirname(entry))
-        signal.alarm(LONGEST_RUN_S)  # ends it if it hangs
+        signal.alarm(request["longest_s"])  # ends it if it hangs
         runpy.run_path(entry, run_name="__main__")
         code = 0
     except SystemExit as stop:

@@ -1,0 +1,61 @@
+"""A short seeded run of tests/fuzz.py, and that it finds what it is for."""
+
+import subprocess
+
+import pytest
+from fuzz import LONGEST_LINE, fault_in, kind_of, run_case
+from support.fuzz.cases import KINDS, Case
+from support.fuzz.world import World, make_world
+
+NUM_CASES = 5 * len(KINDS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    return make_world(tmp_path_factory.mktemp("fuzz") / "whole")
+
+
+@pytest.mark.long
+def test_hostile_input_ends_in_the_right_result_or_one_line(world, tmp_path):
+    faults = {}
+    for number in range(NUM_CASES):
+        case, done, fault = run_case(world, 12, number, tmp_path / "case")
+        if fault:
+            faults[number] = f"{kind_of(number)}, {case.harm:.80}: {fault}\n{done.stderr[-500:]}"
+    assert not faults, "\n".join(faults.values())
+
+
+CASE = Case(["entry.py"], "a key", ("seed", "recipe.yaml"))
+LINE = "error: recipe.yaml: seed: found -1"
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "fault"),
+    [
+        (1, f"warning\n{LINE}\n", ""),
+        (0, "", ""),
+        (1, f"{LINE}\n{LINE}\n", "2 lines of error"),
+        (1, f"{LINE}\nmore\n", "1 lines of error"),
+        (1, "", "0 lines of error"),
+        (1, "error: no\n", "names none of seed, recipe.yaml"),
+        (1, f"{LINE}\x1b[31m\n", "control characters"),
+        (1, f"{LINE}{'x' * LONGEST_LINE}\n", f"a line of {len(LINE) + LONGEST_LINE} characters"),
+        (1, f"Traceback (most recent call last):\n{LINE}\n", "traceback"),
+        (-14, LINE, "ended by signal 14"),
+    ],
+)
+def test_what_counts_as_a_fault(code, stderr, fault):
+    done = subprocess.CompletedProcess([], code, "", stderr)
+    world = World(None)  # of no run
+    assert fault_in(CASE, done, world, world) == fault
+
+
+@pytest.mark.long
+def test_a_changed_result_is_a_fault(world, tmp_path):
+    case = Case([], "", (), same_results=True)
+    done = subprocess.CompletedProcess([], 0, "", "")
+    other = world.copy(tmp_path / "other")
+    assert fault_in(case, done, world, other) == ""
+    metrics = other.folder / "run" / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"num_rows": 3', '"num_rows": 4'))
+    assert fault_in(case, done, world, other) == "other results"
