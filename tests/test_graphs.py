@@ -12,8 +12,8 @@ from test_engine import IDS, run, same, steered
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_speculative import DRAWN, GREEDY, related_trio
 
-from decode.models import gpu as graphs
-from decode.models.gpu import Recordings
+from decode.models import graphs
+from decode.models.graphs import Recordings
 from decode.models.language_model import LanguageModel
 from decode.models.pair import load_pair
 from decode.models.steered import Steered
@@ -85,11 +85,11 @@ def test_rows_are_rounded_up_to_few_shapes():
         assert len(slots) == len(ids) == len(positions)
         return torch.zeros(*ids.shape, 5)
 
-    recordings = Recordings(forward, 12, 600, 599, torch.device("cpu"), lambda call: call)
+    recordings = Recordings(forward, 12, 600, 600, torch.device("cpu"), lambda call: call)
     for num_rows in range(1, 13):
         for end in (1, 256, 257, 600):
-            positions = [[end - 1]] * num_rows
-            logits = recordings(torch.zeros(num_rows, 1), range(num_rows), positions, end)
+            first = torch.full((num_rows, 1), end - 1)
+            logits = recordings(torch.zeros(num_rows, 1), range(num_rows), first, end)
             assert logits.shape == (num_rows, 1, 5)
     assert shapes == {(rows, span) for rows in (1, 2, 4, 8, 12) for span in (256, 512, 600)}
 

@@ -20,7 +20,7 @@ from decode import Chat, Continuation, LocalCompleter, Request, RolePrompt
 from decode.engine.engine import Engine
 from decode.engine.logits import Alpha
 from decode.engine.sampling import Sampling, warp
-from decode.models import gpu
+from decode.models import graphs
 from decode.models.language_model import LanguageModel
 from decode.models.pair import SharedPair, load_pair
 from decode.models.prompts import RoleTokenizers
@@ -161,7 +161,7 @@ def test_a_shared_pair_grows_and_moves_both_its_rows(adapter, num_draft_tokens):
 
 
 def test_recorded_forwards_are_recorded_anew_when_a_cache_grows(monkeypatch):
-    monkeypatch.setattr(gpu, "SPAN_STEP", 16)
+    monkeypatch.setattr(graphs, "SPAN_STEP", 16)
     base = LanguageModel(related_trio()[0], TOKENIZER)
     asked = [*requests(IDS[:1]), *requests([[*b"y" * 90]], 40, names=["long"])]
     expected = alone(base, asked)

@@ -4,18 +4,20 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from ..engine.engine import Engine, generate
+from ..engine.engine import Engine, Steppable, generate
 from ..engine.request import Completion, Prompt, Request, RolePrompt
 from ..engine.row import Row
 from ..engine.stats import DecodingStats
+from ..models.fast_path import fast_path
 from ..models.forced import forced_logits, forced_role_logits
-from ..models.gpu import peak_memory_gib
+from ..models.guard import FastPathWrong, Guarded
 from ..models.language_model import LanguageModel
+from ..models.peak_memory import peak_memory_gib
 from ..models.prompts import RoleTokenizers
 from ..models.steered import Steered
 from .completer import Continuation, NotFinite, Scored
@@ -53,16 +55,17 @@ class LocalCompleter:
             if request.name in waiting:
                 raise ValueError(f"two requests have the name '{request.name}'")
             waiting[request.name] = replace(request, prompt=self._encode(request.prompt, encoded))
+        guard = Guarded(self.model)
         while waiting:
             engine = Engine(
-                self.model,
+                cast(Steppable, guard),
                 self.tokenizers.base,
                 self.batch_size,
                 self._num_draft_tokens,
                 stats=self.stats,
             )
             try:
-                for completion in generate(engine, waiting.values()):
+                for completion in guard.checked(generate(engine, waiting.values())):
                     del waiting[completion.name]
                     self._num_completed += 1
                     yield completion
@@ -73,6 +76,14 @@ class LocalCompleter:
                 raise self._not_finite(
                     Continuation(request.name, request.prompt, token_ids, request.alpha)
                 ) from None
+            except FastPathWrong as error:
+                logger.warning(
+                    "decoding without CUDA graphs and streams from here on (%s); the rows since "
+                    "the last check are decoded again",
+                    error,
+                )
+                fast_path.is_on = False
+                self.model.clear()
 
     def score(self, continuations: Iterable[Continuation]) -> Iterator[Scored]:
         encoded: dict[Prompt | RolePrompt, RolePrompt] = {}

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .draft_length import DraftLength
 from .request import Completion, Name, Request
-from .row import Choice, Row
+from .row import Row, Rows
 from .speculative import num_accepted
 from .stats import DecodingStats
 from .stops import Stops
@@ -152,35 +152,31 @@ class Engine:
             self._model.reserve(rows, max(num_here, min(self._capacity, len(rows))), num_kept)
             self._is_reserved = True
         slots = [*sorted(self._free), *range(len(self._rows), self._capacity)][: len(self._waiting)]
-        arrivals = [self._waiting.popleft() for _ in slots]
+        stats, device = self._stats, self._model.device
+        arrivals = Rows([self._waiting.popleft() for _ in slots], device)
         for slot, row in zip(slots, arrivals, strict=True):
             self._rows[slot : slot + 1] = [row]
         self._free = [slot for slot in self._free if slot not in slots]
-        stats, device = self._stats, self._model.device
         with stats.stage("prefill", device):
             logits = self._model.prefill(arrivals, slots)
         with stats.stage("choose", device):
-            none = torch.empty(len(slots), 0, dtype=torch.long, device=device)
-            emitted = Choice(arrivals, 1, device).targets(logits[:, None], none).tolist()
+            emitted = arrivals.targets(logits[:, None], arrivals.newest[:, :0]).tolist()
         stats.settle()
         return [self._extend(*each) for each in zip(slots, emitted, strict=True)]
 
     @torch.inference_mode()
     def _round(self) -> list[Progress]:
-        """Draft, verify, accept: every row emits 1 to k + 1 tokens."""
+        """Draft, verify, accept: every row emits 1 to k + 1 tokens. The host waits once, for them."""
         start = time.perf_counter()
-        rows, model, stats = list(self._rows), self._model, self._stats
-        num_drafts = self._draft_length.next(len(rows))
-        num_drafts = min(num_drafts, max(row.num_left for row in rows) - 1)
-        choice = Choice(rows, num_drafts + 1, model.device)
+        model, stats, rows = self._model, self._stats, Rows(self._rows, self._model.device)
+        num_drafts = min(max(r.num_left for r in rows) - 1, self._draft_length.next(len(rows)))
         with stats.stage("draft", model.device):
-            drafts = model.draft(rows, num_drafts, choice.draft)
+            drafts = model.draft(rows, num_drafts, rows.draft)
         with stats.stage("verify", model.device):
             logits = model.read(rows, drafts)
         with stats.stage("choose", model.device):
-            targets = choice.targets(logits, drafts)
-            found = torch.cat((num_accepted(drafts, targets)[:, None], targets), 1)
-        found = found.tolist()  # here the host waits, once a round
+            targets = rows.targets(logits, drafts)
+            found = torch.cat((num_accepted(drafts, targets)[:, None], targets), 1).tolist()
         stats.settle()
         self._draft_length.time(len(rows), num_drafts, time.perf_counter() - start)
         progress = []

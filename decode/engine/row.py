@@ -41,47 +41,55 @@ class Row:
         return self.request.max_new_tokens - len(self.token_ids)
 
 
-class Choice:
-    """Chooses up to `num_places` next tokens of some rows, each row by its own settings.
+class Rows(tuple[Row, ...]):
+    """Rows of one step: their numbers as they are now, on a device, and the choice of their tokens.
 
-    That depends on a row's logits, settings and places alone: one rule for drafts and targets.
+    A choice depends on a row's logits, settings and places alone: one rule for drafts and targets.
     """
 
-    def __init__(self, rows: Sequence[Row], num_places: int, device: torch.device) -> None:
-        options = {"dtype": torch.int32, "device": device}
-        counts = torch.tensor([[len(row.token_ids)] for row in rows], **options)
-        keys = torch.tensor([row.key for row in rows], **options)
-        self._rows, self._places = rows, Places(keys, counts + torch.arange(num_places, **options))
-        self._groups: dict[Settings, list[int]] = {}
-        for number, row in enumerate(rows):
-            self._groups.setdefault(row.settings, []).append(number)
+    newest: Tensor  # (B, 1) int64, tokens that no model has read yet
+    num_emitted: Tensor  # (B, 1) int64
+    keys: Tensor  # (B, 2) int64
+
+    def __new__(cls, rows: Sequence[Row], device: torch.device) -> "Rows":
+        if isinstance(rows, Rows) and rows.newest.device == device:
+            return rows
+        made = super().__new__(cls, rows)
+        numbers = [((r.token_ids or (0,))[-1], len(r.token_ids), *r.key) for r in rows]
+        here = torch.tensor(numbers, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+        made.newest, made.num_emitted, made.keys = here.split((1, 1, 2), 1)
+        return made
 
     def draft(self, logits: Tensor, earlier: Tensor) -> Tensor:
         """The draft after `earlier` ones, (B, n): (B, V) logits -> (B,) int64."""
-        return self._choose(logits[:, None], self._places.at(earlier.shape[1]), earlier)[:, 0]
+        return self._next(logits[:, None], earlier, earlier.shape[1])[:, 0]
 
     def targets(self, logits: Tensor, drafts: Tensor) -> Tensor:
         """Tokens at (B, k) drafts and after: (B, k + 1, V) -> (B, k + 1); -1 where there is NaN."""
-        tokens = self._choose(logits, self._places, drafts)
+        tokens = self._next(logits, drafts, 0)
         return tokens.where(logits.gather(-1, tokens[..., None])[..., 0].isfinite(), -1)
 
-    def _choose(self, logits: Tensor, places: Places, drafts: Tensor) -> Tensor:
+    def _next(self, logits: Tensor, drafts: Tensor, first: int) -> Tensor:
+        """The tokens at T places from `first` on, the last of which is after the drafts: (B, T)."""
+        ahead = torch.arange(first, first + logits.shape[1], device=logits.device)
+        keys, positions = self.keys.int(), (self.num_emitted + ahead).int()
         tokens = logits.new_empty(logits.shape[:2], dtype=torch.long)
-        for settings, members in self._groups.items():
-            if len(self._groups) == 1:
-                return self._choose_alike(logits, settings, places, members, drafts)
-            where = torch.tensor(members, device=logits.device)
-            own = Places(places.keys[where], places.positions[where])
-            tokens[where] = self._choose_alike(logits[where], settings, own, members, drafts[where])
+        groups: dict[Settings, list[int]] = {}
+        for number, row in enumerate(self):
+            groups.setdefault(row.settings, []).append(number)
+        for settings, members in groups.items():
+            where = slice(None) if len(groups) == 1 else torch.tensor(members, device=logits.device)
+            places = Places(keys[where], positions[where])
+            tokens[where] = self._choose(logits[where], settings, places, members, drafts[where])
         return tokens
 
-    def _choose_alike(
+    def _choose(
         self, logits: Tensor, settings: Settings, places: Places, rows: list[int], drafts: Tensor
     ) -> Tensor:
         """(B, T, V) logits of rows with the same settings -> (B, T) int64."""
         (sampling, banned_ids), logits = settings, logits.float()
         if sampling.repetition_penalty != 1:
-            own = [self._rows[number] for number in rows]
+            own = [self[number] for number in rows]
             seen = [[*cast(Sequence[int], row.prompt.base), *row.token_ids] for row in own]
             logits = penalize(logits, sampling.repetition_penalty, seen, drafts)
         if banned_ids:

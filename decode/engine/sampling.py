@@ -65,10 +65,6 @@ class Places:
     keys: Tensor  # (B, 2) int32, the rows' keys; see `row_key`
     positions: Tensor  # (B, T) int32, how many tokens of the completion stand before each draw
 
-    def at(self, position: int) -> "Places":
-        """One of the T positions: B rows, 1 position."""
-        return Places(self.keys, self.positions[:, position : position + 1])
-
 
 def row_key(seed: int, name: int | str) -> Sequence[int]:
     """Two words, as int32 holds them, that fix a row's noise."""

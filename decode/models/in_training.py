@@ -105,5 +105,5 @@ class RememberingModel(LanguageModel):
                 self._memory[keys[place]] = kept, row
         for place in set(range(len(keys))).difference(unread):
             self._cache.put(slots[place], self._memory[keys[place]][0])
-            self._prompt_lengths[slots[place]] = len(keys[place])  # as `fill` would set it
+            self._set_length(slots[place], len(keys[place]))  # as `fill` would set it
         return torch.stack([self._memory[key][1] for key in keys])

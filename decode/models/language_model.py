@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..engine.engine import Pick
-from ..engine.row import Row
+from ..engine.row import Row, Rows
 from .cache import SlotCache
-from .gpu import SPAN_STEP, Capture, Recordings, capture_cuda_graph
+from .fast_path import fast_path
+from .graphs import SPAN_STEP, Capture, CudaCapture, Recordings
+from .lane import Lane
 from .prefill import prefill_chunks
 
 Ids = Sequence[int]
@@ -31,7 +33,8 @@ class LanguageModel:
         model: the transformers model, in evaluation mode.
         device: of its input tokens.
         eos_ids: ids that end a completion.
-        capture: records forwards of repeating shape (gpu.py); None off a GPU.
+        lane: where it computes; the device's own if the model is on one GPU.
+        capture: records forwards of repeating shape (graphs.py); None off a GPU.
     """
 
     can_draft = False  # a model alone has no smaller one to draft for it
@@ -43,10 +46,13 @@ class LanguageModel:
         self.eos_ids = _eos_ids(model, tokenizer)
         self._num_tokens = max(tokenizer.get_vocab().values()) + 1
         self._prompt_lengths: list[int] = []  # by slot
+        self._lengths: Tensor | None = None  # the same on the device; None if it is to be copied
         self._cache: SlotCache | None = None
         self._all_positions = torch.empty(0)
         is_on_one_gpu = self.device.type == "cuda" and len(_devices(model)) == 1
-        self.capture: Capture | None = capture_cuda_graph() if is_on_one_gpu else None
+        self.lane = Lane(self.device if is_on_one_gpu else None)
+        stream = self.lane.stream
+        self.capture: Capture | None = None if stream is None else CudaCapture(stream)
         self._recordings: Recordings | None = None
         config = model.config.get_text_config(decoder=True)
         self._num_layers: int = config.num_hidden_layers
@@ -68,13 +74,16 @@ class LanguageModel:
         return torch.empty(len(rows), 0, dtype=torch.long, device=self.device)
 
     def read(self, rows: Sequence[Row], drafts: Tensor) -> Tensor:
-        tokens = torch.cat((self.newest(rows), drafts.to(self.device)), 1)
-        return self.step(tokens, range(len(rows)), rows)
+        rows = Rows(rows, self.device)
+        with self.lane.entered():
+            tokens = torch.cat((rows.newest, drafts.to(self.device)), 1)
+            return self.step(tokens, range(len(rows)), rows)
 
     def move(self, source: int, target: int) -> None:
         assert self._cache is not None, "make_room() comes first"
-        self._cache.move(source, target)
-        self._prompt_lengths[target] = self._prompt_lengths[source]
+        with self.lane.entered():
+            self._cache.move(source, target)
+        self._set_length(target, self._prompt_lengths[source])
 
     def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
         """Make room for `num_tokens` of prompt and completion in each of `num_slots` slots.
@@ -91,13 +100,15 @@ class LanguageModel:
             capacity = max(capacity, cache.capacity)
         if self.capture is not None:  # the larger, the longer it can be used
             capacity = -(-capacity // SPAN_STEP) * SPAN_STEP
-        self._recordings = None
+        self._close_recordings()
         if cache and num_kept:
-            cache.grow(num_slots, capacity)
+            with self.lane.entered():
+                cache.grow(num_slots, capacity)
         else:
             self._cache = cache = None  # free the old one first
             self._cache = SlotCache(self._num_layers, num_slots, capacity)
         self._prompt_lengths += [0] * (num_slots - len(self._prompt_lengths))
+        self._lengths = None
         self._all_positions = torch.arange(capacity, device=self.device)
         if self.capture is not None:
             self._recordings = Recordings(
@@ -111,7 +122,14 @@ class LanguageModel:
 
     def clear(self) -> None:
         """Free the cache."""
-        self._cache = self._recordings = None
+        self._close_recordings()
+        self._cache = None
+
+    def _close_recordings(self) -> None:
+        """They write to the cache, so they go before it does."""
+        if self._recordings is not None:
+            self._recordings.close()
+        self._recordings = None
 
     def fill(self, prompts: Sequence[Ids], slots: Sequence[int]) -> Tensor:
         """Read prompts into slots: (B, V) logits of what follows each.
@@ -123,7 +141,11 @@ class LanguageModel:
         # drafts that run past the end of a row land there.
         unused = self._cache.capacity - 1
         for slot, prompt in zip(slots, prompts, strict=True):
-            self._prompt_lengths[slot] = len(prompt)
+            self._set_length(slot, len(prompt))
+        with self.lane.entered():
+            return self._fill(prompts, slots, unused)
+
+    def _fill(self, prompts: Sequence[Ids], slots: Sequence[int], unused: int) -> Tensor:
         found: dict[int, Tensor] = {}
         for chunk in prefill_chunks(prompts):
             positions = [[unused if p is None else p for p in row] for row in chunk.positions]
@@ -140,10 +162,6 @@ class LanguageModel:
             found.update(zip(chunk.rows, logits[:, -1, : self._num_tokens], strict=True))
         return torch.stack([found[row] for row in range(len(prompts))])
 
-    def newest(self, rows: Sequence[Row]) -> Tensor:
-        """The newest token of rows: (B, 1) int64."""
-        return torch.tensor([[row.token_ids[-1]] for row in rows], device=self.device)
-
     def step(self, tokens: Tensor, slots: range, rows: Sequence[Row], ahead: int = 0) -> Tensor:
         """Logits after tokens that begin at each row's newest, or `ahead` tokens beyond it.
 
@@ -155,15 +173,29 @@ class LanguageModel:
             (B, T, V) logits.
         """
         assert self._cache is not None, "make_room() comes first"
-        unused = self._cache.capacity - 1
-        positions = []
-        for slot, row in zip(slots, rows, strict=True):
-            first = self._prompt_lengths[slot] + len(row.token_ids) - 1 + ahead
-            positions.append([min(first + i, unused) for i in range(tokens.shape[1])])
-        end = max(row[-1] for row in positions) + 1
-        if self._recordings is not None:
-            return self._recordings(tokens, slots, positions, end)
-        return self.run(self.model, tokens, slots, positions, end).logits[..., : self._num_tokens]
+        unused, num_tokens = self._cache.capacity - 1, tokens.shape[1]
+        firsts = [
+            self._prompt_lengths[slot] + len(row.token_ids) - 1 + ahead
+            for slot, row in zip(slots, rows, strict=True)
+        ]
+        end = min(max(firsts) + num_tokens, unused + 1)
+        with self.lane.entered():
+            if self._recordings is not None and fast_path.is_on:
+                first = self._own_lengths(slots) + Rows(rows, self.device).num_emitted
+                return self._recordings(tokens, slots, first + (ahead - 1), end)
+            positions = [[min(f + i, unused) for i in range(num_tokens)] for f in firsts]
+            logits = self.run(self.model, tokens, slots, positions, end).logits
+            return logits[..., : self._num_tokens]
+
+    def _own_lengths(self, slots: range) -> Tensor:
+        """The lengths of the prompts in these slots, (B, 1) int64, on the device."""
+        if self._lengths is None:
+            self._lengths = torch.tensor(self._prompt_lengths, device=self.device)[:, None]
+        return self._lengths[slots.start : slots.stop : slots.step]
+
+    def _set_length(self, slot: int, num_tokens: int) -> None:
+        self._prompt_lengths[slot] = num_tokens
+        self._lengths = None
 
     def _static_forward(self, ids: Tensor, slots: range, positions: Tensor, span: int) -> Tensor:
         return self.run(self.model, ids, slots, positions, span).logits[..., : self._num_tokens]

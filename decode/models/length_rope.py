@@ -18,7 +18,7 @@ from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBa
 
 from ..engine.row import Row
 from .architectures import rope_switch
-from .gpu import SPAN_STEP
+from .graphs import SPAN_STEP
 from .language_model import Ids, LanguageModel
 
 
@@ -97,7 +97,8 @@ class LengthRopeModel(LanguageModel):
         """Read the first tokens of a slot again: (1, 1, V) logits of what follows them."""
         ids, length = self._ids[slot], self._prompt_lengths[slot]
         logits = self.fill([ids[:num_tokens]], [slot])
-        self._ids[slot], self._prompt_lengths[slot] = ids, length
+        self._ids[slot] = ids
+        self._set_length(slot, length)
         return logits[None]
 
     def run(

@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..engine.engine import Pick
-from ..engine.row import Row
+from ..engine.row import Row, Rows
 from .adapted import AdaptedModel, AdaptedRows, adapted_network, share_weights
 from .architectures import is_positional
+from .lane import side_by_side
 from .language_model import LanguageModel, ids
 from .recurrent import as_language_model
 from .sources import (
@@ -73,9 +74,8 @@ class SharedPair:
 
     def read(self, rows: Sequence[Row], drafts: Tensor) -> Logits:
         """(B, k + 1, V) logits after the newest token and each draft, of expert and anti-expert."""
-        tokens = torch.cat((self._both.newest(rows), drafts.to(self._both.device)), 1)
         twice = [row for row in rows for _ in (0, 1)]
-        logits = self._both.step(tokens.repeat_interleave(2, 0), range(len(twice)), twice)
+        logits = self._both.read(twice, drafts.repeat_interleave(2, 0))
         return logits[0::2], logits[1::2]
 
     def move(self, source: int, target: int) -> None:
@@ -117,13 +117,20 @@ class TwoModels:
 
         If the expert has drafted, it reads only the last draft: it has read the others.
         """
-        if self._drafting_logits:
-            last = self.expert.step(drafts[:, -1:], range(len(rows)), rows, drafts.shape[1])
-            expert = torch.cat((*self._drafting_logits, last), 1)
-            self._drafting_logits = []
-        else:
-            expert = self.expert.read(rows, drafts)
-        return expert, self.antiexpert.read(rows, drafts)
+        expert, antiexpert = side_by_side(
+            [
+                (self.expert.lane, lambda: self._read_expert(rows, drafts)),
+                (self.antiexpert.lane, lambda: self.antiexpert.read(rows, drafts)),
+            ]
+        )
+        return expert, antiexpert
+
+    def _read_expert(self, rows: Sequence[Row], drafts: Tensor) -> Tensor:
+        earlier, self._drafting_logits = self._drafting_logits, []
+        if not earlier:
+            return self.expert.read(rows, drafts)
+        last = self.expert.step(drafts[:, -1:], range(len(rows)), rows, drafts.shape[1])
+        return torch.cat((*earlier, last), 1)
 
     def move(self, source: int, target: int) -> None:
         """Move a row of both roles; see `engine.Steppable`."""
@@ -138,12 +145,14 @@ def _continue(
     expert: LanguageModel, slots: range, rows: Sequence[Row], num_tokens: int, pick: Pick
 ) -> tuple[Tensor, list[Tensor]]:
     """Drafts of the rows in `slots`, (B, k), and the logits of each place, k of (B, 1, V)."""
-    token = expert.newest(rows)
-    tokens, logits = token[:, :0], []
-    for number in range(num_tokens):
-        logits.append(expert.step(token, slots, rows, ahead=number))
-        token = pick(logits[-1][:, 0].float(), tokens)[:, None].to(tokens.device)
-        tokens = torch.cat((tokens, token), 1)
+    rows = Rows(rows, expert.device)
+    tokens, logits = rows.newest[:, :0], []
+    with expert.lane.entered():
+        token = rows.newest
+        for number in range(num_tokens):
+            logits.append(expert.step(token, slots, rows, ahead=number))
+            token = pick(logits[-1][:, 0].float(), tokens)[:, None].to(tokens.device)
+            tokens = torch.cat((tokens, token), 1)
     return tokens, logits
 
 

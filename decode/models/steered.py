@@ -9,7 +9,7 @@ from torch import Tensor
 from ..engine.engine import Pick
 from ..engine.logits import Alpha, proxy_logits
 from ..engine.row import Row
-from .gpu import side_by_side
+from .lane import Lane, side_by_side
 from .language_model import LanguageModel
 from .pair import Logits, Pair
 from .vocab import Vocabulary
@@ -45,8 +45,12 @@ class Steered:
         self.base, self.vocabulary = base, vocabulary
         self.steering = steering if isinstance(steering, Sequence) else [Steering(steering)]
         self.alpha = alpha if isinstance(alpha, Alpha) else Alpha(alpha)
-        models = [base, *(m for s in self.steering for m in (s.pair.expert, s.pair.antiexpert))]
-        self.can_draft = all(model.can_roll_back for model in models)
+        self.can_draft = all(model.can_roll_back for model in self.models)
+
+    @property
+    def models(self) -> list[LanguageModel]:
+        """All of them, the base first."""
+        return [self.base, *(model for pair in self._pairs for model in pair.models)]
 
     @property
     def pair(self) -> Pair:
@@ -60,8 +64,7 @@ class Steered:
     @property
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a completion for any of the models, less those the base does not have."""
-        small = [m for s in self.steering for m in (s.pair.expert, s.pair.antiexpert)]
-        ids = frozenset().union(*(model.eos_ids for model in (self.base, *small)))
+        ids = frozenset().union(*(model.eos_ids for model in self.models))
         return frozenset(id_ for id_ in ids if id_ < self.vocabulary.size)
 
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
@@ -83,9 +86,12 @@ class Steered:
         return self.pair.draft(rows, num_tokens, pick_common).to(self.device)
 
     def read(self, rows: Sequence[Row], drafts: Tensor) -> Tensor:
-        readers = [self.base, *self._pairs]
+        here = Lane(None)  # a pair sends its models to lanes of their own
         base, *small = side_by_side(
-            [lambda m=m: m.read(rows, drafts) for m in readers], self.device
+            [
+                (self.base.lane, lambda: self.base.read(rows, drafts)),
+                *((here, lambda pair=pair: pair.read(rows, drafts)) for pair in self._pairs),
+            ]
         )
         return self._combine(base, small, rows)
 
@@ -95,7 +101,7 @@ class Steered:
 
     def clear(self) -> None:
         """Free all caches."""
-        for model in (self.base, *(model for pair in self._pairs for model in pair.models)):
+        for model in self.models:
             model.clear()
 
     @property

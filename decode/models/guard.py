@@ -1,0 +1,104 @@
+"""A watch over graphs and lanes: now and then a read is done again without them and compared.
+
+A fault there is silent: models that disturb each other give other tokens, not an error. A disturbed
+read shows in its own logits, and in those of any later read of the same row.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.request import Completion
+from ..engine.row import Row
+from .fast_path import fast_path
+from .language_model import LanguageModel
+from .steered import Steered
+
+NUM_FIRST = 3  # reads that are checked at once
+EVERY = 512  # reads, of which one is checked
+TOLERANCE = {torch.float32: 1e-3}  # of the largest logit
+ROUNDED = 0.05  # the same of models in bfloat16 and float16
+
+
+class FastPathWrong(RuntimeError):
+    """Reads with graphs and lanes, and the same reads without, have different logits."""
+
+
+class Guarded:
+    """A model whose reads are checked; in everything else it is that model.
+
+    Attributes:
+        num_unchecked: reads since the last one that was checked.
+    """
+
+    def __init__(self, model: LanguageModel | Steered) -> None:
+        self._model = model
+        models = model.models if isinstance(model, Steered) else [model]
+        self._is_needed = any(one.capture or one.lane.stream for one in models)
+        self._tolerance = TOLERANCE.get(models[0].model.dtype, ROUNDED)
+        self._num_reads = self.num_unchecked = 0
+        self._last: tuple[Sequence[Row], list[int], Tensor, Tensor] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def read(self, rows: Sequence[Row], drafts: Tensor) -> Tensor:
+        """See `engine.Steppable`. Raises FastPathWrong."""
+        logits = self._model.read(rows, drafts)
+        if not (self._is_needed and fast_path.is_on):
+            return logits
+        self._last = rows, [len(row.token_ids) for row in rows], drafts, logits
+        self._num_reads += 1
+        self.num_unchecked += 1
+        if self._num_reads <= NUM_FIRST or self._num_reads % EVERY == 0:
+            self.check()
+        return logits
+
+    def prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> Tensor:
+        """See `engine.Steppable`."""
+        self._last = None  # it may have been of rows in the same slots
+        return self._model.prefill(rows, slots)
+
+    def move(self, source: int, target: int) -> None:
+        """See `engine.Steppable`."""
+        self._last = None
+        self._model.move(source, target)
+
+    def checked(self, completions: Iterable[Completion]) -> Iterator[Completion]:
+        """The completions of this model, each as soon as a read at its end or later was checked.
+
+        Raises:
+            FastPathWrong: those not yet given are to be made again.
+        """
+        held = []
+        for completion in completions:
+            held.append(completion)
+            if not self.num_unchecked:
+                yield from held
+                held.clear()
+        self.check()
+        yield from held
+
+    def check(self) -> None:
+        """Compare the last read. Raises FastPathWrong."""
+        if self._last is None:
+            return
+        rows, lengths, drafts, logits = self._last
+        emitted = [row.token_ids for row in rows]
+        for row, length in zip(rows, lengths, strict=True):
+            row.token_ids = row.token_ids[:length]  # as they were read
+        try:
+            with fast_path.off():
+                expected = self._model.read(rows, drafts)
+        finally:
+            for row, ids in zip(rows, emitted, strict=True):
+                row.token_ids = ids
+        bound = self._tolerance * expected.masked_fill(expected.isinf(), 0).abs().max()
+        is_equal = (logits == expected) | (logits.isnan() & expected.isnan())
+        differences = (logits - expected).abs().masked_fill(is_equal, 0)
+        if not (differences <= bound).all():
+            raise FastPathWrong(f"logits were off by {float(differences.nan_to_num().max()):.3g}")
+        self.num_unchecked = 0
+        self._last = None
