@@ -166,7 +166,7 @@ class Engine:
 
     @torch.inference_mode()
     def _round(self) -> list[Progress]:
-        """Draft, verify, accept: every row emits 1 to k + 1 tokens. The host waits once, for them."""
+        """Draft, verify, accept: every row emits 1 to k + 1 tokens. The host waits once."""
         start = time.perf_counter()
         model, stats, rows = self._model, self._stats, Rows(self._rows, self._model.device)
         num_drafts = min(max(r.num_left for r in rows) - 1, self._draft_length.next(len(rows)))
