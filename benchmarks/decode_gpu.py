@@ -65,7 +65,7 @@ class CoinSteered(Steered):
     def read(self, rows, drafts: Tensor) -> Tensor:
         logits = super().read(rows, drafts)
         coins = torch.rand(drafts.shape, device=logits.device, generator=self.generator)
-        sides = torch.where(coins < self.acceptance, torch.inf, -torch.inf)
+        sides = torch.where(coins < self.acceptance, 1e9, -1e9)
         logits[:, : drafts.shape[1]].scatter_(-1, drafts[..., None], sides[..., None])
         return logits
 

@@ -324,5 +324,5 @@ def test_the_entry_leaves_an_analysis(save, tmp_path, capsys, monkeypatch):
     assert "the last 1 of 6 completions" in report
     for linked in (f"{system}/tokens.html", f"{system}/top1_changed.png", "trade_off.png"):
         assert f"({linked})" in report
-    with pytest.raises(SystemExit, match=r"analyze\.alpha: found 2, and decode.alpha is"):
+    with pytest.raises(SystemExit, match=r"analyze\.alpha \(override\): found 2, and"):
         start("decode/analyze.py", capsys, monkeypatch, *given, "analyze.alpha=2")

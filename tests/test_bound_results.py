@@ -81,7 +81,7 @@ DAMAGE = {
     "no object": (lambda run: (run / BASE).write_text("[1]\n"), f"{BASE}, line 1: found"),
     "record": (
         lambda run: (run / SETTINGS[0]).write_text("[]"),
-        "settings/predictions/base-large.json: not a record of settings",
+        "settings/predictions/base-large.json: found [], expected a JSON object",
     ),
 }
 

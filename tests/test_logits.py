@@ -30,6 +30,13 @@ def test_equal_small_models_leave_the_base_exactly():
     assert torch.equal(proxy_logits(base, expert, expert, 1.3), base)
 
 
+def test_equal_small_models_still_learn():
+    base, small = torch.randn(5), torch.randn(5)
+    expert = small.clone().requires_grad_()
+    proxy_logits(base, expert, small, 2.0)[3].backward()
+    assert expert.grad is not None and expert.grad.tolist() == [0, 0, 0, 2, 0]
+
+
 def test_a_constant_added_to_any_model_changes_no_probability():
     logits = [random_logits(seed).double() for seed in range(3)]
     expected = proxy_logits(*logits, 1.5).softmax(-1)

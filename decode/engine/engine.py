@@ -151,8 +151,8 @@ class Engine:
             num_kept = 0 if len(self._free) == num_here else num_here
             self._model.reserve(rows, max(num_here, min(self._capacity, len(rows))), num_kept)
             self._is_reserved = True
-        slots = [*sorted(self._free), *range(len(self._rows), self._capacity)][: len(self._waiting)]
-        stats, device = self._stats, self._model.device
+        num, stats, device = len(self._waiting), self._stats, self._model.device
+        slots = [*sorted(self._free), *range(len(self._rows), self._capacity)[:num]][:num]
         arrivals = Rows([self._waiting.popleft() for _ in slots], device)
         for slot, row in zip(slots, arrivals, strict=True):
             self._rows[slot : slot + 1] = [row]

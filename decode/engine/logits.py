@@ -60,10 +60,10 @@ def proxy_logits(
     shapes = [tuple(logits.shape) for logits in (base, expert, antiexpert)]
     if len(set(shapes)) > 1:
         raise ValueError(f"base, expert and antiexpert logits must have one shape, found {shapes}")
-    base = base.float()
     if isinstance(alpha, float | int) and alpha == 0:
-        return base
-    shift = torch.where(expert == antiexpert, 0.0, expert.float() - antiexpert.float())
+        return base.float()
+    base, expert, antiexpert = base.float(), expert.float(), antiexpert.float()
+    shift = torch.where(expert.isinf() & (expert == antiexpert), 0.0, expert - antiexpert)
     combined = torch.where(shift.isinf(), -torch.inf, base + alpha * shift)
     if isinstance(alpha, Tensor):
         combined = torch.where(alpha == 0, base, combined)
