@@ -16,6 +16,10 @@ from .row_files import file_rows, row_files
 _LONE = re.compile("[\ud800-\udfff]")
 
 
+class SourceError(ValueError):
+    """Rows are not where they were looked for; who catches it adds the key that names the place."""
+
+
 @dataclass(frozen=True, slots=True)
 class HubSource:
     """A data set on the hub: its id, configuration and split."""
@@ -160,7 +164,7 @@ def _hub_rows(source: HubSource, limit: int | None, is_streamed: bool) -> Iterat
     except Exception as error:  # the hub client raises many kinds; all mean that it cannot be read
         reason = (str(error) or "no reason given").splitlines()[0]
         where = f" past row {number}" if number else ""
-        raise ValueError(
+        raise SourceError(
             f"data set '{source.name}' could not be loaded from the hub{where} "
             f"({type(error).__name__}: {reason}); check the name and the network, set HF_TOKEN if "
             "it is private or gated, or give a local file"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from .judges.classifier import Classifier
 from .judges.judge import Judge, Verdict
 from .row_files import is_local
-from .rows import HubSource, Row, read_rows
+from .rows import HubSource, Row, SourceError, read_rows
 
 Mode = Literal["default", "paper"]
 JudgeKind = Literal["endpoint", "classifier"]
@@ -172,16 +172,15 @@ class Task:
         if source is None:
             if default is None:
                 verb = {"train": "train on", "eval": "be evaluated on"}[use]
-                raise ValueError(
-                    f"task '{self.name}' has no rows of its own to {verb}; "
-                    f"name a file in task.{use}"
+                raise SourceError(
+                    f"task '{self.name}' has no rows of its own to {verb}; name a file"
                 )
             return default
         if is_local(source):
             return source
         if isinstance(default, HubSource):
             return HubSource(source, default.config, default.split)
-        raise ValueError(f"{source}: no such file, and this task has no data set on the hub")
+        raise SourceError(f"{source}: no such file, and this task has no data set on the hub")
 
 
 def _as_it_is(row: Row) -> TrainRow | None:

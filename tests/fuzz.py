@@ -5,7 +5,9 @@
 
 Every case is a command, run in a process of its own, on a copy of a small world in which one
 thing was harmed: the recipe, an override, rows, a finished run, a scored file, a model's or an
-adapter's folder, a judge's answers. A case and its number are the same for the same seed.
+adapter's folder, a judge's answers. Recipes and rows are of several scenes
+(`support/fuzz/scenes.py`), which end well unharmed. A case and its number are the same for the
+same seed.
 """
 
 import argparse
@@ -24,7 +26,8 @@ from threading import Thread
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from support.fuzz.cases import KINDS, Case
+from support.fuzz.case import Case
+from support.fuzz.cases import KINDS
 from support.fuzz.harm import clear
 from support.fuzz.world import World, make_world
 
@@ -80,12 +83,17 @@ def run_case(
     clear(folder)
     world = whole.copy(folder)
     case = KINDS[kind_of(number)](world, random.Random(f"{seed}:{number}"))
-    with answering(case.answers) as port:
-        if case.answers:
-            recipe = world.folder / "recipe.yaml"
-            recipe.write_text(recipe.read_text().replace("{port}", str(port)))
-        done = world.run(case.arguments, LONGEST_CASE_S)
+    done = end_of(case, world)
     return case, done, fault_in(case, done, whole, world)
+
+
+def end_of(case: Case, world: World) -> subprocess.CompletedProcess:
+    """How a case's command ends, which its judge answers."""
+    with answering(case.answers) as port:
+        recipe = world.folder / "recipe.yaml"
+        if case.answers and recipe.is_file():
+            recipe.write_bytes(recipe.read_bytes().replace(b"{port}", b"%d" % port))
+        return world.run(case.arguments, LONGEST_CASE_S)
 
 
 def fault_in(case: Case, done: subprocess.CompletedProcess, whole: World, world: World) -> str:

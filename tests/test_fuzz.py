@@ -3,11 +3,17 @@
 import subprocess
 
 import pytest
-from fuzz import LONGEST_LINE, fault_in, kind_of, run_case
-from support.fuzz.cases import KINDS, Case
-from support.fuzz.world import World, make_world
+from fuzz import LONGEST_LINE, end_of, fault_in, kind_of, run_case
+from support.fuzz.case import Case
+from support.fuzz.cases import KINDS
+from support.fuzz.predictions import PREDICTIONS
+from support.fuzz.row_files import KINDS_OF_ROWS, write_as
+from support.fuzz.scenes import SCENES, questions
+from support.fuzz.world import World, entry, make_world
 
-NUM_CASES = 5 * len(KINDS)
+from data.rows import read_rows
+
+NUM_CASES = 3 * len(KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +29,36 @@ def test_hostile_input_ends_in_the_right_result_or_one_line(world, tmp_path):
         if fault:
             faults[number] = f"{kind_of(number)}, {case.harm:.80}: {fault}\n{done.stderr[-500:]}"
     assert not faults, "\n".join(faults.values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SCENES)
+def test_a_scene_that_nothing_has_harmed_ends_well(world, name, tmp_path):
+    copied = world.copy(tmp_path / "case")
+    scene = SCENES[name](copied)
+    scene.write(copied)
+    case = Case([entry(scene.command), "recipe.yaml"], "", (), answers=scene.sent_answers)
+    done = end_of(case, copied)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.long
+def test_predictions_that_nothing_has_harmed_are_scored(world, tmp_path):
+    for task, rows in PREDICTIONS.items():
+        write_as(".jsonl", rows, tmp_path / "rows.jsonl")
+        arguments = [entry("decode/score.py"), task, str(tmp_path / "rows.jsonl"), "--k", "1"]
+        done = world.run(arguments)
+        assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_ROWS)
+def test_rows_of_any_kind_are_read(kind, tmp_path):
+    path = tmp_path / f"rows{kind}"
+    write_as(kind, questions(2, 0), path)
+    assert [row.text("question") for row in read_rows(str(path))] == [
+        "Who is number 0?",
+        "Who is number 1?",
+    ]
 
 
 CASE = Case(["entry.py"], "a key", ("seed", "recipe.yaml"))

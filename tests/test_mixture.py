@@ -132,19 +132,63 @@ def test_a_wrong_mixture_is_one_line(recipe_of, overrides, problem):
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["mixture=[{task: toxigen}]"], "mixture.0: task 'toxigen' is for evaluation only"),
+        (["mixture=[{task: toxigen}]"], "mixture.0.task: task 'toxigen' is for evaluation only"),
         (["mixture=[{format: text, rows: no.jsonl}]"], "no.jsonl: no such file"),
-        (["mixture=[{format: messages, rows: x.jsonl}]"], "has no chat template"),
+        (
+            ["mixture=[{task: questions}]"],
+            "mixture.0.rows: task 'questions' has no rows of its own",
+        ),
+        (
+            ["mixture=[{task: facts, rows: a/b}]"],
+            "mixture.0.rows: a/b: no such file, and this task",
+        ),
+        (["mixture=[{task: gsm8k}]"], "mixture.0.rows: data set 'openai/gsm8k' could not be"),
+        (["task.name=questions", "task.train=null"], "task.train: task 'questions' has no rows"),
+        (["task.train=null"], "task.train: data set 'mandarjoshi/trivia_qa' could not be loaded"),
+        (
+            ["task.train=a/b", "task.streaming=true", "sft.max_steps=1"],
+            "task.train: data set 'a/b' could not be loaded",
+        ),
+        (
+            ["mixture=[{format: text, rows: x.jsonl}, {format: messages, rows: x.jsonl}]"],
+            "mixture.1.format: '",
+        ),
+        (["task.train_format=messages"], "task.train_format: '"),
         (
             ["task.streaming=true", "sft.max_steps=-1"],
             "sft.max_steps: missing; a stream has no end",
         ),
     ],
 )
-def test_what_cannot_be_trained_on_is_one_line(recipe_of, overrides, problem):
+def test_what_cannot_be_trained_on_is_one_line_with_its_key(recipe_of, overrides, problem):
     with pytest.raises(ValueError, match=re.escape(problem)) as error:
         rows_of(recipe_of(*overrides))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "problem"),
+    [
+        ("{name: questions}", "eval: task 'questions' has no rows of its own to be evaluated on"),
+        ("{name: facts, eval: a/b}", "eval: a/b: no such file, and this task has no data set"),
+        ("{name: gsm8k}", "eval: data set 'openai/gsm8k' could not be loaded"),
+        ("{name: gsm8k, extract: fences}", "extract: 'gsm8k' runs no programs"),
+        ("{name: truthfulqa_mc, scoring: paper}", "scoring: the paper's rules for 'truthfulqa_mc'"),
+        ("{name: facts, scoring: paper}", "scoring: task 'facts' is not one of the paper's"),
+        (
+            "{name: gsm8k, judges: {j: {classifier: {model: a/b, label: c}}}}",
+            "judges.j: 'gsm8k' has no such judge; it has none",
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line_with_its_key(recipe_of, evaluation, problem):
+    for override, section in (
+        (f"task={evaluation}", "task"),
+        (f"also=[{{name: word_problems}}, {evaluation}]", "also.1"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{section}.{problem}")) as error:
+            plan(recipe_of(override))
+        assert "\n" not in str(error.value)
 
 
 def test_tokens_are_those_trl_would_make(tmp_path):

@@ -235,9 +235,9 @@ def test_realtimeqa_rows_of_both_shapes(tmp_path):
 
 
 def test_a_task_without_rows_of_its_own_says_what_to_name():
-    with pytest.raises(ValueError, match=r"'realtimeqa' has no rows .* to train on; .*task\.train"):
+    with pytest.raises(ValueError, match=r"'realtimeqa' has no rows .* to train on; name a file"):
         train_rows(TASKS["realtimeqa"])
-    with pytest.raises(ValueError, match=r"be evaluated on; name a file in task\.eval"):
+    with pytest.raises(ValueError, match=r"be evaluated on; name a file"):
         TASKS["realtimeqa"].eval_rows()
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..rows import HubSource, Row, read_rows, stream_rows
+from ..rows import HubSource, Row, SourceError, read_rows, stream_rows
 from ..task import TrainRow
 
 MOST_ROWS = 100_000_000  # by their weight; they are all in memory
@@ -32,6 +32,7 @@ class Source:
         to_train: one data row to its training rows.
         limit: only the first so many data rows; None is all.
         weight: how often each row is there; of a stream, the source's share.
+        key: the recipe's, which names the place.
     """
 
     name: str
@@ -39,15 +40,23 @@ class Source:
     to_train: Callable[[Row], Iterable[TrainRow]]
     limit: int | None = None
     weight: float = 1.0
+    key: str = "task.train"
 
     def read(self) -> list[TrainRow]:
         """Every row once. Raises ValueError, naming file, line and field."""
-        return [kept for row in read_rows(self.place, self.limit) for kept in self.to_train(row)]
+        try:
+            rows = read_rows(self.place, self.limit)
+        except SourceError as error:
+            raise ValueError(f"{self.key}: {error}") from error
+        return [kept for row in rows for kept in self.to_train(row)]
 
     def stream(self) -> Iterator[TrainRow]:
         """The same one by one."""
-        for row in stream_rows(self.place, self.limit):
-            yield from self.to_train(row)
+        try:
+            for row in stream_rows(self.place, self.limit):
+                yield from self.to_train(row)
+        except SourceError as error:
+            raise ValueError(f"{self.key}: {error}") from error
 
 
 def weighted(rows: Sequence[T], weight: float, seed: int | str) -> list[T]:

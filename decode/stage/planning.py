@@ -12,6 +12,7 @@ from data import TASKS, Judges, Task
 from data.judges.classifier import Classifier
 from data.judges.endpoint import Endpoint
 from data.judges.judge import Judge, Verdict
+from data.rows import SourceError
 from data.sandbox import best_confinement
 from data.scoring.pass_at_k import pass_at_k
 from data.task import Scorer
@@ -42,30 +43,38 @@ def plan(recipe: Recipe) -> Plan:
     folder, lineup = RunFolder(recipe.output_dir), _lineup(recipe)
     keep_date(folder.chat_date)
     folders = [folder, *(folder.task(also.name) for also in recipe.also)]
+    sections = ["task", *(f"also.{index}" for index in range(len(recipe.also)))]
     planned = [
-        (_experiment(recipe, choice, lineup, own), own)
-        for choice, own in zip(recipe.evaluations, folders, strict=True)
+        (_experiment(recipe, choice, section, lineup, own), own)
+        for choice, section, own in zip(recipe.evaluations, sections, folders, strict=True)
     ]
     _check_is_sampled(recipe.decode, [experiment for experiment, _ in planned])
     return planned
 
 
 def _experiment(
-    recipe: Recipe, choice: Evaluation, lineup: Lineup, folder: RunFolder
+    recipe: Recipe, choice: Evaluation, section: str, lineup: Lineup, folder: RunFolder
 ) -> Experiment:
-    """The lineup on one task's rows."""
-    task, mode = _extracting(TASKS[choice.name], choice), choice.scoring
+    """The lineup on one task's rows; `section` is where the recipe chooses them."""
+    task, mode = _extracting(TASKS[choice.name], choice, section), choice.scoring
     if mode == "paper" and task.paper_drops_invalid:
         raise ValueError(
-            f"task.scoring: the paper's rules for '{task.name}' leave invalid answers out, and a "
-            "run compares systems on the same rows; use default here, then score the predictions "
-            "with decode/score.py --mode paper"
+            f"{section}.scoring: the paper's rules for '{task.name}' leave invalid answers out, "
+            "and a run compares systems on the same rows; use default here, then score the "
+            "predictions with decode/score.py --mode paper"
         )
     is_graded = task.grade is not None and mode == "default"
     if not task.judges:
-        _check_judges(task, choice.judges)
+        _check_judges(task, choice.judges, section)
     decode = recipe.decode
-    questions = task.eval_rows(choice.eval, choice.eval_limit)
+    try:
+        questions = task.eval_rows(choice.eval, choice.eval_limit)
+    except SourceError as error:
+        raise ValueError(f"{section}.eval: {error}") from error
+    try:
+        scorer = None if is_graded else task.scorer(mode)
+    except ValueError as error:
+        raise ValueError(f"{section}.scoring: {error}") from None
     sampling = Sampling(
         task.temperature if decode.temperature is None else decode.temperature,
         decode.top_k,
@@ -81,8 +90,8 @@ def _experiment(
             task.metric if pass_at is None else f"pass@{pass_at}", task.higher_is_better, pass_at
         ),
         questions=questions,
-        score=None if is_graded else _pair_score(task.scorer(mode)),
-        grader=_grader(task, choice, folder, decode.device) if is_graded else None,
+        score=scorer and _pair_score(scorer),
+        grader=_grader(task, choice, section, folder, decode.device) if is_graded else None,
         stop=task.stop,
         max_new_tokens=decode.max_new_tokens or task.max_new_tokens,
         sampling=sampling,
@@ -91,7 +100,7 @@ def _experiment(
     )
 
 
-def _extracting(task: Task, choice: Evaluation) -> Task:
+def _extracting(task: Task, choice: Evaluation, section: str) -> Task:
     """The task, with its grades given on the code in fences if the recipe says so.
 
     A stop would end an answer before its code, so it has none then.
@@ -100,7 +109,7 @@ def _extracting(task: Task, choice: Evaluation) -> Task:
         return task
     if not task.runs_programs or task.grade is None:
         raise ValueError(
-            f"task.extract: '{task.name}' runs no programs, so there is no code to extract; "
+            f"{section}.extract: '{task.name}' runs no programs, so there is no code to extract; "
             "leave it out"
         )
     return replace(task, grade=of_fences(task.grade), stop=())
@@ -194,13 +203,16 @@ def _passes(k: int) -> Callable[[Sequence[float]], float]:
     return combine
 
 
-def _grader(task: Task, choice: Evaluation, folder: RunFolder, device: str) -> Grader:
+def _grader(task: Task, choice: Evaluation, section: str, folder: RunFolder, device: str) -> Grader:
     grade, choices = task.grade, choice.judges
     assert grade is not None
     if task.runs_programs:
         _check_sandbox(task)
-    _check_judges(task, choices)
-    judges: Judges = {name: _judge(name, judge, folder, device) for name, judge in choices.items()}
+    _check_judges(task, choices, section)
+    judges: Judges = {
+        name: _judge(name, judge, f"{section}.judges.{name}", folder, device)
+        for name, judge in choices.items()
+    }
 
     def with_judges(questions: Sequence[Question], completions: Sequence[str]) -> Iterable[Verdict]:
         return grade(questions, completions, judges)
@@ -216,11 +228,11 @@ def _check_sandbox(task: Task) -> None:
         raise ValueError(f"task '{task.name}': {error}") from None
 
 
-def _check_judges(task: Task, choices: dict[str, JudgeChoice]) -> None:
+def _check_judges(task: Task, choices: dict[str, JudgeChoice], section: str) -> None:
     for name in choices:
         if name not in task.judges:
             raise ValueError(
-                f"task.judges.{name}: '{task.name}' has no such judge; it has "
+                f"{section}.judges.{name}: '{task.name}' has no such judge; it has "
                 f"{', '.join(task.judges) or 'none'}"
             )
     for name, kinds in task.judges.items():
@@ -229,17 +241,19 @@ def _check_judges(task: Task, choices: dict[str, JudgeChoice]) -> None:
         if kind not in kinds:
             found = "is missing" if kind is None else f"cannot be a {kind}"
             raise ValueError(
-                f"task.judges.{name}: {found}; '{task.name}' is judged by {' or '.join(kinds)}"
+                f"{section}.judges.{name}: {found}; '{task.name}' is judged by {' or '.join(kinds)}"
             )
 
 
-def _judge(name: str, choice: JudgeChoice, folder: RunFolder, device: str) -> Judge | Classifier:
+def _judge(
+    name: str, choice: JudgeChoice, key: str, folder: RunFolder, device: str
+) -> Judge | Classifier:
     if choice.endpoint is not None:
         given = choice.endpoint.model_dump(exclude_none=True)
         try:
             return Judge(Endpoint(**given), folder.judgements(name), _follow)
         except ValueError as error:
-            raise ValueError(f"task.judges.{name}: {error}") from None
+            raise ValueError(f"{key}: {error}") from None
     assert choice.classifier is not None
     return Classifier(**choice.classifier.model_dump(), device=_one_device(device))
 

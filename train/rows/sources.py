@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data import TASKS, Task
 from data.row_files import is_local
-from data.rows import HubSource
+from data.rows import HubSource, SourceError
 from data.training.formats import Format, Message, Render, formatted
 from data.training.mixture import Source
 from decode.models.chat_date import dated_template
@@ -31,9 +31,14 @@ def sources_of(recipe: Recipe) -> list[Source]:
     """
     choice, more = recipe.task, recipe.mixture
     formats = [choice.train_format, *(source.format for source in more)]
-    render = _renderer(recipe) if "messages" in formats else None
+    keys = ["task.train_format", *(f"mixture.{index}.format" for index in range(len(more)))]
+    is_chat = "messages" in formats
+    render = _renderer(recipe, keys[formats.index("messages")]) if is_chat else None
     if choice.train_format is None:
-        own = task_source(choice.name, TASKS[choice.name], choice.train, choice.train_limit)
+        try:
+            own = task_source(choice.name, TASKS[choice.name], choice.train, choice.train_limit)
+        except SourceError as error:
+            raise ValueError(f"task.train: {error}") from None
     else:
         name = f"{choice.name} ({choice.train_format})"
         own = _of_format(name, choice.train_format, choice.train, choice.train_limit, render)
@@ -50,9 +55,9 @@ def _further(choice: TrainSource, index: int, render: Render | None) -> Source:
         try:
             source = task_source(name, TASKS[choice.task], choice.rows, choice.limit)
         except ValueError as error:
-            text = str(error).replace("task.train", f"mixture.{index}.rows")
-            raise ValueError(f"mixture.{index}: {text}") from None
-    return replace(source, weight=choice.weight)
+            key = "rows" if isinstance(error, SourceError) else "task"
+            raise ValueError(f"mixture.{index}.{key}: {error}") from None
+    return replace(source, weight=choice.weight, key=f"mixture.{index}.rows")
 
 
 def task_source(name: str, task: Task, rows: str | None, limit: int | None) -> Source:
@@ -73,8 +78,11 @@ def _of_format(
     return Source(name, place, lambda row: formatted(row, format, render), limit)
 
 
-def _renderer(recipe: Recipe) -> Render:
+def _renderer(recipe: Recipe, key: str) -> Render:
     """The small model's chat template, with a warning if decoding will not use it.
+
+    Args:
+        key: the recipe's, which asks for it.
 
     Raises:
         ValueError: the model has none.
@@ -87,7 +95,7 @@ def _renderer(recipe: Recipe) -> Render:
         tokenizer.chat_template = Path(template).read_text("utf-8")
     if tokenizer.chat_template is None:
         raise ValueError(
-            f"mixture: '{small.model}' has no chat template to write messages with; name a .jinja "
+            f"{key}: '{small.model}' has no chat template to write messages with; name a .jinja "
             "file in sft.chat_template_path, or take a model that has one"
         )
     if small.prompt == "raw":

@@ -27,6 +27,11 @@ VALUES: tuple[Any, ...] = (
 )
 BYTES = (b"", b"\x00" * 64, b"\xff\xfe\xfa" * 9, b"5", b"[]", b"null", b"{", b"\n\n", b"[" * 5000)
 
+TAGS = ("!!python/object/apply:os.system [x]", "!!binary aGk=", "!!set {a}", "!env HOME")
+TAGS += ("!!int x", "!!float []", "!!null x", "!!str [1]", "!!timestamp 2026-01-01", "!!bool 2")
+ODD_LINES = ("<<: {seed: 2}", "<<: [1]", "<<: x", "? [a, b]\n: 1", "1: x", "true: x", "null: x")
+ODD_LINES += ("- x", "x", "'': x", "...", "---", "@x: 1", "é: 1", "[]: 1", "{}: {}", "~: ~", "# x")
+
 
 def some_value(rng: random.Random) -> Any:
     """A value that few keys expect."""
@@ -103,6 +108,49 @@ def harm_file(rng: random.Random, path: Path) -> str:
     how = rng.choice(list(hows))
     hows[how]()
     return how
+
+
+def harm_yaml(rng: random.Random, text: str) -> tuple[str, str, str]:
+    """YAML with a line changed, or all of it, how, and the line's key; some ways leave it right."""
+    lines = text.splitlines(keepends=True)
+    at = rng.randrange(len(lines))
+    line, indent = lines[at], lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+    key = line.partition(":")[0]
+    hows = {
+        "a tab before it": f"\t{line}",
+        "deeper": f"  {line}",
+        "shallower": line.removeprefix("  "),
+        "twice": line * 2,
+        "without its colon": line.replace(":", "", 1),
+        "without a space": line.replace(": ", ":"),
+        "with a comment": f"{line.rstrip()}  # why\n",
+        "after an anchor": f"{key}: &a {line.partition(':')[2]}",
+        "an alias of nothing": f"{key}: *nowhere\n",
+        "itself": f"{key}: &a [*a]\n",
+        "a tagged value": f"{key}: {rng.choice(TAGS)}\n",
+        "a block": f"{key}: |\n{indent}    x\n",
+        "an open quote": f"{key}: '\n",
+        "an open list": f"{key}: [1, 2\n",
+        "a date": f"{key}: 2026-01-01\n",
+        "several lines of text": f"{key}: a\n{indent}  b\n{indent}  c\n",
+        **{f"after {odd!r}": f"{indent}{odd}\n{line}" for odd in ODD_LINES},
+    }
+    wholes = {
+        "with returns": text.replace("\n", "\r\n"),
+        "with a mark before it": f"\ufeff{text}",
+        "with another document": f"{text}---\n{text}",
+        "after a start": f"---\n{text}...\n",
+        "after a directive": f"%YAML 9.9\n---\n{text}",
+        "in a list": "".join(f"- {line}" if line[0] != " " else f"  {line}" for line in lines),
+        "of half a character": text + "x: \ud800\n",
+        "with a control character": text + "# \x07\n",
+    }
+    if rng.random() < 0.2:
+        how = rng.choice(list(wholes))
+        return wholes[how], how, ""
+    how = rng.choice(list(hows))
+    changed = "".join([*lines[:at], hows[how], *lines[at + 1 :]])
+    return changed, f"line {at + 1} {how}", key.strip("- \n")
 
 
 def harm_json_file(rng: random.Random, path: Path) -> str:
