@@ -18,6 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 from data import TASKS, TrainRow
 from data.training.mixture import mixed_stream, weighted
+from decode.models.sources import load_tokenizer
 from decode.reports.training_table import training_table
 from decode.stage.planning import plan
 from recipes.schema.recipe import RecipeError, load_recipe
@@ -189,6 +190,31 @@ def test_what_cannot_be_evaluated_is_one_line_with_its_key(recipe_of, evaluation
         with pytest.raises(ValueError, match=re.escape(f"{section}.{problem}")) as error:
             plan(recipe_of(override))
         assert "\n" not in str(error.value)
+
+
+def test_a_model_that_is_nowhere_is_one_line_with_its_key(recipe_of):
+    override = "decode={bases: [{model: a/b, tuned: a/c}, {model: d/e}], batch_size: 1, "
+    override += "experts: [{expert: a/f, antiexpert: a/g, weight: 1}]}"
+    recipe = recipe_of(override, "sft=null", "task.train=null", "expert.trained=a/h")
+    ((experiment, _),) = plan(recipe)
+    lineup = experiment.lineup
+    first, second = lineup.contenders
+    sources = [first.base, first.tuned, second.base]
+    sources += [source for pair in lineup.experts for source in (pair.expert, pair.antiexpert)]
+    told = {}
+    for source in sources:
+        try:
+            load_tokenizer(source)
+        except ValueError as error:
+            told[source.name] = str(error).partition(": model '")[0]
+    assert told == {
+        "a/b": "decode.bases.0.model",
+        "a/c": "decode.bases.0.tuned",
+        "d/e": "decode.bases.1.model",
+        "a/h": "expert.trained",
+        "a/f": "decode.experts.0.expert",
+        "a/g": "decode.experts.0.antiexpert",
+    }
 
 
 def test_tokens_are_those_trl_would_make(tmp_path):

@@ -47,8 +47,11 @@ def main() -> None:
         file = arguments.config_file
         sharding = Sharding() if file is None else read_sharding(file)
         rows = [(training, _of(training, sharding)) for training in trainings(recipe)]
-        small = _config_and_dtype(untuned_model(recipe.expert))
-        bases = [(base, _config_and_dtype(untuned_model(base))) for base in recipe.decode.bases]
+        small = _config_and_dtype(untuned_model(recipe.expert, "expert.model"))
+        bases = [
+            (base, _config_and_dtype(untuned_model(base, f"decode.bases.{index}.model")))
+            for index, base in enumerate(recipe.decode.bases)
+        ]
     print_trainings(sharding, rows)
     print_decoding(recipe, small, bases)
 

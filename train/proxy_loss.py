@@ -57,9 +57,11 @@ def proxy_target(recipe: Recipe) -> ProxyTarget | None:
     if chosen is None:
         return None
     if chosen.base is not None:
-        base = ModelSource(chosen.base, chosen.revision, chosen.dtype or "auto")
+        base = ModelSource(
+            chosen.base, chosen.revision, chosen.dtype or "auto", key="expert.proxy_aware.base"
+        )
     else:
-        base = untuned_model(first)
+        base = untuned_model(first, "decode.bases.0.model")
     return ProxyTarget(base, chosen.alpha)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from decode.jobs.folder import RunFolder
 from decode.models.sources import ModelSource
 from decode.stage.planning import untuned_model
-from recipes.schema.recipe import Base, Expert, Recipe
+from recipes.schema.recipe import Recipe
 
 from .proxy_loss import ProxyTarget, proxy_target
 
@@ -41,18 +41,22 @@ def trainings(recipe: Recipe) -> list[Training]:
     folder, sft = RunFolder(recipe.output_dir), recipe.sft or {}
     reference_sft = {**sft, **(recipe.decode.reference_sft or {})}
 
-    def training(target: Path, model: Expert | Base, sft: dict[str, Any], prefix: str) -> Training:
+    def training(target: Path, model: ModelSource, sft: dict[str, Any], prefix: str) -> Training:
         place = folder.checkpoints(target)
-        return Training(target, place, untuned_model(model), recipe.expert.adapter, sft, prefix)
+        return Training(target, place, model, recipe.expert.adapter, sft, prefix)
 
-    expert = replace(
-        training(folder.expert, recipe.expert, sft, "train"), proxy_aware=proxy_target(recipe)
-    )
+    small = untuned_model(recipe.expert, "expert.model")
+    expert = replace(training(folder.expert, small, sft, "train"), proxy_aware=proxy_target(recipe))
     return [
         *([] if recipe.expert.trained is not None else [expert]),
         *(
-            training(folder.reference(base.slug), base, reference_sft, f"reference/{base.slug}")
-            for base in recipe.decode.bases
+            training(
+                folder.reference(base.slug),
+                untuned_model(base, f"decode.bases.{index}.model"),
+                reference_sft,
+                f"reference/{base.slug}",
+            )
+            for index, base in enumerate(recipe.decode.bases)
             if base.tune_reference
         ),
     ]

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -54,6 +54,7 @@ class ModelSource:
     Attributes:
         untuned: what it was tuned from. An adapter is put on it where the model that the adapter
             names is not in reach.
+        key: the recipe's, which errors name.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelSource:
     dtype: str = "auto"
     trust_remote_code: bool = False
     untuned: "ModelSource | None" = None
+    key: str = field(default="", compare=False)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -306,7 +308,9 @@ def resolve_device(device: str) -> str:
 def _not_found(what: str, source: ModelSource, error: Exception) -> str:
     revision = f" at revision {source.revision}" if source.revision else ""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    key = f"{source.key}: " if source.key else ""
     return (
-        f"model '{source.name}'{revision}: no {what} found; give a folder made by save_pretrained "
-        f"or a hub id you can reach, with HF_TOKEN set for a private or gated one ({reason:.160})"
+        f"{key}model '{source.name}'{revision}: no {what} found; give a folder made by "
+        "save_pretrained or a hub id you can reach, with HF_TOKEN set for a private or gated one "
+        f"({reason:.160})"
     )

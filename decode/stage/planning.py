@@ -4,6 +4,7 @@ Everything a user can have wrong outside the models is found here, before any of
 judges and their keys, a sandbox that this machine does not permit.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -119,31 +120,36 @@ def _lineup(recipe: Recipe) -> Lineup:
     """The recipe's models; `expert` and `references` are where training will leave them."""
     trained, decode, small = RunFolder(recipe.output_dir), recipe.decode, recipe.expert
 
-    def contender(base: Base) -> Contender:
+    def contender(index: int, base: Base) -> Contender:
+        section = f"decode.bases.{index}"
         tuned = str(trained.reference(base.slug)) if base.tune_reference else base.tuned
-        untuned = untuned_model(base)
+        untuned = untuned_model(base, f"{section}.model")
+        key = "" if base.tune_reference else f"{section}.tuned"
         return Contender(
             base.slug,
             untuned,
-            None if tuned is None else replace(untuned, name=tuned, revision=None),
+            None if tuned is None else replace(untuned, name=tuned, revision=None, key=key),
             tuned_is_chat=base.tuned_prompt == "chat",
             tuned_is_there=not base.tune_reference,
         )
 
-    antiexpert = untuned_model(small)
+    antiexpert = untuned_model(small, "expert.model")
     expert = str(trained.expert) if small.trained is None else small.trained
-    tuned = replace(antiexpert, name=expert, revision=small.trained_revision)
+    key = "" if small.trained is None else "expert.trained"
+    tuned = replace(antiexpert, name=expert, revision=small.trained_revision, key=key)
     more = (
         ExpertSource(
-            ModelSource(more.expert, dtype=more.dtype),
-            ModelSource(more.antiexpert, dtype=more.dtype),
+            ModelSource(more.expert, dtype=more.dtype, key=f"decode.experts.{index}.expert"),
+            ModelSource(
+                more.antiexpert, dtype=more.dtype, key=f"decode.experts.{index}.antiexpert"
+            ),
             more.weight,
         )
-        for more in decode.experts
+        for index, more in enumerate(decode.experts)
     )
     return Lineup(
         experts=(ExpertSource(tuned, antiexpert), *more),
-        contenders=tuple(map(contender, decode.bases)),
+        contenders=tuple(itertools.starmap(contender, enumerate(decode.bases))),
         alphas=decode.alphas,
         alpha_warmup_tokens=decode.alpha_warmup_tokens,
         expert_is_chat=small.prompt == "chat",
@@ -182,9 +188,9 @@ def _samples(task: Task, decode: Decode, sampling: Sampling) -> tuple[int, int |
     return num_samples, pass_at
 
 
-def untuned_model(model: Expert | Base) -> ModelSource:
-    """A recipe's model as it is before any tuning."""
-    return ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code)
+def untuned_model(model: Expert | Base, key: str) -> ModelSource:
+    """A recipe's model as it is before any tuning; `key` is where the recipe names it."""
+    return ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code, key=key)
 
 
 def _pair_score(scorer: Scorer) -> Callable[[str, tuple[str, ...]], tuple[str, float]]:

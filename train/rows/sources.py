@@ -88,7 +88,7 @@ def _renderer(recipe: Recipe, key: str) -> Render:
         ValueError: the model has none.
     """
     small = recipe.expert
-    tokenizer = load_tokenizer(untuned_model(small))
+    tokenizer = load_tokenizer(untuned_model(small, "expert.model"))
     template = (recipe.sft or {}).get("chat_template_path")
     if template is not None and Path(template).is_file():
         tokenizer = copy.deepcopy(tokenizer)
