@@ -192,6 +192,8 @@ def test_a_file_of_a_model_that_is_no_mapping(name, save_model):
         ("tokenizer.json", "model", 5),
         ("tokenizer.json", "added_tokens", 5),
         ("tokenizer_config.json", "added_tokens_decoder", 5),
+        ("tokenizer_config.json", "model_max_length", [None]),
+        ("tokenizer_config.json", "model_max_length", "512"),
     ],
 )
 def test_a_key_of_a_model_with_a_value_of_the_wrong_type(name, key, value, save_model):

@@ -23,6 +23,7 @@ from decode.jobs.seals import SEALED, Seals, bare
 from decode.models.sources import ModelSource
 from decode.reports.check_section import check_findings
 from decode.reports.finished_run import read_runs
+from decode.reports.training_table import training_section
 from decode.stage.command import USER_ERRORS
 
 BASE, PROXY = "predictions/base-large.jsonl", "predictions/proxy-large-alpha1.jsonl"
@@ -265,6 +266,66 @@ def test_what_decoding_took_is_as_it_was_written(experiment, finished):  # noqa:
     path.unlink()
     left = measure(experiment, predictions, finished)
     assert left.decoding.keys() == found.decoding.keys() - {"base-large"}
+    path.write_text(text)
+    for file in (path, finished.decoding("expert")):  # of a version that did not seal them
+        write_json(file, bare(json.loads(file.read_text())))
+    for system in ("base-large", "expert"):
+        record = finished.settings(finished.predictions(system))
+        settings = json.loads(record.read_text())
+        del settings["decoding"]
+        write_json(record, settings)
+        predictions_of = finished.predictions(system)
+        seals = finished.seals(predictions_of)
+        write_rows(predictions_of, map(seals.put, read_rows(predictions_of)))
+    assert measure(experiment, run(experiment, finished), finished).decoding == found.decoding
+
+
+LOG = [{"loss": 2.0, "step": 1}, {"train_loss": 2.0, "step": 1}]
+ROWS = {
+    "sources": [],
+    "is_sample": False,
+    "num_rows": 2,
+    "tokens": {"median": 3, "p95": 3, "max": 3, "total": 6},
+    "max_length": None,
+    "loss_share": 0.5,
+    "packing": None,
+}
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "", "{", '[{"train_loss": 1.0, "step": 1}]'])
+def test_what_a_training_logged_and_read_is_as_it_was_written(
+    content,
+    experiment,  # noqa: F811
+    finished,
+):
+    write_metrics(finished.metrics, measure(experiment, run(experiment, finished), finished))
+    write_json(finished.training_log, LOG)
+    write_json(finished.training_rows, ROWS)
+    for kept in (finished.metrics, finished.training_log, finished.training_rows):
+        finished.keep(kept)
+
+    def read() -> dict:
+        training_section(finished.path)
+        finished_checks(finished)
+        (one,) = read_runs([str(finished.path)])
+        return one.training
+
+    assert read() == {"num_steps": 1, "train_loss": 2.0, "last_loss": 2.0}
+    for path in (finished.training_log, finished.training_rows):
+        whole = path.read_bytes()
+        path.write_text(content)
+        with pytest.raises(FileChanged, match=rf"{path.name}: not what the run wrote .*delete it"):
+            read()
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(FileChanged, match=rf"{path.name}: cannot be read"):
+            read()
+        path.rmdir()
+        read()  # results do not need it
+        path.write_bytes(whole)
+    shutil.rmtree(finished.settings(finished.training_log).parent)
+    finished.settings(finished.training_rows).unlink()
+    read()  # of a version that kept no record of them
 
 
 @pytest.fixture

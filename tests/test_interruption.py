@@ -1,21 +1,25 @@
 """SIGTERM and Ctrl-C end an entry in one line, and never leave processes behind."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from data.judges.endpoint import Endpoint
 from data.judges.judge import Judge, Request
 from decode.jobs import interruption
+from decode.jobs.files import FileChanged
 from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import Interrupted, held_back, interruptible
 from decode.jobs.lock import occupy
-from train.checkpoints import MARK, newest_whole, numbered, remove_partial
+from decode.jobs.seals import bare
+from train.checkpoints import MARK, SEALS, Checkpoints, newest_whole, numbered, remove_partial
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +188,32 @@ def test_a_partial_checkpoint_is_never_chosen_and_goes_away(tmp_path):
     assert newest_whole(checkpoints) == checkpoints / "checkpoint-10"
     remove_partial(checkpoints)
     assert [path.name for path in numbered(checkpoints)] == ["checkpoint-9", "checkpoint-10"]
+
+
+KEPT = {"losses": [0.5], "total_loss": 2.0, "last_logged_step": 3, "num_tokens": 9}
+KEPT = SEALS.put({**KEPT, "metrics": {"entropy": [1.5]}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "5", "{}", json.dumps({**KEPT, "total_loss": 1.0}), '{"losses": 5}', "\0" * 9],
+)
+def test_a_checkpoint_whose_mark_was_changed_is_named(content, tmp_path):
+    mark = tmp_path / MARK
+    checkpoints, state = Checkpoints(), SimpleNamespace(max_steps=4, compute_steps=lambda *_: None)
+
+    def resume() -> SimpleNamespace:
+        trainer = SimpleNamespace(_tr_loss=0.0, _metrics={"train": {}}, _run_epoch=None)
+        checkpoints._trainer, checkpoints._resumed_from = trainer, tmp_path
+        checkpoints.on_train_begin(SimpleNamespace(process_index=0), state, None)
+        return trainer
+
+    for whole in (KEPT, bare(KEPT)):  # earlier versions did not seal it
+        mark.write_text(json.dumps(whole))
+        trainer = resume()
+        assert (trainer._tr_loss, trainer._total_train_tokens) == (0.5, 9)
+        assert trainer._metrics == {"train": {"entropy": [1.5]}}
+    mark.write_text(content)
+    with pytest.raises(FileChanged, match=rf"{MARK}: .*delete its folder to go on") as caught:
+        resume()
+    assert "\n" not in str(caught.value)

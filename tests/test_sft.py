@@ -19,6 +19,8 @@ from support.tiny_run import (
     launch_environment,
 )
 
+from decode.jobs.folder import RunFolder
+
 pytestmark = pytest.mark.long
 
 NOISE = (
@@ -74,6 +76,8 @@ def test_a_7b_recipe_runs_its_very_path_on_tiny_models(recipe, overrides, tmp_pa
         if "train_loss" in entry
     ]
     assert len(losses) == 1
+    for kept in (RunFolder(run).training_log, RunFolder(run).training_rows):
+        assert RunFolder(run).settings(kept).exists()
 
     before = {p: p.read_bytes() for p in run.glob("predictions/*.jsonl")}
     weights = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}

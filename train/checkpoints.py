@@ -11,7 +11,6 @@ since the last logged step, the sum of the losses for `train_loss`, and the numb
 them the log of a resumed training is that of an uninterrupted one.
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -23,10 +22,13 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from decode.jobs.files import write_json
+from decode.jobs.files import FileChanged, read_json, write_json
 from decode.jobs.interruption import Request
+from decode.jobs.seals import Seals
 
 MARK = "whole.json"
+SEALS = Seals(MARK)
+REMEDY = "delete its folder to go on from the checkpoint before, or from the start"
 
 
 class Checkpoints(TrainerCallback):
@@ -68,12 +70,18 @@ class Checkpoints(TrainerCallback):
         state.compute_steps(args, state.max_steps)  # as the recipe has them now
         if self._resumed_from is None:
             return
-        kept = json.loads((self._resumed_from / MARK).read_text("utf-8"))
-        trainer._tr_loss += kept["losses"][args.process_index]
-        trainer._total_loss_scalar = kept["total_loss"]
-        trainer._globalstep_last_logged = kept["last_logged_step"]
-        trainer._total_train_tokens = kept["num_tokens"]
-        trainer._metrics["train"].update(kept["metrics"])
+        path = self._resumed_from / MARK
+        kept = read_json(path, REMEDY)
+        try:
+            if not SEALS.fits(kept):
+                raise ValueError
+            trainer._tr_loss += kept["losses"][args.process_index]
+            trainer._total_loss_scalar = kept["total_loss"]
+            trainer._globalstep_last_logged = kept["last_logged_step"]
+            trainer._total_train_tokens = kept["num_tokens"]
+            trainer._metrics["train"].update(kept["metrics"])
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise FileChanged(f"{path}: not what the training wrote; {REMEDY}") from None
         run_epoch = trainer._run_epoch
 
         def unless_over(**given: Any) -> None:  # transformers would take one step more
@@ -118,7 +126,8 @@ class Checkpoints(TrainerCallback):
             "num_tokens": trainer._total_train_tokens,
             "metrics": trainer._metrics["train"],
         }
-        write_json(self._folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / MARK, log)
+        checkpoint = self._folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        write_json(checkpoint / MARK, SEALS.put(log))
         self._delete_older(state.best_model_checkpoint)
 
     def on_log(

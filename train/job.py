@@ -177,5 +177,7 @@ class Job:
                 callbacks += proxy_checks(self.recipe, data.checks, folder, tracker.log)
             with doing(f"training {training.target}"):
                 train(training, data.rows, config, callbacks)
+            if self.is_main_process and training.target == folder.expert:
+                folder.keep(folder.training_log)
             zero.empty_memory()
         shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)  # of no further use

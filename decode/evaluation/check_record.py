@@ -6,7 +6,6 @@ training decides by its checks (the weights that are kept, an early end) follows
 that a training which was killed decides the same.
 """
 
-import json
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -16,6 +15,7 @@ from ..jobs.folder import RunFolder
 from .gap_closed import gap_closed
 from .metric import Metric
 from .metrics_file import earlier_slug
+from .training_log import log_entries
 
 Row = dict[str, Any]
 
@@ -112,12 +112,12 @@ def finished_checks(folder: RunFolder) -> Checks:
     Raises:
         FileChanged: they are others than those that the expert's training logged.
     """
-    checks, log = Checks(folder), folder.expert / "training_log.json"
-    entries = json.loads(log.read_text("utf-8")) if log.exists() else []
-    logged = next((entry for entry in entries if "kept_step" in entry), None)
+    checks, log = Checks(folder), folder.training_log
+    folder.check_extra(log)
+    logged = next((entry for entry in log_entries(folder.expert) if "kept_step" in entry), None)
     if checks.checked and logged is not None:
         kept = (checks.best or checks.checked[-1])["step"]
-        if (kept, cost(checks.rows)) != (logged["kept_step"], logged["proxy_check_cost"]):
+        if (kept, cost(checks.rows)) != (logged["kept_step"], logged.get("proxy_check_cost")):
             raise FileChanged(
                 f"{folder.checks}: not the checks that {log} tells of (rows are missing, or from "
                 f"another run); put both back, or delete {folder.checks}: results do not need it"

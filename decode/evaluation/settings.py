@@ -10,7 +10,7 @@ from typing import Any
 from ..engine.sampling import Sampling
 from ..jobs.files import read_json, text_digest, weights_digest
 from ..jobs.folder import RunFolder, SettingsChanged
-from ..jobs.seals import SEALED
+from ..jobs.seals import DECODING_SEALED, SEALED
 from ..models.sources import ModelSource
 from .experiment import Experiment
 from .lineup import Lineup, System
@@ -28,7 +28,7 @@ def claim(experiment: Experiment, folder: RunFolder) -> None:
         FileChanged: a row is not what a run wrote there.
     """
     for system in experiment.lineup.systems:
-        settings = {**_settings(experiment, system), **SEALED}
+        settings = {**_settings(experiment, system), **SEALED, **DECODING_SEALED}
         claims = {folder.predictions(system.name): settings}
         if experiment.grader is not None:
             claims[folder.grades(system.name)] = {**settings, **experiment.grader.settings}

@@ -85,7 +85,7 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
         "decoding": {
             name: read_decoding(
                 folder.decoding(name),
-                folder.seals(folder.decoding(name), folder.predictions(name)),
+                folder.seals(folder.decoding(name), folder.predictions(name), key="decoding"),
             )
             for name in predictions
             if folder.decoding(name).exists()

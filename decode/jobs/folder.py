@@ -69,6 +69,11 @@ class RunFolder:
         """The report of the expert's training rows."""
         return self.path / "training_rows.json"
 
+    @property
+    def training_log(self) -> Path:
+        """What the expert's training logged."""
+        return self.expert / "training_log.json"
+
     def reference(self, slug: str) -> Path:
         """Where the directly tuned base of that name is kept."""
         return self.path / "references" / slug
@@ -159,16 +164,17 @@ class RunFolder:
                 f"{result} and {record} to make it again"
             )
 
-    def seals(self, result: Path, *made_with: Path) -> Seals:
+    def seals(self, result: Path, *made_with: Path, key: str = "rows") -> Seals:
         """The seals of a result's rows, by the settings on record.
 
         Args:
             made_with: the results on whose records they are; none is its own.
+            key: of the first record, there if what is sealed needs its seal.
         """
         found = [self._record(one) for one in made_with or (result,) if self.settings(one).exists()]
         if not found:
             return Seals()
-        return Seals(self._key(result, *found), is_needed="rows" in found[0])
+        return Seals(self._key(result, *found), is_needed=key in found[0])
 
     def read(self, result: Path) -> list[dict[str, Any]]:
         """The rows of a result, for reading only.
@@ -185,7 +191,7 @@ class RunFolder:
         sources = {path.relative_to(self.path).as_posix(): file_digest(path) for path in made_from}
         write_json(self.settings(result), {"content": file_digest(result), "made_from": sources})
 
-    def check_kept(self, result: Path) -> None:
+    def check_kept(self, result: Path, remedy: str = MAKE_AGAIN) -> None:
         """Raises FileChanged if the file is not the one that was kept, made from what is there."""
         if not self.settings(result).exists():
             if (self.path / "settings" / "predictions").exists():
@@ -194,15 +200,21 @@ class RunFolder:
         found = self._record(result)
         if found.get("content") != file_digest(result):
             raise FileChanged(
-                f"{result}: not what the run wrote (edited, or from another run); {MAKE_AGAIN}"
+                f"{result}: not what the run wrote, by {self.settings(result)} (one of them "
+                f"edited, or from another run); {remedy}"
             )
         for place, digest in found.get("made_from", {}).items():
             source = self.path / place
             if not source.exists() or file_digest(source) != digest:
                 raise FileChanged(
                     f"{result}: not made from {source} as it is (edited, gone, or from another "
-                    f"run); {MAKE_AGAIN}"
+                    f"run); {remedy}"
                 )
+
+    def check_extra(self, result: Path) -> None:
+        """Raises FileChanged if a file that no result needs is there, and not as it was kept."""
+        if result.exists() and self.settings(result).exists():  # not of an earlier version
+            self.check_kept(result, "put it back, or delete it: results do not need it")
 
     def _record(self, result: Path) -> dict[str, Any]:
         return read_json(self.settings(result))
@@ -260,7 +272,8 @@ def _is_the_same(key: str, found: dict[str, Any], wanted: dict[str, Any]) -> boo
     if name in MODEL_NAMES:
         weights = f"{section}.weights"
         return found.get(weights) is not None and found.get(weights) == wanted.get(weights)
-    return key not in found and name in ("weights", "rows")  # earlier records do not have them
+    # Earlier records do not have these.
+    return key not in found and name in ("weights", "rows", "decoding")
 
 
 def _brief(value: Any) -> str:

@@ -15,6 +15,7 @@ from .files import FileChanged, json_digest
 
 SEAL = "seal"
 SEALED = {"rows": "sealed"}  # among the settings of a file all of whose rows have a seal
+DECODING_SEALED = {"decoding": "sealed"}  # of rows whose decoding's statistics have one
 
 Row = dict[str, Any]
 

@@ -117,6 +117,7 @@ def _read_tokenizer(source: ModelSource, stamp: tuple[Any, ...]) -> PreTrainedTo
     check_model_files(source.name, (*TOKENIZER_FILES, "config.json"))  # says which class
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.name, **source.hub_options)
+        tokenizer.decode(tokenizer("a")["input_ids"])  # some values are first read here
     except Exception as error:  # tokenizers raises its own class of error, transformers any
         if (Path(source.name) / "config.json").exists():
             load_config(source)  # which says so where it is the config that stops the tokenizer

@@ -1,6 +1,5 @@
 """A finished run, read back from its folder: its metrics, its recipe, and its score on each row."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from ..evaluation.metrics_file import Metrics, read_metrics
+from ..evaluation.training_log import training_facts
 from ..jobs.folder import RunFolder
 
 # Where a run is kept and shown, and what its name is, make no difference to its results.
@@ -80,25 +80,11 @@ def recipe_differences(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
     return {key: values for key, values in found.items() if any(v != values[0] for v in values)}
 
 
-def training_facts(folder: Path) -> dict[str, Any]:
-    """Steps and mean loss of a finished training, as far as its `training_log.json` has them."""
-    try:
-        entries = json.loads((folder / "training_log.json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}  # trained elsewhere
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return {}
-    last = next((entry for entry in reversed(entries) if "train_loss" in entry), {})
-    losses = [entry["loss"] for entry in entries if "loss" in entry]
-    facts = {"num_steps": last.get("step"), "train_loss": last.get("train_loss")}
-    facts |= {"last_loss": losses[-1]} if losses else {}
-    return {name: value for name, value in facts.items() if value is not None}
-
-
 def _read(folder: RunFolder, label: str) -> FinishedRun:
     try:
         metrics = read_metrics(folder.metrics)
         folder.check_kept(folder.metrics)
+        folder.check_extra(folder.training_log)
         recipe = yaml.safe_load(folder.recipe.read_text("utf-8")) if folder.recipe.exists() else {}
     except FileNotFoundError:
         raise ValueError(f"{folder.path}: no finished run (no metrics.json)") from None

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from ..jobs.files import FileChanged, read_json
+from ..jobs.folder import RunFolder
 
 
 def training_section(run_dir: Path) -> list[str]:
     """The report's section on the training rows; none if the run has trained nothing."""
-    path = run_dir / "training_rows.json"
-    if not path.is_file():
+    folder = RunFolder(run_dir)
+    path = folder.training_rows
+    folder.check_extra(path)
+    if not path.exists():
         return []
     report = read_json(path)
     try:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..evaluation.training_log import training_facts
 from ..jobs.files import weights_digest
 from ..jobs.folder import RunFolder
-from ..reports.finished_run import training_facts
 
 MAX_NAME = 128  # W&B's limit
 # Of a run, what its evaluation artifact holds; the rest is plots and W&B's own.

@@ -78,6 +78,7 @@ def report_rows(
     }
     path = folder.training_rows
     try:
+        folder.check_extra(path)
         report = read_json(path) if path.is_file() else {}
     except FileChanged:  # it is made anew
         report = {}
@@ -85,6 +86,7 @@ def report_rows(
         tokenizer = load_tokenizer(training.model)
         report = rows_report(training_rows, tokenizer, config) | {"made_for": made_for}
         write_json(path, report)
+        folder.keep(path)
         logger.info("%s", _lines(report))
         if warning := cut_warning(report):
             logger.warning("%s", warning)
