@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-CONFIG_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+from transformers import GenerationConfig
+
+GENERATION_FILE = "generation_config.json"
+CONFIG_FILES = ("config.json", GENERATION_FILE, "model.safetensors.index.json")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -40,6 +43,23 @@ def check_model_files(folder: str, names: Iterable[str]) -> None:
     for name in names:
         if (file := Path(folder) / name).exists():
             read_model_file(file)
+
+
+def check_generation(folder: str) -> None:
+    """Raises ValueError, in one line, if a folder has settings of generation that cannot be used.
+
+    Of these, decoding reads the ids that end a completion, and the library that loads the weights
+    refuses what contradicts itself.
+    """
+    if not (Path(folder) / GENERATION_FILE).exists():
+        return
+    try:
+        found = GenerationConfig.from_pretrained(folder).eos_token_id
+        ids = found if isinstance(found, list) else [found]
+        if not all(id_ is None or type(id_) is int for id_ in ids):
+            raise TypeError(f"eos_token_id: found {found!r:.60}, expected a token's id or a list")
+    except Exception as error:  # transformers raises any
+        raise ValueError(unusable(folder, [GENERATION_FILE], error)) from error
 
 
 def unusable(folder: str, names: Iterable[str], error: Exception) -> str | None:

@@ -36,6 +36,7 @@ from .hub import ADAPTER_FILE, adapter_folder, has_tokenizer, model_folder
 from .model_files import (
     CONFIG_FILES,
     TOKENIZER_FILES,
+    check_generation,
     check_model_files,
     read_model_file,
     unusable,
@@ -137,6 +138,7 @@ def load_config(source: ModelSource) -> PretrainedConfig:
         ValueError: in one line, there is none, or such a model cannot be decoded.
     """
     check_model_files(source.name, CONFIG_FILES)
+    check_generation(source.name)
     try:
         config = AutoConfig.from_pretrained(source.name, **source.hub_options)
     except Exception as error:  # of the keys' values: of any class
