@@ -1,4 +1,4 @@
-"""A watch over graphs and lanes: now and then a read is done again without them and compared.
+"""A watch over graphs, lanes and fused kernels: now and then a read is done again without them.
 
 A fault there is silent: models that disturb each other give other tokens, not an error. A disturbed
 read shows in its own logits, and in those of any later read of the same row.
@@ -7,19 +7,16 @@ read shows in its own logits, and in those of any later read of the same row.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..engine.request import Completion
 from ..engine.row import Row
-from .fast_path import fast_path
+from .fast_path import beyond_rounding, fast_path
 from .language_model import LanguageModel
 from .steered import Steered
 
 NUM_FIRST = 3  # reads that are checked at once
 EVERY = 512  # reads, of which one is checked
-TOLERANCE = {torch.float32: 1e-3}  # of the largest logit
-ROUNDED = 0.05  # the same of models in bfloat16 and float16
 
 
 class FastPathWrong(RuntimeError):
@@ -37,7 +34,7 @@ class Guarded:
         self._model = model
         models = model.models if isinstance(model, Steered) else [model]
         self._is_needed = any(one.capture or one.lane.stream for one in models)
-        self._tolerance = TOLERANCE.get(models[0].model.dtype, ROUNDED)
+        self._dtype = models[0].model.dtype
         self._num_reads = self.num_unchecked = 0
         self._last: tuple[Sequence[Row], list[int], Tensor, Tensor] | None = None
 
@@ -95,10 +92,8 @@ class Guarded:
         finally:
             for row, ids in zip(rows, emitted, strict=True):
                 row.token_ids = ids
-        bound = self._tolerance * expected.nan_to_num(0.0, 0.0, 0.0).abs().max()
-        is_equal = (logits == expected) | (logits.isnan() & expected.isnan())
-        differences = (logits - expected).abs().masked_fill(is_equal, 0)
-        if not (differences <= bound).all():
-            raise FastPathWrong(f"logits were off by {float(differences.nan_to_num().max()):.3g}")
+        difference = beyond_rounding(logits, expected, self._dtype)
+        if difference is not None:
+            raise FastPathWrong(f"logits were off by {difference:.3g}")
         self.num_unchecked = 0
         self._last = None

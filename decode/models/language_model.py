@@ -11,6 +11,7 @@ from ..engine.engine import Pick
 from ..engine.row import Row, Rows
 from .cache import SlotCache
 from .fast_path import fast_path
+from .fused import FusedKernels
 from .graphs import SPAN_STEP, Capture, CudaCapture, Recordings
 from .lane import Lane
 from .prefill import prefill_chunks
@@ -54,6 +55,7 @@ class LanguageModel:
         stream = self.lane.stream
         self.capture: Capture | None = None if stream is None else CudaCapture(stream)
         self._recordings: Recordings | None = None
+        self._kernels = FusedKernels(model)
         config = model.config.get_text_config(decoder=True)
         self._num_layers: int = config.num_hidden_layers
         self._window: int | None = getattr(config, "sliding_window", None)
@@ -198,7 +200,11 @@ class LanguageModel:
         self._lengths = None
 
     def _static_forward(self, ids: Tensor, slots: range, positions: Tensor, span: int) -> Tensor:
-        return self.run(self.model, ids, slots, positions, span).logits[..., : self._num_tokens]
+        def forward() -> Tensor:
+            return self.run(self.model, ids, slots, positions, span).logits[..., : self._num_tokens]
+
+        assert self._cache is not None, "make_room() comes first"
+        return self._kernels(forward, positions < self._cache.capacity - 1)
 
     @torch.inference_mode()
     def run(
