@@ -1,15 +1,22 @@
 """Speed at real sizes with random weights: real compute, acceptance forced to a given rate.
 
-    python benchmarks/decode_gpu.py --sizes 13b 1b --acceptance 0.8       # one GPU of 80 GB
-    python benchmarks/decode_gpu.py --sizes tiny tinier --device cpu      # does it run at all
+    python benchmarks/decode_gpu.py --pair 13b/1b --batch-sizes 1 8 32 64       # one GPU of 80 GB
+    python benchmarks/decode_gpu.py --pair tiny/tinier --device cpu             # does it run at all
 
 Random models never agree, so drafts are judged by a coin of the given rate instead: the coin's side
 is written into the verified logits, and everything else (three models, their caches, the
-combination, the choice, the bookkeeping) runs as it does in earnest. Measured in turns: the
-sequential loop, ours without drafts, ours with drafts (a number each, and auto), the base alone
-through transformers' generate. Also the time of one plain step over the weight-read limit: the
-bytes of all weights that a step reads, over the bandwidth of a large copy measured here (which
-reads and writes every byte once).
+combination, the choice, the bookkeeping, the guard) runs as it does in earnest. Prompts are ragged:
+a row's has from half of `--prompt-tokens` to all of them.
+
+Measured in turns at every batch size, prompts included:
+  loop            three transformers forwards a token
+  ours, drafts k  with the guard, as a completer decodes; `no guard` is the same without it
+  base, ours      the base alone through the same engine
+  base, generate  the base alone through transformers' generate
+  base, compiled  the same with its static cache, on a GPU compiled and replayed as CUDA graphs
+Also a round's parts (device time of draft, verify and choose; the rest is the host's), and each
+model's own step over the weight-read limit: the bytes of its weights, over the bandwidth of a large
+copy measured here (which reads and writes every byte once).
 """
 
 import argparse
@@ -18,142 +25,193 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # A script's own folder comes first on the path, where decode.py would be taken for the package.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from tokenizers import Tokenizer, models
-from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    LlamaConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import CompileConfig, GenerationConfig
 
+from benchmarks.random_models import (
+    PAIRS,
+    CoinSteered,
+    numbered_tokenizer,
+    random_model,
+    weight_bytes,
+)
 from benchmarks.record import record, where
 from benchmarks.sequential import sequential
 from decode.engine.engine import Engine, generate
 from decode.engine.request import Request, RolePrompt
+from decode.engine.row import Row
 from decode.engine.stats import DecodingStats
 from decode.engine.stops import Stops
+from decode.models.guard import Guarded
 from decode.models.language_model import LanguageModel
 from decode.models.pair import TwoModels
-from decode.models.steered import Steered
 from decode.models.vocab import Vocabulary
 
-# hidden, MLP, layers, heads, key-value heads: those of Llama-2/3 and Qwen2.5 of about that size
-SIZES = {
-    "32b": (5120, 27648, 64, 40, 8),
-    "13b": (5120, 13824, 40, 40, 40),
-    "8b": (4096, 14336, 32, 32, 8),
-    "1.5b": (1536, 8960, 28, 12, 2),
-    "1b": (2048, 8192, 16, 32, 8),
-    "0.5b": (896, 4864, 24, 14, 2),
-    "tiny": (256, 512, 4, 4, 2),
-    "tinier": (64, 128, 2, 4, 2),
-}
-
-
-class CoinSteered(Steered):
-    """Steered, but whether a draft is right is decided by a coin."""
-
-    acceptance = 0.0
-
-    def read(self, rows, drafts: Tensor) -> Tensor:
-        logits = super().read(rows, drafts)
-        coins = torch.rand(drafts.shape, device=logits.device, generator=self.generator)
-        sides = torch.where(coins < self.acceptance, 1e9, -1e9)
-        logits[:, : drafts.shape[1]].scatter_(-1, drafts[..., None], sides[..., None])
-        return logits
+SYSTEMS = ("loop", "ours", "guard", "base", "generate", "compiled")
+NUM_STEPS = 20  # of a model alone
 
 
 def main() -> None:
     arguments = parse_arguments()
     torch.manual_seed(0)
     device = torch.device(arguments.device)
-    dtype = getattr(torch, arguments.dtype)
-    large_size, small_size = arguments.sizes
-    large, expert, antiexpert = (
-        random_model(size, arguments.vocab, device, dtype)
-        for size in (large_size, small_size, small_size)
-    )
-    tokenizer = numbered_tokenizer(arguments.vocab)
-    pair = TwoModels(LanguageModel(expert, tokenizer), LanguageModel(antiexpert, tokenizer))
-    steered = CoinSteered(LanguageModel(large, tokenizer), pair, Vocabulary(arguments.vocab), 1.0)
+    large, small = arguments.pair.split("/")
+    vocab, dtype = PAIRS[arguments.pair], getattr(torch, arguments.dtype)
+    models = [random_model(size, vocab, device, dtype) for size in (large, small, small)]
+    tokenizer = numbered_tokenizer(vocab)
+    base, expert, antiexpert = (LanguageModel(model, tokenizer) for model in models)
+    steered = CoinSteered(base, TwoModels(expert, antiexpert), Vocabulary(vocab), 1.0)
     steered.acceptance = arguments.acceptance
     steered.generator = torch.Generator(device).manual_seed(0)
+    bandwidth = copy_bandwidth(device)
+    limits = {
+        "base": weight_bytes(models[0]) / bandwidth,
+        "small": weight_bytes(models[1]) / bandwidth,
+    }
+    report = {
+        "parameters": {
+            name: sum(p.numel() for p in model.parameters())
+            for name, model in (("base", models[0]), ("small", models[1]))
+        },
+        "copy_bytes_per_second": bandwidth,
+        "weight_read_limit_s": limits,
+        "batches": {},
+    }
+    for batch_size in arguments.batch_sizes:
+        prompts = ragged_prompts(batch_size, arguments.prompt_tokens, vocab)
+        batch = Batch(steered, models, prompts, arguments, tokenizer)
+        report["batches"][batch_size] = batch.measure()
+        report["batches"][batch_size]["model_step_s"] = {
+            f"{name}, {num_tokens} token(s)": step_s(model, prompts, num_tokens)
+            for name, model in (("base", base), ("small", expert))
+            for num_tokens in (1, 1 + max(arguments.drafts, default=0))
+        }
+        steered.clear()
+        print(f"batch {batch_size} done", file=sys.stderr)
+    report = record(arguments, report)
+    print_tables(report)
 
-    generator = torch.Generator().manual_seed(0)
-    shape = (arguments.batch_size, arguments.prompt_tokens)
-    ids = torch.randint(arguments.vocab, shape, generator=generator).tolist()
-    limits = [arguments.new_tokens] * len(ids)
-    requests = [Request(n, RolePrompt.same(row), arguments.new_tokens) for n, row in enumerate(ids)]
-    no_stops = Stops(frozenset(), (), tokenizer)
-    stats: dict[str, DecodingStats] = {}
 
-    def ours(num_draft_tokens) -> Callable[[], int]:
-        name = f"ours, drafts {num_draft_tokens}"
+class Batch:
+    """What is measured with some prompts that are decoded together."""
+
+    def __init__(
+        self, steered: CoinSteered, models, prompts, arguments: argparse.Namespace, tokenizer
+    ) -> None:
+        self.steered, self.models, self.prompts = steered, models, prompts
+        self.arguments, self.tokenizer = arguments, tokenizer
+        self.num_new, self.device = arguments.new_tokens, steered.device
+        self.requests = [
+            Request(n, RolePrompt.same(ids), self.num_new) for n, ids in enumerate(prompts)
+        ]
+        self.rounds: dict[str, dict[str, Any]] = {}
+
+    def measure(self) -> dict[str, Any]:
+        """Tokens per second of every system and turn, ratios, and the parts of our rounds."""
+        systems = self.systems()
+        rates: dict[str, list[float]] = {name: [] for name in systems}
+        for number in range(self.arguments.num_rounds + 1):  # the first is not counted
+            for name, run in systems.items():
+                synchronize(self.device)
+                start = time.perf_counter()
+                num_tokens = run()
+                synchronize(self.device)
+                if number:
+                    rates[name].append(num_tokens / (time.perf_counter() - start))
+        over = {
+            f"over {other}": {name: ratio(own, rates[other]) for name, own in rates.items()}
+            for other in ("loop", "base, generate", "base, compiled")
+            if other in rates
+        }
+        return {"tokens_per_second": rates, "ratios": over, "rounds": self.rounds}
+
+    def systems(self) -> dict[str, Callable[[], int]]:
+        chosen, drafts = self.arguments.systems, [0, *self.arguments.drafts, "auto"]
+        found: dict[str, Callable[[], int]] = {}
+        if "loop" in chosen:
+            found["loop"] = self.loop
+        if "ours" in chosen:
+            found |= {f"ours, drafts {k}": self.ours(k, has_guard=True) for k in drafts}
+        if "guard" in chosen:
+            k = max(self.arguments.drafts, default=0)
+            found[f"ours, drafts {k}, no guard"] = self.ours(k, has_guard=False)
+        if "base" in chosen:
+            found["base, ours"] = self.base_through_engine
+        if "generate" in chosen:
+            found["base, generate"] = lambda: self.base_alone(None)
+        if "compiled" in chosen:
+            found["base, compiled"] = lambda: self.base_alone("static")
+        return found
+
+    def loop(self) -> int:
+        limits, no_stops = [self.num_new] * len(self.prompts), Stops(frozenset(), (), None)
+        rows = sequential(self.models, self.prompts, limits, 1.0, len(self.prompts), no_stops)
+        return sum(map(len, rows))
+
+    def ours(self, num_draft_tokens, has_guard: bool) -> Callable[[], int]:
+        name = f"ours, drafts {num_draft_tokens}" + ("" if has_guard else ", no guard")
 
         def run() -> int:
-            stats[name] = DecodingStats()
-            engine = Engine(
-                steered, tokenizer, len(ids), num_draft_tokens, no_stops.ids, stats[name]
-            )
-            return sum(len(completion.token_ids) for completion in generate(engine, requests))
+            stats, before = DecodingStats(), self.steered.num_rounds
+            model = Guarded(self.steered) if has_guard else self.steered
+            num_tokens = self.decode(model, num_draft_tokens, stats)
+            if has_guard:
+                model.check()  # as at the end of every run
+            num_rounds = self.steered.num_rounds - before
+            self.rounds[name] = {"num_rounds": num_rounds, "stats": stats.summary()}
+            parts = {part: stats.seconds[part] for part in ("draft", "verify", "choose")}
+            parts["host"] = stats.wall_s - sum(parts.values()) - stats.seconds["prefill"]
+            self.rounds[name]["round_s"] = {
+                part: seconds / num_rounds for part, seconds in parts.items()
+            }
+            return num_tokens
 
         return run
 
-    def loop() -> int:
-        rows = sequential((large, expert, antiexpert), ids, limits, 1.0, len(ids), no_stops)
-        return sum(map(len, rows))
+    def decode(self, model, num_draft_tokens, stats=None) -> int:
+        capacity, no_eos = len(self.requests), frozenset()
+        engine = Engine(model, self.tokenizer, capacity, num_draft_tokens, no_eos, stats)
+        return sum(len(one.token_ids) for one in generate(engine, self.requests))
 
-    systems = {
-        "sequential loop": loop,
-        **{f"ours, drafts {k}": ours(k) for k in (0, *arguments.drafts, "auto")},
-        "base, generate": lambda: base_alone(large, ids, arguments.new_tokens),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in systems}
-    for number in range(arguments.num_rounds + 1):
-        for name, run in systems.items():
-            synchronize(device)
-            start = time.perf_counter()
-            num_tokens = run()
-            synchronize(device)
-            if number:
-                rates[name].append(num_tokens / (time.perf_counter() - start))
-    step_s = len(ids) / statistics.median(rates["ours, drafts 0"])
-    limit_s = weight_bytes(large, expert, antiexpert) / copy_bandwidth(device)
-    measured = {
-        "parameters": {
-            name: sum(p.numel() for p in model.parameters())
-            for name, model in (("base", large), ("expert", expert))
-        },
-        "tokens_per_second": rates,
-        "over_loop": {name: ratio(own, rates["sequential loop"]) for name, own in rates.items()},
-        "over_base": {name: ratio(own, rates["base, generate"]) for name, own in rates.items()},
-        "plain_step_s": step_s,
-        "weight_read_limit_s": limit_s,
-        "stats": {name: counts.summary() for name, counts in stats.items()},
-    }
-    print_table(record(arguments, measured))
+    def base_through_engine(self) -> int:
+        return self.decode(self.steered.base, 0)
+
+    @torch.inference_mode()
+    def base_alone(self, cache: str | None) -> int:
+        config = GenerationConfig(
+            max_new_tokens=self.num_new,
+            min_new_tokens=self.num_new,
+            do_sample=False,
+            pad_token_id=0,
+            cache_implementation=cache,
+            compile_config=CompileConfig(dynamic=False) if self.device.type == "cuda" else None,
+        )
+        longest = max(map(len, self.prompts))
+        padded = [[0] * (longest - len(ids)) + ids for ids in self.prompts]
+        is_token = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in self.prompts]
+        inputs, mask = torch.tensor([padded, is_token], device=self.device)
+        out = self.models[0].generate(inputs, attention_mask=mask, generation_config=config)
+        return out[:, longest:].numel()
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", nargs=2, default=["13b", "1b"], choices=SIZES, metavar="SIZE")
-    parser.add_argument("--vocab", type=int, default=32_000)
+    parser.add_argument("--pair", default="13b/1b", choices=PAIRS, help="base/small")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--systems", nargs="+", default=SYSTEMS, choices=SYSTEMS)
+    parser.add_argument("--drafts", type=int, nargs="*", default=[4])
     parser.add_argument(
         "--acceptance", type=float, default=0.8, help="chance that a draft is accepted"
     )
-    parser.add_argument("--drafts", type=int, nargs="*", default=[2, 4, 6])
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--prompt-tokens", type=int, default=128)
-    parser.add_argument("--new-tokens", type=int, default=256)
+    parser.add_argument("--prompt-tokens", type=int, default=128, help="of the longest prompt")
+    parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--num-rounds", type=int, default=3)
@@ -161,53 +219,36 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def random_model(
-    size: str, vocab: int, device: torch.device, dtype: torch.dtype
-) -> PreTrainedModel:
-    hidden, mlp, layers, heads, kv_heads = SIZES[size]
-    config = LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=hidden,
-        intermediate_size=mlp,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=8192,
-        tie_word_embeddings=False,
-    )
-    with device:
-        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-
-
-def numbered_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that is never asked for text, of the right size."""
-    words = {str(number): number for number in range(vocab)}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "0")))
+def ragged_prompts(count: int, longest: int, vocab: int) -> list[list[int]]:
+    """Random ids; lengths from a half of `longest` to all of it, evenly, the longest first."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = [longest - n * (longest // 2) // max(count - 1, 1) for n in range(count)]
+    return [torch.randint(vocab, (length,), generator=generator).tolist() for length in lengths]
 
 
 @torch.inference_mode()
-def base_alone(model: PreTrainedModel, ids: list[list[int]], new_tokens: int) -> int:
-    config = GenerationConfig(
-        max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0
-    )
-    inputs = torch.tensor(ids, device=model.device)
-    out = model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=config)
-    return out[:, inputs.shape[1] :].numel()
+def step_s(model: LanguageModel, prompts: list[list[int]], num_tokens: int) -> float:
+    """Seconds of one step of a model alone that reads `num_tokens` tokens in every row."""
+    rows = [Row(Request(n, RolePrompt.same(ids), 2 + num_tokens)) for n, ids in enumerate(prompts)]
+    for row in rows:
+        row.token_ids.append(1)
+    model.reserve(rows, len(rows), 0)
+    model.prefill(rows, range(len(rows)))
+    drafts = torch.ones(len(rows), num_tokens - 1, dtype=torch.long, device=model.device)
+    for _ in range(3):
+        model.read(rows, drafts)
+    synchronize(model.device)
+    start = time.perf_counter()
+    for _ in range(NUM_STEPS):
+        model.read(rows, drafts)
+    synchronize(model.device)
+    return (time.perf_counter() - start) / NUM_STEPS
 
 
-def weight_bytes(*parts: PreTrainedModel) -> int:
-    """Bytes of the weights that one step reads: all but the embedding tables."""
-    total = 0
-    for model in parts:
-        total += sum(p.numel() * p.element_size() for p in model.parameters())
-        table = model.get_input_embeddings().weight
-        total -= table.numel() * table.element_size()
-    return total
-
-
-def copy_bandwidth(device: torch.device, num_bytes: int = 1 << 30) -> float:
+def copy_bandwidth(device: torch.device) -> float:
     """Bytes a second that a large copy reads and writes, the best of ten."""
-    source = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+    source = torch.empty(1 << (30 if device.type == "cuda" else 26), dtype=torch.uint8)
+    source = source.to(device)
     target = torch.empty_like(source)
     seconds = []
     for _ in range(10):
@@ -216,41 +257,45 @@ def copy_bandwidth(device: torch.device, num_bytes: int = 1 << 30) -> float:
         target.copy_(source)
         synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return 2 * num_bytes / min(seconds)
+    return 2 * len(source) / min(seconds)
 
 
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.synchronize()
 
 
 def ratio(own: list[float], theirs: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(own, theirs, strict=True))
 
 
-def print_table(report: dict) -> None:
+def print_tables(report: dict[str, Any]) -> None:
     settings = report["settings"]
     sizes = " / ".join(f"{count / 1e6:,.1f}M" for count in report["parameters"].values())
     print(
-        f"{where(report)}; {sizes} random weights, {settings['dtype']}, "
-        f"batch {settings['batch_size']}, {settings['prompt_tokens']} + {settings['new_tokens']} "
-        f"tokens, acceptance forced to {settings['acceptance']}, "
-        f"medians of {settings['num_rounds']} rounds\n"
+        f"{where(report)}; {settings['pair']}: {sizes} random weights, {settings['dtype']}, up to "
+        f"{settings['prompt_tokens']} + {settings['new_tokens']} tokens, acceptance forced to "
+        f"{settings['acceptance']}, medians of {settings['num_rounds']} rounds"
     )
-    print(f"{'':22}{'tokens/s':>10}{'x loop':>8}{'x base':>8}{'acceptance':>12}{'per verify':>12}")
-    for name, rates in report["tokens_per_second"].items():
-        counts = report["stats"].get(name, {})
-        rate, verify = counts.get("acceptance_rate"), counts.get("tokens_per_verify")
-        print(
-            f"{name:22}{statistics.median(rates):10.1f}{report['over_loop'][name]:8.2f}"
-            f"{report['over_base'][name]:8.2f}{'' if rate is None else f'{rate:.2f}':>12}"
-            f"{'' if verify is None else f'{verify:.2f}':>12}"
-        )
-    step, limit = report["plain_step_s"], report["weight_read_limit_s"]
-    print(
-        f"\nplain step {step * 1e3:.2f} ms, weight-read limit {limit * 1e3:.2f} ms: "
-        f"{step / limit:.2f}x"
-    )
+    for batch_size, batch in report["batches"].items():
+        columns = list(batch["ratios"])
+        print(f"\nbatch {batch_size:<22}{'tokens/s':>10}", end="")
+        print("".join(f"{name:>21}" for name in columns), "   ms a round: draft verify choose host")
+        for name, rates in batch["tokens_per_second"].items():
+            line = f"{name:28}{statistics.median(rates):10.1f}"
+            line += "".join(f"{batch['ratios'][column][name]:21.2f}" for column in columns)
+            if name in batch["rounds"]:
+                parts = batch["rounds"][name]["round_s"].values()
+                line += "              " + "".join(f"{part * 1e3:8.2f}" for part in parts)
+            print(line)
+        for name, seconds in batch["model_step_s"].items():
+            limit = report["weight_read_limit_s"][name.partition(",")[0]]
+            print(f"  {name}: {seconds * 1e3:.2f} ms, {seconds / limit:.2f}x the weight-read limit")
+        for name, rates in batch["tokens_per_second"].items():
+            guarded = batch["tokens_per_second"].get(name.removesuffix(", no guard"))
+            if name.endswith(", no guard") and guarded:
+                share = 1 - ratio(guarded, rates)
+                print(f"  the guard: {share:.1%} of the time of {settings['new_tokens']} tokens")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
     python benchmarks/train.py recipes/mini/gsm.yaml
     python benchmarks/train.py recipes/mini/gsm.yaml --variant packing checkpointing
     python benchmarks/train.py recipes/gsm_qwen.yaml expert.model=FOLDER task.train=train.jsonl
+    python benchmarks/train.py recipes/gsm_qwen.yaml --random-size 1b expert.model=data/mini/small \
+        task.train=train.jsonl --variant packing padding_free liger
 
 (a) bare_trl.py, (b) our_training.py, (c) ours with the recipe changed in one way: packing,
 padding_free, liger, checkpointing. First each runs alone and logs every step: (a) and (b) must have
 the same losses, bit for bit; start-up, saving and peak memory are those of this run. Then (a) and
 (b) run side by side, and (b) and each of (c), in two processes that take turns, a step each: what
 else a machine does falls on both. Without a GPU all run on one core. Tokens count no padding.
+With `--random-size` the model is a Llama of that size with random weights and the tokenizer of
+`expert.model`. Beside the peak stands what `train/memory.py` computes, for a GPU's tensors.
 Ratios are of tokens per second after the first few steps, a round each: by the median step, which
 other work on the machine hardly moves, and by all steps together, which also sees what is rare.
 """
@@ -32,11 +36,16 @@ sys.path[0] = ROOT = str(Path(__file__).resolve().parents[1])
 
 import torch
 
+from benchmarks.random_models import SIZES, random_model
 from benchmarks.record import record, where
 from benchmarks.step_clock import TURNS
+from decode.models.sources import ModelSource, load_config, load_tokenizer, weights_dtype
 from decode.stage.planning import plan
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
+from train.footprint.sharding import Sharding
+from train.footprint.training_memory import training_memory
 from train.rows.training_rows import training_rows
+from train.training import trainings
 
 BARE, OURS = "bare TRL", "ours"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -50,8 +59,17 @@ Measured = dict[str, Any]
 
 def main() -> None:
     arguments = parse_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        compare(arguments, Path(folder))
+
+
+def compare(arguments: argparse.Namespace, place: Path) -> None:
     try:
         recipe = load_recipe(arguments.recipe, arguments.overrides)
+        if arguments.random_size is not None:
+            model = save_random(arguments.random_size, recipe.expert.model, place / "model")
+            arguments.overrides += [f"expert.model={model}", "expert.revision=null"]
+            recipe = load_recipe(arguments.recipe, arguments.overrides)
         if recipe.sft is None or recipe.expert.trained is not None:
             raise ValueError(f"{arguments.recipe}: trains no expert, so there is nothing to time")
         rows = training_rows(recipe, [experiment for experiment, _ in plan(recipe)]).rows
@@ -59,22 +77,23 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if not torch.cuda.is_available():
         os.sched_setaffinity(0, {arguments.core})  # whatever is started from here inherits it
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        lines = (json.dumps(asdict(row)) + "\n" for row in rows)
-        (place / "rows.jsonl").write_text("".join(lines))
-        alone = {}
-        for name in (BARE, OURS, *arguments.variant):
-            start(name, recipe, arguments, {"logging_steps": 1}, place).wait(alone)
-        check_losses(alone[BARE], alone[OURS])
-        pairs = [(OURS, BARE), *((name, OURS) for name in arguments.variant)]
-        rounds: dict[str, list[dict[str, Measured]]] = {name: [] for name, _ in pairs}
-        for number in range(arguments.repeats):
-            for pair in pairs:
-                order = pair if number % 2 else pair[::-1]
-                rounds[pair[0]].append(side_by_side(order, recipe, arguments, place))
-            print(f"round {number + 1} of {arguments.repeats} done", file=sys.stderr)
-    report = record(arguments, {"systems": summary(alone, rounds, arguments.warmup)})
+    lines = (json.dumps(asdict(row)) + "\n" for row in rows)
+    (place / "rows.jsonl").write_text("".join(lines))
+    alone = {}
+    for name in (BARE, OURS, *arguments.variant):
+        start(name, recipe, arguments, {"logging_steps": 1}, place).wait(alone)
+    check_losses(alone[BARE], alone[OURS])
+    pairs = [(OURS, BARE), *((name, OURS) for name in arguments.variant)]
+    rounds: dict[str, list[dict[str, Measured]]] = {name: [] for name, _ in pairs}
+    for number in range(arguments.repeats):
+        for pair in pairs:
+            order = pair if number % 2 else pair[::-1]
+            rounds[pair[0]].append(side_by_side(order, recipe, arguments, place))
+        print(f"round {number + 1} of {arguments.repeats} done", file=sys.stderr)
+    systems = summary(alone, rounds, arguments.warmup)
+    for name, measured in systems.items():
+        measured["computed_bytes"] = computed_bytes(arguments, VARIANTS.get(name, {}))
+    report = record(arguments, {"systems": systems})
     print_table(report)
 
 
@@ -84,6 +103,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("recipe", help="what its expert is trained from and how")
     parser.add_argument("overrides", nargs="*", help="section.key=value, applied in order")
+    parser.add_argument("--random-size", choices=SIZES, help="of a model with random weights")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warmup", type=int, default=5, help="first steps that are not timed")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
@@ -98,6 +118,26 @@ def parse_arguments() -> argparse.Namespace:
     if "liger" in arguments.variant and not is_there:
         parser.error("--variant liger needs a GPU and `pip install liger-kernel`")
     return arguments
+
+
+def save_random(size: str, tokenizer: str, folder: Path) -> str:
+    """The folder, in which there is now a random model with another model's tokenizer."""
+    random_model(size, 32_000, torch.device("cpu"), torch.bfloat16).save_pretrained(folder)
+    load_tokenizer(ModelSource(tokenizer)).save_pretrained(folder)
+    return str(folder)
+
+
+def computed_bytes(arguments: argparse.Namespace, changes: dict[str, Any]) -> int | None:
+    """What `train/memory.py` computes for the training on one GPU; None where it cannot."""
+    given = {key: value for key, value in changes.items() if value is not None}  # rows' length
+    changed = [f"sft.{key}={json.dumps(value)}" for key, value in given.items()]
+    training = trainings(load_recipe(arguments.recipe, [*arguments.overrides, *changed]))[0]
+    config = load_config(training.model)
+    dtype = weights_dtype(training.model, config)
+    try:
+        return training_memory(config, dtype, training.sft, training.adapter, Sharding()).total
+    except ValueError:  # rows without a limit, an optimizer whose memory is not known
+        return None
 
 
 class Started:
@@ -230,12 +270,18 @@ def print_table(report: dict[str, Any]) -> None:
         f"\n{where(report)}; {settings['recipe']}, {settings['steps'] - settings['warmup']} steps "
         f"a round, {settings['repeats']} rounds; losses of {BARE} and {OURS} equal\n"
     )
-    print(f"{'':14}{'tokens/step':>12}{'tokens/s':>10}{'step ms':>9}{'peak MiB':>10}", end="")
+    print(
+        f"{'':14}{'tokens/step':>12}{'tokens/s':>10}{'step ms':>9}{'peak MiB':>10}{'computed':>10}",
+        end="",
+    )
     print(f"{'start s':>9}{'save s':>8}   tokens/s over         all steps together")
     for name, own in systems.items():
         rate, step_s = (statistics.median(own[key]) for key in ("tokens_per_second", "step_s"))
         line = f"{name:14}{own['tokens_per_step']:12,.0f}{rate:10,.0f}{step_s * 1e3:9.1f}"
-        line += f"{own['peak_bytes'] / 2**20:10,.0f}{own['startup_s']:9.1f}{own['finish_s']:8.1f}"
+        computed = own["computed_bytes"]
+        line += f"{own['peak_bytes'] / 2**20:10,.0f}"
+        line += f"{'-' if computed is None else format(computed / 2**20, ',.0f'):>10}"
+        line += f"{own['startup_s']:9.1f}{own['finish_s']:8.1f}"
         if name != BARE:
             line += f"   {spread(own['over'])}  {spread(own['over_in_all'])}  "
             line += BARE if name == OURS else OURS

@@ -3,9 +3,11 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import fork_server
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = pytest.mark.long
 
@@ -39,16 +41,88 @@ def test_a_forced_acceptance_comes_out(tmp_path):
     out = tmp_path / "out.json"
     done = bench(
         "decode_gpu.py",
-        *("--sizes", "tinier", "tinier", "--device", "cpu", "--dtype", "float32"),
-        *("--vocab", "64", "--prompt-tokens", "4", "--new-tokens", "100", "--batch-size", "8"),
+        *("--pair", "tinier/tinier", "--device", "cpu", "--dtype", "float32"),
+        *("--prompt-tokens", "4", "--new-tokens", "60", "--batch-sizes", "8"),
         *("--num-rounds", "1", "--drafts", "3", "--acceptance", "0.8", "--json", str(out)),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(out.read_text())
-    per_verify = report["stats"]["ours, drafts 3"]["tokens_per_verify"]
-    assert per_verify == pytest.approx((1 - 0.8**4) / 0.2, rel=0.1)
-    assert report["weight_read_limit_s"] > 0
-    assert "weight-read limit" in done.stdout
+    batch = report["batches"]["8"]
+    ours = {f"ours, drafts {k}" for k in ("0", "3", "auto", "3, no guard")}
+    bases = {"base, ours", "base, generate", "base, compiled"}
+    assert set(batch["tokens_per_second"]) == {"loop", *ours, *bases}
+    assert set(batch["rounds"]) == ours
+    for name in ("ours, drafts 3", "ours, drafts 3, no guard"):
+        measured = batch["rounds"][name]
+        expected = pytest.approx((1 - 0.8**4) / 0.2, rel=0.15)
+        assert measured["stats"]["tokens_per_verify"] == expected
+        assert set(measured["round_s"]) == {"draft", "verify", "choose", "host"}
+        assert min(measured["round_s"].values()) > 0
+    assert batch["ratios"]["over base, compiled"]["base, compiled"] == 1.0
+    assert set(batch["model_step_s"]) == {
+        f"{model}, {num_tokens} token(s)" for model in ("base", "small") for num_tokens in (1, 4)
+    }
+    assert min(report["weight_read_limit_s"].values()) > 0
+    for words in ("weight-read limit", "the guard: ", "draft verify choose host"):
+        assert words in done.stdout
+
+
+def test_the_gpu_check_runs_its_steps_on_a_cpu(tmp_path):
+    out = tmp_path / "out.json"
+    done = bench("gpu_check.py", "--device", "cpu", "--json", str(out))
+    report = json.loads(out.read_text())
+    results = {step["name"]: step["result"] for step in report["steps"]}
+    assert done.returncode == 0, (results, done.stderr[-3000:])
+    assert results == {
+        "ZeRO-3, LoRA": "passed",
+        "parity": "passed",
+        "pytest -m gpu": "skipped",
+        "speed": "passed",
+        "base compiled": "skipped",
+    }
+    for step in report["steps"]:
+        assert step["name"] in done.stdout
+    assert report["steps"][3]["measured"]["weight_read_limit_s"]["base"] > 0
+
+
+@pytest.fixture
+def _path(monkeypatch):
+    """Scripts put the checkout's root in the place of the path's first folder."""
+    monkeypatch.syspath_prepend("their own folder")
+
+
+@pytest.mark.usefixtures("_path")
+def test_a_random_model_has_a_tokenizer_and_a_computed_size(tmp_path):
+    from benchmarks.train import computed_bytes, save_random
+
+    folder = save_random("tinier", "data/mini/small", tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert (model.config.vocab_size, model.config.hidden_size) == (32_000, 64)
+    assert AutoTokenizer.from_pretrained(folder)("a")["input_ids"]
+    arguments = SimpleNamespace(
+        recipe="recipes/mini/gsm.yaml", overrides=[f"expert.model={folder}"], steps=3
+    )
+    plain, small = (computed_bytes(arguments, {"max_length": n}) for n in (64, 8))
+    arguments.overrides.append("sft.max_length=null")
+    assert computed_bytes(arguments, {"padding_free": True, "max_length": None}) is None
+    assert plain > small > 4 * 4 * model.num_parameters()  # weights, gradients, two moments
+
+
+@pytest.mark.usefixtures("_path")
+def test_a_step_that_fails_or_takes_too_long_fails_the_check():
+    from benchmarks.gpu_check import Step
+
+    code = "import time; print('error: no'); print('more'); time.sleep({}); raise SystemExit({})"
+    for sleep, exit_code, limit_s, result, said in (
+        (0, 0, 60, "passed", "error: no"),
+        (0, 1, 60, "failed", "error: no"),
+        (60, 0, 5, "failed: longer than 5 s", "error: no"),
+        (0, 0, 4, "skipped", "no time left"),
+    ):
+        step = Step("a", ["-u", "-c", code.format(sleep, exit_code)], 90)
+        step.run(limit_s)
+        assert (step.result, step.said) == (result, said)
+        assert step.seconds < 20
 
 
 def test_an_expert_that_is_not_there_is_one_line():
@@ -73,6 +147,7 @@ def test_training_is_compared_on_the_same_losses(tmp_path):
     )
     assert min(*bare["step_s"], *ours["step_s"], *ours["over"]) > 0
     assert ours["peak_bytes"] > 1 << 27  # torch alone takes more
+    assert ours["peak_bytes"] > ours["computed_bytes"] == bare["computed_bytes"] > 1 << 20
     assert "tokens/s over" in done.stdout
 
 
