@@ -279,6 +279,18 @@ def test_scores_are_the_log_probabilities_of_the_whole_sequence():
         assert list(scored.is_greedy) == (proxy.argmax(-1) == torch.tensor(ids)).tolist()
 
 
+def test_nothing_after_the_last_token_is_read(monkeypatch):
+    model = LanguageModel(tiny_model(0, "gpt2", n_positions=16), TOKENIZER)
+    completer = LocalCompleter(model, RoleTokenizers.alone(TOKENIZER))
+    ids = list(b"abc0123456789abcd")  # one more than there are positions
+    (whole,) = completer.score([Continuation(0, ids[:3], ids[3:])])
+    monkeypatch.setattr(model, "read", None)
+    for place in (0, 1):
+        end = 3 + place
+        (one,) = completer.score([Continuation(0, ids[:end], ids[end : end + 1])])
+        assert one.logprobs[0] == pytest.approx(whole.logprobs[place], abs=1e-5)
+
+
 def test_what_was_completed_is_scored_as_greedy_by_a_model_alone():
     model = LanguageModel(related_trio()[0], TOKENIZER)
     completer = LocalCompleter(model, RoleTokenizers.alone(TOKENIZER), batch_size=3)

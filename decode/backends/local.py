@@ -137,7 +137,8 @@ class LocalCompleter:
     def _score(self, batch: Sequence[Continuation]) -> list[Scored]:
         logprobs: list[dict[str, list[float]]] = [{} for _ in batch]
         is_greedy: list[list[bool]] = [[] for _ in batch]
-        for first, said in self._said(batch):
+        read = [replace(given, token_ids=given.token_ids[:-1]) for given in batch]
+        for first, said in self._said(read):  # nothing is asked of what follows the last token
             for role, logits in said.items():
                 logprob = logits.float().log_softmax(-1)  # (B, T, V)
                 likeliest = logits.argmax(-1).tolist() if role == "own" else []
