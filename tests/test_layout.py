@@ -26,7 +26,7 @@ FLOORS = {
         reports
         analysis tracking
         stage
-        __init__ run score compare analyze workspace
+        __init__ run score compare analyze workspace harness
     """,
     "train": """
         zero checkpoints footprint divergence progress

@@ -73,7 +73,7 @@ class ProxyTuned:
             ValueError: a model is missing, or has another vocabulary.
         """
         weighted = [WeightedExpert(expert, 1.0, antiexpert), *more_experts]
-        experts = [_expert_source(one) for one in weighted]
+        experts = [expert_source(one) for one in weighted]
         return cls(*LoadedModels(device).steered(_source(base), experts, vocabulary, alpha))
 
     def generate(
@@ -144,7 +144,8 @@ class ProxyTuned:
         return LocalCompleter(self.steered, self.tokenizers, batch_size, num_draft_tokens, stats)
 
 
-def _expert_source(one: WeightedExpert) -> ExpertSource:
+def expert_source(one: WeightedExpert) -> ExpertSource:
+    """Where an expert and its anti-expert are; ValueError if nothing says what the latter is."""
     expert = _source(one.expert)
     if one.antiexpert is not None:
         return ExpertSource(expert, _source(one.antiexpert), one.weight)

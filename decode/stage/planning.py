@@ -41,7 +41,7 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         ValueError: in one line what a row, a judge or a setting has wrong.
     """
-    folder, lineup = RunFolder(recipe.output_dir), _lineup(recipe)
+    folder, lineup = RunFolder(recipe.output_dir), lineup_of(recipe)
     keep_date(folder.chat_date)
     folders = [folder, *(folder.task(also.name) for also in recipe.also)]
     sections = ["task", *(f"also.{index}" for index in range(len(recipe.also)))]
@@ -116,7 +116,7 @@ def _extracting(task: Task, choice: Evaluation, section: str) -> Task:
     return replace(task, grade=of_fences(task.grade), stop=())
 
 
-def _lineup(recipe: Recipe) -> Lineup:
+def lineup_of(recipe: Recipe) -> Lineup:
     """The recipe's models; `expert` and `references` are where training will leave them."""
     trained, decode, small = RunFolder(recipe.output_dir), recipe.decode, recipe.expert
 
