@@ -21,12 +21,13 @@ FLOORS = {
     "decode": """
         engine jobs
         models
-        backends serving
+        backends
         evaluation
         reports
         analysis tracking
+        serving
         stage
-        __init__ run score compare analyze workspace harness
+        __init__ run score compare analyze serve workspace harness
     """,
     "train": """
         zero checkpoints footprint divergence progress
@@ -58,7 +59,6 @@ APART = {("decode.models", "decode.jobs"), ("decode.backends", "decode.jobs")}
 CROSSING = {"train": {"decode", "data", "recipes"}, "decode.stage": {"data", "recipes"}}
 PLANNED = {
     "decode.backends",
-    "decode.serving",
     "train.job",
     "train.pretraining",
 }  # rooms that may be missing

@@ -14,12 +14,17 @@ from ..engine.request import Completion, Name, Prompt, Request, RolePrompt
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A completion that is given, to be scored; `token_ids` are the base's."""
+    """A completion that is given, to be scored; `token_ids` are the base's.
+
+    Attributes:
+        num_likeliest: how many of the likeliest tokens at each place are wanted as well.
+    """
 
     name: Name
     prompt: RolePrompt | Prompt
     token_ids: Sequence[int]
     alpha: Alpha | None = None
+    num_likeliest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,15 @@ class Scored:
         logprobs: natural logarithms, one a token, as the completer would draw at temperature 1.
         is_greedy: whether each token is the likeliest at its place.
         by_role: the same logarithms by base, expert and anti-expert, where the completer has them.
+        likeliest: at each place as many tokens as were wanted and their logarithms, likeliest
+            first.
     """
 
     name: Name
     logprobs: tuple[float, ...]
     is_greedy: tuple[bool, ...]
     by_role: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class NotFinite(ValueError):

@@ -137,11 +137,12 @@ class LocalCompleter:
     def _score(self, batch: Sequence[Continuation]) -> list[Scored]:
         logprobs: list[dict[str, list[float]]] = [{} for _ in batch]
         is_greedy: list[list[bool]] = [[] for _ in batch]
+        likeliest: list[list[tuple[tuple[int, float], ...]]] = [[] for _ in batch]
         read = [replace(given, token_ids=given.token_ids[:-1]) for given in batch]
         for first, said in self._said(read):  # nothing is asked of what follows the last token
             for role, logits in said.items():
                 logprob = logits.float().log_softmax(-1)  # (B, T, V)
-                likeliest = logits.argmax(-1).tolist() if role == "own" else []
+                greedy = logits.argmax(-1).tolist() if role == "own" else []
                 for row, given in enumerate(batch):
                     ids = list(given.token_ids[first : first + logits.shape[1]])
                     if not ids:
@@ -152,8 +153,13 @@ class LocalCompleter:
                         raise self._not_finite(replace(given, token_ids=given.token_ids[:first]))
                     logprobs[row].setdefault(role, []).extend(found)
                     if role == "own":
-                        is_greedy[row] += [
-                            a == b for a, b in zip(likeliest[row], ids, strict=False)
+                        is_greedy[row] += [a == b for a, b in zip(greedy[row], ids, strict=False)]
+                        top = logprob[row, : len(ids)].topk(
+                            min(given.num_likeliest, logits.shape[-1])
+                        )
+                        likeliest[row] += [
+                            tuple(zip(*place, strict=True))
+                            for place in zip(top.indices.tolist(), top.values.tolist(), strict=True)
                         ]
         return [
             Scored(
@@ -161,8 +167,9 @@ class LocalCompleter:
                 tuple(own.pop("own", ())),
                 tuple(greedy),
                 {role: tuple(values) for role, values in own.items()},
+                tuple(top),
             )
-            for given, own, greedy in zip(batch, logprobs, is_greedy, strict=True)
+            for given, own, greedy, top in zip(batch, logprobs, is_greedy, likeliest, strict=True)
         ]
 
     def _said(self, batch: Sequence[Continuation]) -> Iterator[tuple[int, dict[str, Tensor]]]:

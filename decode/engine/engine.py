@@ -8,6 +8,7 @@ rows close ranks, so that no round computes a row that is gone.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -91,11 +92,11 @@ class Engine:
         eos_ids: frozenset[int] | None = None,
         stats: DecodingStats | None = None,
     ) -> None:
-        self._model, self._tokenizer, self._capacity = model, tokenizer, capacity
+        self._model, self._capacity = model, capacity
         self._eos_ids = model.eos_ids if eos_ids is None else eos_ids
         self._stats = DecodingStats() if stats is None else stats
         self._draft_length = DraftLength(num_draft_tokens if model.can_draft else 0)
-        self._stops: dict[tuple[str, ...], Stops] = {}
+        self._stops = lru_cache(256)(lambda stop: Stops(self._eos_ids, stop, tokenizer))
         self._names: set[Name] = set()  # of requests under way
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []  # by slot
@@ -112,7 +113,6 @@ class Engine:
         if request.name in self._names:
             raise ValueError(f"request '{request.name}' is under way already; give it another name")
         self._names.add(request.name)
-        self._stops.setdefault(request.stop, Stops(self._eos_ids, request.stop, self._tokenizer))
         self._waiting.append(Row(request))
         self._is_reserved = False
 
@@ -192,7 +192,7 @@ class Engine:
         """Append tokens up to the row's end; a row that ends is gone."""
         row, completion = self._rows[slot], None
         request, num_before = row.request, len(row.token_ids)
-        stops = self._stops[request.stop]
+        stops = self._stops(request.stop)
         for token in tokens:
             if token < 0:
                 raise FloatingPointError(request.name, tuple(row.token_ids))

@@ -1,7 +1,8 @@
 """One causal language model, continued token by token by rows that live in slots."""
 
+import copy
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,15 @@ class LanguageModel:
         self._layer_types = set(getattr(config, "layer_types", None) or [default_type])
         # A bool mask is only understood by scaled_dot_product_attention; the rest add it up.
         self._mask_is_bool = config._attn_implementation == "sdpa"
+
+    def with_own_cache(self) -> Self:
+        """The same weights with slots of their own, for rows that this model does not step."""
+        own = copy.copy(self)
+        own._cache = own._recordings = own._lengths = None
+        own._prompt_lengths = []
+        own.lane = Lane(None if self.lane.stream is None else self.device)
+        own.capture = None if own.lane.stream is None else CudaCapture(own.lane.stream)
+        return own
 
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
         longest = max(len(ids(row)) + row.request.max_new_tokens for row in rows)

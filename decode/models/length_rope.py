@@ -10,7 +10,7 @@ Both are what `generate` does with a row alone.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,11 @@ class LengthRopeModel(LanguageModel):
         self._is_reread = is_overridden and not any(map(_is_dynamic, self._rotations))
         self._ids: list[list[int]] = []  # by slot, what was read
         self._has_long: list[bool] = []  # by slot, which factors its keys have
+
+    def with_own_cache(self) -> Self:
+        own = super().with_own_cache()
+        own._ids, own._has_long = [], []
+        return own
 
     def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
         if num_tokens + SPAN_STEP > self._switch:  # the cache may be that much larger

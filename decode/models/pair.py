@@ -5,10 +5,11 @@ twice the rows over one copy of the weights: even rows are the expert's and get 
 rows are the anti-expert's. Anything else is two models.
 """
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -56,6 +57,12 @@ class SharedPair:
         """The models that are stepped."""
         return [self._both, self.expert, self.antiexpert]
 
+    def with_own_cache(self) -> Self:
+        """The same weights with slots of their own."""
+        own = copy.copy(self)
+        own._both, own.expert, own.antiexpert = (one.with_own_cache() for one in self.models)
+        return own
+
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
         """Make room for both roles' prompts; see `engine.Steppable`."""
         longest = max(_longest(rows, "expert"), _longest(rows, "antiexpert"))
@@ -95,6 +102,10 @@ class TwoModels:
     def models(self) -> list[LanguageModel]:
         """The models that are stepped."""
         return [self.expert, self.antiexpert]
+
+    def with_own_cache(self) -> Self:
+        """The same weights with slots of their own."""
+        return type(self)(*(one.with_own_cache() for one in self.models))
 
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
         """Make room for both roles' prompts; see `engine.Steppable`."""

@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class RecurrentModel(LanguageModel):
         self._rotations = rotations(model)
         self._inputs = inspect.signature(model.forward).parameters
         self._slots: list[_Read] = []
+
+    def with_own_cache(self) -> Self:
+        own = super().with_own_cache()
+        own._slots = []
+        return own
 
     def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
         del self._slots[num_kept:]

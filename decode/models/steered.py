@@ -1,7 +1,7 @@
 """A base and the small models that steer it, stepped as one `engine.Steppable`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,6 +46,11 @@ class Steered:
         self.steering = steering if isinstance(steering, Sequence) else [Steering(steering)]
         self.alpha = alpha if isinstance(alpha, Alpha) else Alpha(alpha)
         self.can_draft = all(model.can_roll_back for model in self.models)
+
+    def with_own_cache(self) -> "Steered":
+        """The same weights with slots of their own, for rows that this one does not step."""
+        steering = [replace(one, pair=one.pair.with_own_cache()) for one in self.steering]
+        return Steered(self.base.with_own_cache(), steering, self.vocabulary, self.alpha)
 
     @property
     def models(self) -> list[LanguageModel]:

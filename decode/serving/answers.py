@@ -1,0 +1,133 @@
+"""What clients get: OpenAI's answers as plain JSON values."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..analysis.token_text import pieces, token_text
+from ..backends.completer import Scored
+from ..engine.request import FinishReason
+
+FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What all parts of one answer have in common.
+
+    Attributes:
+        num_prompt_tokens: of all prompts, each counted once, as the base reads it.
+    """
+
+    is_chat: bool
+    model: str
+    num_prompt_tokens: int
+    created: int = field(default_factory=lambda: int(time.time()))
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def whole(self, choices: list[dict[str, Any]], num_tokens: int) -> dict[str, Any]:
+        """The answer; `num_tokens` are those of all completions."""
+        kind = "chat.completion" if self.is_chat else "text_completion"
+        return {**self._head(kind), "choices": choices, "usage": self.usage(num_tokens)}
+
+    def part(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """One event of a stream."""
+        kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+        return {**self._head(kind), "choices": choices}
+
+    def usage(self, num_tokens: int) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.num_prompt_tokens,
+            "completion_tokens": num_tokens,
+            "total_tokens": self.num_prompt_tokens + num_tokens,
+        }
+
+    def choice(
+        self, index: int, text: str, reason: FinishReason | None, logprobs: Any = None
+    ) -> dict[str, Any]:
+        """One whole completion; a reason of None says that it was to have no tokens."""
+        finish = FINISH[reason or "length"]
+        said = (
+            {"message": {"role": "assistant", "content": text}} if self.is_chat else {"text": text}
+        )
+        return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
+
+    def delta(
+        self, index: int, text: str, reason: FinishReason | None = None, is_first: bool = False
+    ) -> dict[str, Any]:
+        """A piece of a completion."""
+        role = {"role": "assistant"} if is_first else {}
+        content = {"content": text} if text or is_first else {}
+        said = {"delta": {**role, **content}} if self.is_chat else {"text": text}
+        finish = None if reason is None else FINISH[reason]
+        return {"index": index, **said, "logprobs": None, "finish_reason": finish}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        key = f"chatcmpl-{self.key}" if self.is_chat else f"cmpl-{self.key}"
+        return {"id": key, "object": kind, "created": self.created, "model": self.model}
+
+
+def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> Any:
+    """OpenAI's form of an error."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def completion_logprobs(
+    tokenizer: PreTrainedTokenizerBase,
+    before: Sequence[int],
+    ids: Sequence[int],
+    scored: Scored,
+    is_first_unscored: bool,
+) -> dict[str, Any]:
+    """`logprobs` of a text completion.
+
+    Args:
+        before: ids whose text stands before that of `ids`.
+        is_first_unscored: the first of `ids` begins the text, so that it has no score.
+    """
+    offsets, offset = [], 0
+    for piece in pieces(tokenizer, before, ids):
+        offsets.append(offset)
+        offset += len(piece)
+    tokens = [token_text(tokenizer, id_) for id_ in ids]
+    unscored = [None] if is_first_unscored else []
+    tops: list[Any] = [*unscored]
+    chosen = zip(tokens[len(unscored) :], scored.logprobs, scored.likeliest, strict=True)
+    for token, logprob, likeliest in chosen:
+        top: dict[str, float] = {}
+        for id_, other in likeliest:
+            top.setdefault(token_text(tokenizer, id_), _finite(other))
+        top.setdefault(token, _finite(logprob))
+        tops.append(top)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [*unscored, *map(_finite, scored.logprobs)],
+        "top_logprobs": tops,
+        "text_offset": offsets,
+    }
+
+
+def chat_logprobs(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], scored: Scored
+) -> dict[str, Any]:
+    """`logprobs` of a chat completion."""
+
+    def entry(id_: int, logprob: float) -> dict[str, Any]:
+        token = token_text(tokenizer, id_)
+        return {"token": token, "logprob": _finite(logprob), "bytes": list(token.encode())}
+
+    return {
+        "content": [
+            {**entry(id_, logprob), "top_logprobs": [entry(*one) for one in likeliest]}
+            for id_, logprob, likeliest in zip(ids, scored.logprobs, scored.likeliest, strict=True)
+        ]
+    }
+
+
+def _finite(logprob: float) -> float:
+    """JSON has no -inf, which a banned token has; OpenAI's stand-in for it."""
+    return max(logprob, -9999.0)

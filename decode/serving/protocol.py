@@ -1,0 +1,243 @@
+"""What clients send: OpenAI's completions and chat completions, typed, and `alpha` beside them.
+
+Every field of OpenAI's that would change the answer is honoured or refused; a field that nobody
+knows is refused by name. Fields that change no answer (`user`, `metadata`, ...) are taken.
+"""
+
+import difflib
+import secrets
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..engine.sampling import Sampling
+
+MOST_CHOICES = 128
+MOST_ALPHA = 100.0
+SHOWN = 60  # characters of a wrong value
+
+Text = Annotated[str, Field(max_length=1 << 22)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+B = TypeVar("B", bound="Body")
+
+
+class BadRequest(ValueError):
+    """A request that cannot be right: one line, and which field it is about."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param, self.code = param, code
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(_Strict):
+    """What a stream tells beside the text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False  # a padding of OpenAI's
+
+
+class Body(_Strict):
+    """What both kinds of request have. None is the default, as if the field were not there."""
+
+    usual_tokens: ClassVar[int] = 16  # OpenAI's
+
+    model: str
+    alpha: float | None = Field(None, ge=-MOST_ALPHA, le=MOST_ALPHA)
+    """Scale of the shift, where the model is `proxy`; None is the run's."""
+    temperature: float | None = Field(None, ge=0, le=2)
+    """0 is greedy; None is 1."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
+    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    max_tokens: int | None = Field(None, ge=0)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    # Not implemented: what changes nothing is taken, anything else refused.
+    presence_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = None
+    frequency_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+
+    # These change no answer.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of a completion; None is `usual_tokens`, or fewer where they do not fit."""
+        return self.max_tokens
+
+    @property
+    def num_choices(self) -> int:
+        """Completions of each prompt."""
+        return 1 if self.n is None else self.n
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def includes_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self) -> Sampling:
+        """How tokens are chosen; a request without a seed gets one of its own."""
+        seed = secrets.randbits(63) if self.seed is None else self.seed % (1 << 64)
+        temperature = 1.0 if self.temperature is None else self.temperature
+        return Sampling(
+            temperature,
+            self.top_k,
+            1.0 if self.top_p is None else self.top_p,
+            seed,
+            self.min_p or 0.0,
+            1.0 if self.repetition_penalty is None else self.repetition_penalty,
+        )
+
+    def check(self) -> None:
+        """Raises BadRequest for fields that do not go together."""
+        if self.temperature is not None and 0 < self.temperature < 0.01:
+            raise BadRequest(
+                f"temperature: found {self.temperature:g}; give 0 (greedy), or 0.01 to 2",
+                "temperature",
+            )
+        if self.stream_options is not None and not self.stream:
+            raise BadRequest("stream_options: only with stream", "stream_options")
+
+
+class CompletionBody(Body):
+    """The body of `/v1/completions`."""
+
+    prompt: (
+        Text | Ids | Annotated[list[Text] | list[Ids], Field(min_length=1, max_length=MOST_CHOICES)]
+    )
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
+    best_of: int | None = None
+    suffix: Literal[""] | None = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        return [self.prompt] if isinstance(self.prompt[0], int) else list(self.prompt)  # type: ignore[list-item]
+
+    def check(self) -> None:
+        super().check()
+        if self.best_of not in (None, self.num_choices):
+            raise BadRequest(
+                f"best_of: found {self.best_of}; it can only be n, {self.num_choices}", "best_of"
+            )
+        if self.limit == 0 and not self.echo:
+            raise BadRequest("max_tokens: 0 is only for echo; give 1 or more", "max_tokens")
+        if self.stream and self.logprobs is not None:
+            raise BadRequest("logprobs: not in a stream; leave out stream", "logprobs")
+        if len(self.prompts) * self.num_choices > MOST_CHOICES:
+            raise BadRequest(
+                f"prompt: {len(self.prompts)} prompts, n {self.num_choices}: more than "
+                f"{MOST_CHOICES} completions; send several requests",
+                "prompt",
+            )
+
+
+class Part(_Strict):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(_Strict):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[Part], Field(min_length=1)]
+
+    def turn(self) -> dict[str, str]:
+        """The message as chat templates take it; `developer` is their `system`."""
+        content = self.content
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class TextFormat(_Strict):
+    """The one response format there is."""
+
+    type: Literal["text"]
+
+
+class ChatBody(Body):
+    """The body of `/v1/chat/completions`."""
+
+    usual_tokens: ClassVar[int] = 512
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: TextFormat | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+    modalities: list[Literal["text"]] | None = None
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    def check(self) -> None:
+        super().check()
+        if None not in (self.max_tokens, self.max_completion_tokens):
+            raise BadRequest("max_tokens: give max_completion_tokens alone", "max_tokens")
+        if self.limit == 0:
+            raise BadRequest("max_tokens: found 0; give 1 or more", "max_tokens")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise BadRequest("top_logprobs: only with logprobs: true", "top_logprobs")
+        if self.stream and self.logprobs:
+            raise BadRequest("logprobs: not in a stream; leave out stream", "logprobs")
+
+
+def read_body(kind: type[B], data: bytes) -> B:
+    """The body of a request.
+
+    Raises:
+        BadRequest: in one line which field is wrong, and what was found.
+    """
+    try:
+        body = kind.model_validate_json(data)
+    except ValidationError as error:
+        raise _problem(kind, error) from None
+    body.check()
+    return body
+
+
+def _problem(kind: type[Body], error: ValidationError) -> BadRequest:
+    errors = error.errors(include_url=False)
+    of_field = [one for one in errors if one["loc"][:1] == errors[0]["loc"][:1]]
+    first = max(of_field, key=lambda one: len(one["loc"]))  # of a union: of what fits best
+    place = [str(part) for part in first["loc"]]
+    name = place[0] if place else None
+    if first["type"] == "json_invalid":
+        return BadRequest(f"the body is no JSON ({first['msg']})")
+    if first["type"] == "extra_forbidden" and len(place) == 1:
+        near = difflib.get_close_matches(place[0], kind.model_fields, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return BadRequest(f"{place[0]:.{SHOWN}}: unknown field{hint}", name)
+    if first["type"] == "missing":
+        return BadRequest(f"{'.'.join(place)}: missing", name)
+    where = ".".join(part for part in place if part.isidentifier() or part.isdigit())
+    said = str(first["msg"])
+    message = f"{where}: {said[:1].lower()}{said[1:]}, found {first['input']!r:.{SHOWN}}"
+    return BadRequest(message if where else f"the body: {said}", name)

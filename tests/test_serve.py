@@ -1,0 +1,663 @@
+"""The server: its answers are those of the models asked alone, and what cannot be right is told."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+import torch
+from support.models import byte_tokenizer, save_tiny, tiny_model
+from support.tiny_run import ROOT
+from test_engine import IDS, complete, requests
+from test_pair import adapter, sources  # noqa: F401 (a fixture)
+from test_recurrent import stateful
+
+pytest.importorskip("fastapi", reason="needs pip install -e '.[serve]'")
+import uvicorn
+
+from decode import Alpha, Chat, Continuation, LocalCompleter, Request, RolePrompt
+from decode import serve as entry
+from decode.engine.engine import Engine
+from decode.engine.sampling import Sampling, row_key
+from decode.evaluation.lineup import Contender, Lineup
+from decode.models.loaded import ExpertSource
+from decode.models.pair import load_pair
+from decode.models.recurrent import as_language_model
+from decode.models.sources import ModelSource
+from decode.serving import app as serving_app
+from decode.serving import server as serving_server
+from decode.serving.app import create_app
+from decode.serving.gate import Access
+from decode.serving.loop import Loop, Ticket
+from decode.serving.systems import load_served
+from decode.serving.text import GrowingText
+from recipes.schema.recipe import load_recipe, save_recipe
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}<assistant>"
+NAMES = ("proxy", "base", "expert", "tuned")
+PROMPTS = ["Q: 1+1=", "hello", "a longer prompt, to be ragged", "é and 漢"]
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    names = ("base", "expert", "antiexpert", "tuned")
+    models = [ModelSource(save_tiny(folder / n, seed)) for seed, n in enumerate(names)]
+    base, expert, antiexpert, tuned = models
+    lineup = Lineup(
+        (ExpertSource(expert, antiexpert),), (Contender("b", base, tuned),), (1.0,), device="cpu"
+    )
+    return load_served(lineup, lineup.contenders[0], NAMES, num_scored=3)
+
+
+@contextmanager
+def running(systems, access=None, batch_size=4, max_waiting=64, max_length=400):
+    """A server on a free port: its address and its loop."""
+    loop = Loop(systems, batch_size, max_waiting)
+    app = create_app(systems, loop, access or Access("127.0.0.1"), max_length)
+    listener = serving_server.listen("127.0.0.1", 0)
+    config = uvicorn.Config(app, lifespan="on", log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", loop
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive() and not loop.is_alive
+
+
+@pytest.fixture(scope="module")
+def server(systems):
+    with running(systems) as (address, _), httpx.Client(base_url=address, timeout=30) as client:
+        yield client
+
+
+def by_name(systems, name):
+    return next(one for one in systems if one.name == name)
+
+
+def alone(systems, name, request) -> tuple[str, str]:
+    """Text and finish reason of a request to a system, by itself."""
+    served = by_name(systems, name)
+    completer = LocalCompleter(served.model.with_own_cache(), served.tokenizers, 1, 0)
+    (done,) = completer.complete([request])
+    return done.text, {"eos": "stop"}.get(done.finish_reason, done.finish_reason)
+
+
+def streamed(client, path, body):
+    """The events of a stream."""
+    with client.stream("POST", path, json={**body, "stream": True}) as response:
+        lines = [line for line in response.iter_lines() if line]
+    assert response.status_code == 200 and lines[-1] == "data: [DONE]", lines
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def joined(events) -> dict[int, tuple[str, str | None]]:
+    """Text and finish reason of each choice."""
+    found: dict[int, tuple[str, str | None]] = {}
+    for choice in (choice for event in events for choice in event["choices"]):
+        piece = choice.get("text") or choice.get("delta", {}).get("content") or ""
+        text, reason = found.get(choice["index"], ("", None))
+        assert reason is None, "nothing comes after the end"
+        found[choice["index"]] = text + piece, choice["finish_reason"]
+    return found
+
+
+def answered(client, body, path="/v1/completions"):
+    response = client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def mixed(number):
+    """A request as a client sends it, as the models take it, and the system it is to."""
+    name, prompt = NAMES[number % 4], PROMPTS[number // 4 % 4]
+    sampling = [Sampling(), Sampling(1.1, 20, 0.9, number, 0.02, 1.3)][number // 2 % 2]
+    alpha = (0.0, 0.5, 1.0, 1.5)[number // 4 % 4] if name == "proxy" else None
+    limit, stop = 6 + number, [(), ("e", "漢z")][number // 3 % 2]
+    body = {
+        "model": name,
+        "prompt": prompt,
+        "max_tokens": limit,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "stop": list(stop),
+    }
+    body |= {"top_k": sampling.top_k} if sampling.top_k else {}
+    body |= {} if alpha is None else {"alpha": alpha}
+    own = None if alpha is None else Alpha(alpha)
+    return name, body, Request(0, prompt, limit, stop, sampling, own)
+
+
+@pytest.mark.long
+def test_sixteen_mixed_clients_get_the_answers_of_models_alone(systems, server):
+    asked = [mixed(number) for number in range(16)]
+    expected = [alone(systems, name, request) for name, _, request in asked]
+
+    def ask(number):
+        _, body, _ = asked[number]
+        if number % 3 == 0:
+            return joined(streamed(server, "/v1/completions", body))[0]
+        (choice,) = answered(server, body)["choices"]
+        return choice["text"], choice["finish_reason"]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(ask, range(16))) == expected
+    assert len({text for text, _ in expected}) > 12
+
+
+def test_choices_are_the_rows_of_one_call(systems, server):
+    body = {"model": "proxy", "prompt": PROMPTS[:2], "n": 3, "seed": 7, "max_tokens": 12}
+    found = answered(server, body)
+    served = by_name(systems, "proxy")
+    each = [prompt for prompt in PROMPTS[:2] for _ in range(3)]
+    asked = [Request(i, p, 12, sampling=Sampling(1.0, seed=7)) for i, p in enumerate(each)]
+    completer = LocalCompleter(served.model.with_own_cache(), served.tokenizers)
+    texts = {done.name: done.text for done in completer.complete(asked)}
+    assert {choice["index"]: choice["text"] for choice in found["choices"]} == texts
+    assert len(set(texts.values())) >= 4
+    assert {
+        n: text for n, (text, _) in joined(streamed(server, "/v1/completions", body)).items()
+    } == texts
+    numbers = found["usage"]
+    assert numbers["prompt_tokens"] == sum(len(prompt.encode()) for prompt in PROMPTS[:2])
+    del body["seed"]
+    assert answered(server, body)["choices"] != answered(server, body)["choices"]
+
+
+@pytest.mark.parametrize("stop", [(), ("\n",), ("ab", "é!", "  "), ("e",)])
+def test_pieces_add_up_and_nothing_of_a_stop_is_given(stop):
+    tokenizer = byte_tokenizer()
+    generator = torch.Generator().manual_seed(len(stop))
+    text = "a é 漢字 ab é! \U0001f600  e\n" * 12
+    for cut in range(0, 40, 3):
+        ids = tokenizer(text[cut:])["input_ids"]
+        whole = tokenizer.decode(ids)
+        end = min((whole.find(s) for s in stop if s in whole), default=len(whole))
+        growing, given, place = GrowingText(tokenizer, [97, 32], stop), "", 0
+        while place < len(ids):
+            size = int(torch.randint(1, 5, (), generator=generator))
+            given += growing.more(ids[place : place + size])
+            assert whole[:end].startswith(given)
+            place += size
+        assert len(given) >= end - max(3, *map(len, stop), 0) or whole[len(given) :].isspace()
+        assert given + growing.end(whole[:end]) == whole[:end]
+
+
+def test_a_text_that_changed_is_told():
+    growing = GrowingText(byte_tokenizer(), [97], ())
+    growing.more(byte_tokenizer()("abc def")["input_ids"])
+    with pytest.raises(ValueError, match="changed"):
+        growing.end("xyz")
+
+
+def test_chats_are_read_in_each_roles_template(systems):
+    proxy = by_name(systems, "proxy")
+    proxy.tokenizers.expert.chat_template = TEMPLATE
+    try:
+        with running([proxy]) as (address, _), httpx.Client(base_url=address, timeout=30) as client:
+            turns = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+            body = {"model": "proxy", "messages": turns, "max_completion_tokens": 9}
+            body |= {"temperature": 0}
+            found = answered(client, body, "/v1/chat/completions")["choices"][0]
+            prompt = RolePrompt("hello", Chat("hello"), "hello")
+            text, reason = alone(systems, "proxy", Request(0, prompt, 9))
+            assert found["message"] == {"role": "assistant", "content": text}
+            assert found["finish_reason"] == reason
+            events = streamed(client, "/v1/chat/completions", body)
+            assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+            assert joined(events)[0] == (text, reason)
+            more = [{"role": "developer", "content": "be"}, *turns]
+            response = client.post("/v1/chat/completions", json={**body, "messages": more})
+            assert response.status_code == 400 and "template" in response.json()["error"]["message"]
+            body["model"], body["messages"] = "proxy", [{"role": "user", "content": "é" * 150}]
+            del body["max_completion_tokens"]  # as many as fit
+            assert answered(client, body, "/v1/chat/completions")["choices"]
+    finally:
+        proxy.tokenizers.expert.chat_template = None
+
+
+@pytest.mark.parametrize("name", ["proxy", "base"])
+@pytest.mark.parametrize("echoes", [False, True])
+def test_logprobs_are_the_completers_scores(systems, server, name, echoes):
+    body = {"model": name, "prompt": "Q: é", "max_tokens": 8, "temperature": 0}
+    body |= {"logprobs": 3, "echo": echoes}
+    (choice,) = answered(server, body)["choices"]
+    served = by_name(systems, name)
+    ids = byte_tokenizer()("Q: é")["input_ids"]
+    completer = LocalCompleter(served.model.with_own_cache(), served.tokenizers, 1)
+    (done,) = completer.complete([Request(0, ids, 8)])
+    given = [*ids[1:], *done.token_ids] if echoes else done.token_ids
+    (scored,) = completer.score([Continuation(0, ids[:1] if echoes else ids, given)])
+    found, skipped = choice["logprobs"], int(echoes)
+    assert found["token_logprobs"][skipped:] == pytest.approx(scored.logprobs, abs=1e-4)
+    tops = found["top_logprobs"][skipped:]
+    likeliest = [max(top, key=top.get) for top in tops]
+    is_greedy = [a == b for a, b in zip(found["tokens"][skipped:], likeliest, strict=True)]
+    assert is_greedy == list(scored.is_greedy) and all(3 <= len(top) <= 4 for top in tops)
+    assert choice["text"] == ("Q: é" if echoes else "") + done.text
+    if echoes:
+        assert found["token_logprobs"][0] is None and found["text_offset"][:3] == [0, 1, 2]
+        del body["max_tokens"]
+        alone = answered(server, {**body, "prompt": ids, "max_tokens": 0})["choices"][0]
+        assert alone["text"] == "Q: é"
+        assert alone["logprobs"]["token_logprobs"] == pytest.approx(
+            found["token_logprobs"][: len(ids)], abs=1e-4
+        )
+
+
+PROMPT = {"model": "proxy", "prompt": "x"}
+CHAT = {"model": "base", "messages": [{"role": "user", "content": "x"}]}
+REFUSED = [
+    ({}, "model"),
+    ({"model": "base"}, "prompt"),
+    ({**PROMPT, "prompt": ""}, "prompt"),
+    ({**PROMPT, "prompt": []}, "prompt"),
+    ({**PROMPT, "prompt": [1, "a"]}, "prompt"),
+    ({**PROMPT, "prompt": [10**9]}, "prompt"),
+    ({**PROMPT, "prompt": [[1], [258]]}, "prompt"),
+    ({**PROMPT, "prompt": "x" * 401}, None),
+    ({**PROMPT, "prompt": "x" * 1_000_000}, None),
+    ({**PROMPT, "prompt": ["x"] * 100, "n": 2}, "prompt"),
+    ({**PROMPT, "max_tokens": 0}, "max_tokens"),
+    ({**PROMPT, "max_tokens": -1}, "max_tokens"),
+    ({**PROMPT, "max_tokens": 400}, None),
+    ({**PROMPT, "max_tokens": 10**30}, None),
+    ({**PROMPT, "n": 0}, "n"),
+    ({**PROMPT, "n": 100}, "n"),
+    ({**PROMPT, "n": 10**9}, "n"),
+    ({**PROMPT, "temperature": -1}, "temperature"),
+    ({**PROMPT, "temperature": 1e-300}, "temperature"),
+    ({**PROMPT, "temperature": "hot"}, "temperature"),
+    ({**PROMPT, "top_p": 0}, "top_p"),
+    ({**PROMPT, "top_k": 0}, "top_k"),
+    ({**PROMPT, "min_p": 2}, "min_p"),
+    ({**PROMPT, "repetition_penalty": 0}, "repetition_penalty"),
+    ({**PROMPT, "presence_penalty": 0.1}, "presence_penalty"),
+    ({**PROMPT, "frequency_penalty": -1}, "frequency_penalty"),
+    ({**PROMPT, "logit_bias": {"1": 5}}, "logit_bias"),
+    ({**PROMPT, "seed": 1 << 70}, "seed"),
+    ({**PROMPT, "stop": ""}, "stop"),
+    ({**PROMPT, "stop": ["a"] * 17}, "stop"),
+    ({**PROMPT, "best_of": 2}, "best_of"),
+    ({**PROMPT, "suffix": "b"}, "suffix"),
+    ({**PROMPT, "logprobs": 1, "stream": True}, "logprobs"),
+    ({**PROMPT, "logprobs": 21}, "logprobs"),
+    ({**PROMPT, "stream_options": {}}, "stream_options"),
+    ({**PROMPT, "alpha": 1e9}, "alpha"),
+    ({**PROMPT, "alpha": True}, "alpha"),
+    ({**PROMPT, "model": "base", "alpha": 1}, "alpha"),
+    ({**PROMPT, "temprature": 1}, "temprature"),
+    ({**CHAT, "messages": []}, "messages"),
+    ({**CHAT, "messages": [{"role": "tool", "content": "x"}]}, "messages"),
+    ({**CHAT, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
+    ({**CHAT, "messages": [*CHAT["messages"]] * 3}, "messages"),
+    ({**CHAT, "tools": [{}]}, "tools"),
+    ({**CHAT, "response_format": {"type": "json_object"}}, "response_format"),
+    ({**CHAT, "top_logprobs": 2}, "top_logprobs"),
+    ({**CHAT, "max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), REFUSED, ids=range(len(REFUSED)))
+def test_what_cannot_be_right_is_refused_by_name(server, body, param):
+    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+    response = server.post(path, json=body)
+    error = response.json()["error"]
+    assert response.status_code == 400, error
+    assert error["param"] == param and error["type"] == "invalid_request_error"
+    assert "\n" not in error["message"] and len(error["message"]) < 300
+    assert param is None or param in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b"\xff\xfe", 400),
+        (b"[" * 100_000, 400),
+        (b'{"model": "base", "prompt": "\\ud800"}', 400),
+        (b'{"model": "base", "prompt": "x", "temperature": NaN}', 400),
+        (b'{"model": "base", "prompt": "x", "model": 3}', 400),
+        (b'{"model": "gpt-4", "prompt": "x"}', 404),
+        (b" " * (serving_app.MOST_BODY_BYTES + 1), 413),
+    ],
+    ids=range(10),
+)
+def test_bodies_that_are_no_request(server, data, status):
+    response = server.post("/v1/completions", content=data)
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert server.get("/v1/models/base").json()["id"] == "base"
+
+
+def test_other_paths_and_methods_have_openais_error(server):
+    for response, status in (
+        (server.get("/v1/nothing"), 404),
+        (server.get("/v1/completions"), 405),
+        (server.get("/v1/models/gpt-4"), 404),
+        (server.get("/docs"), 404),
+    ):
+        assert response.status_code == status and response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "10.0.0.1"}, 403),
+        ({"Host": "127.0.0.1@evil.example"}, 403),
+        ({"Host": ""}, 403),
+        ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
+        ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_foreign_hosts_and_origins_are_refused(server, headers, status):
+    assert server.get("/v1/models", headers=headers).status_code == status
+
+
+def test_what_was_told_may_ask():
+    access = Access("0.0.0.0", None, ["box.lan"], [])
+    names = ("box.lan", "BOX.lan", "10.0.0.7", "[fe80::1]", "localhost", "evil.example")
+    assert [access.knows_host(name) for name in names] == [True] * 5 + [False]
+    assert not Access("10.0.0.7").knows_host("10.0.0.8")
+
+
+def test_a_key_and_an_origin_that_were_told(systems):
+    access = Access("127.0.0.1", "s3cret-é", (), ["https://page.example"])
+    with running(systems, access) as (address, _), httpx.Client(base_url=address) as client:
+        origin = {"Origin": "https://page.example"}
+        for key, status in ((None, 401), ("wrong", 401), ("s3cret-é", 200)):
+            headers = {} if key is None else {"Authorization": f"Bearer {key}".encode()}
+            found = client.get("/v1/models", headers=headers)
+            assert found.status_code == status
+        assert found.json()["data"][0]["alpha"] == 1.0
+        assert client.get("/health").text == "ok"
+        asked = client.options(
+            "/v1/models", headers={**origin, "Access-Control-Request-Method": "GET"}
+        )
+        assert asked.headers["access-control-allow-origin"] == "https://page.example"
+
+
+def slow(monkeypatch, seconds):
+    """Steps of every engine take so long."""
+    step = Engine.step
+
+    def stepped(self):
+        time.sleep(seconds)
+        return step(self)
+
+    monkeypatch.setattr(Engine, "step", stepped)
+
+
+def until(is_so, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_client_that_goes_away_frees_its_slots(systems, monkeypatch):
+    slow(monkeypatch, 0.03)
+    with (
+        running(systems, batch_size=1) as (address, loop),
+        httpx.Client(base_url=address) as client,
+    ):
+        body = {**PROMPT, "max_tokens": 390, "n": 3, "temperature": 0, "alpha": 0.3}
+        with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as response:
+            assert next(response.iter_lines()).startswith("data: ")
+            assert loop.num_rows("proxy") == 3
+        until(lambda: loop.num_rows("proxy") == 0)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/completions", json=body, timeout=0.2)
+        until(lambda: loop.num_rows("proxy") == 0 and loop.engines["proxy"].is_idle)
+        assert answered(client, {**PROMPT, "max_tokens": 2})["choices"]
+        metrics = client.get("/metrics").text
+        assert 'proxytune_requests_total{model="proxy",code="499"} 1\n' in metrics
+        assert 'proxytune_rows{model="proxy"} 0\n' in metrics
+
+
+def test_a_full_queue_answers_429(systems):
+    """The loop does not run yet, so that what is asked waits."""
+
+    async def ask():
+        loop = Loop(systems, batch_size=1, max_waiting=2)
+        app = create_app(systems, loop, Access("127.0.0.1"), 400)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            post = lambda body: client.post("/v1/completions", json=body)  # noqa: E731
+            first = [asyncio.create_task(post({**PROMPT, "max_tokens": 3})) for _ in range(3)]
+            while loop.num_rows("proxy") < 3:
+                await asyncio.sleep(0.01)
+            full = await post(PROMPT)
+            assert full.status_code == 429 and full.headers["retry-after"]
+            assert full.json()["error"]["type"] == "overloaded_error"
+            other = asyncio.create_task(post({**PROMPT, "model": "base", "max_tokens": 2}))
+            loop.start()
+            codes = [(await task).status_code for task in (*first, other)]
+            assert codes == [200] * 4
+            assert (await post(PROMPT)).status_code == 200
+            loop.close()
+            assert (await client.get("/health")).status_code == 503
+
+    asyncio.run(ask())
+
+
+def failing(monkeypatch, number, make):
+    """The engine's step of this number, counted from 1, raises what `make` makes of its engine."""
+    step, count = Engine.step, [0]
+
+    def stepped(self):
+        count[0] += 1
+        progress = step(self)
+        if count[0] == number:
+            raise make(self)
+        return progress
+
+    monkeypatch.setattr(Engine, "step", stepped)
+
+
+@pytest.mark.long
+def test_out_of_memory_goes_on_with_fewer_rows(systems, monkeypatch):
+    asked = [mixed(number) for number in range(0, 16, 4)]
+    expected = [alone(systems, name, request) for name, _, request in asked]
+    failing(monkeypatch, 4, lambda engine: torch.OutOfMemoryError("no room"))
+    with running(systems) as (address, loop), httpx.Client(base_url=address) as client:
+        with ThreadPoolExecutor(4) as pool:
+            streams = [(client, "/v1/completions", body) for _, body, _ in asked]
+            found = list(pool.map(lambda own: joined(streamed(*own))[0], streams))
+        assert loop.engines["proxy"].batch_size == 2
+    assert found == expected
+
+
+def test_a_row_that_is_no_number_fails_alone_and_no_log_has_its_text(systems, monkeypatch, caplog):
+    def first(engine):
+        return FloatingPointError(next(engine._under_way()).request.name, ())
+
+    failing(monkeypatch, 3, first)
+    with running(systems) as (address, _), httpx.Client(base_url=address, timeout=30) as client:
+        body = {
+            "model": "proxy",
+            "prompt": ["private", "words"],
+            "temperature": 0,
+            "max_tokens": 40,
+        }
+        failed = client.post("/v1/completions", json=body)
+        assert failed.status_code == 500 and "NaN" in failed.json()["error"]["message"]
+        assert answered(client, body)["choices"]
+    assert "private" not in caplog.text
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_step_that_fails_is_told_and_the_server_goes_on(systems, monkeypatch, caplog, streams):
+    failing(monkeypatch, 2, lambda engine: RuntimeError("about private words"))
+    with running(systems) as (address, loop), httpx.Client(base_url=address, timeout=30) as client:
+        body = {**PROMPT, "temperature": 0, "max_tokens": 9, "stream": streams}
+        failed = client.post("/v1/completions", json=body)
+        last = failed.text.strip().splitlines()[-1].removeprefix("data: ")
+        assert json.loads(last)["error"]["type"] == "server_error"
+        assert answered(client, {**body, "stream": False})["choices"]
+        assert loop.num_rows("proxy") == 0
+    assert "RuntimeError" in caplog.text and "private" not in caplog.text + failed.text
+
+
+@pytest.mark.long  # to import it takes seconds
+def test_the_official_client(systems, server):
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=f"{server.base_url}/v1", api_key="none", max_retries=0)
+    assert [model.id for model in client.models.list()] == list(NAMES)
+    own = {"model": "proxy", "max_tokens": 12, "temperature": 0, "stop": ["e"]}
+    done = client.completions.create(prompt="hello", extra_body={"alpha": 0.5}, **own)
+    request = Request(0, "hello", 12, ("e",), alpha=Alpha(0.5))
+    assert done.choices[0].text == alone(systems, "proxy", request)[0]
+    chat = {**own, "messages": [{"role": "user", "content": "hello"}]}
+    whole = client.chat.completions.create(logprobs=True, top_logprobs=2, **chat)
+    usage = {"include_usage": True}
+    events = list(client.chat.completions.create(stream=True, stream_options=usage, **chat))
+    text = "".join(e.choices[0].delta.content or "" for e in events if e.choices)
+    assert text == whole.choices[0].message.content
+    assert events[-1].usage == whole.usage
+    scores = whole.choices[0].logprobs.content
+    assert len(scores) == whole.usage.completion_tokens and len(scores[0].top_logprobs) == 2
+    assert scores[0].logprob == scores[0].top_logprobs[0].logprob
+    with pytest.raises(openai.BadRequestError, match="presence_penalty"):
+        client.completions.create(prompt="x", presence_penalty=1, **own)
+    with pytest.raises(openai.NotFoundError, match="gpt-4"):
+        client.completions.create(model="gpt-4", prompt="x")
+
+
+@pytest.mark.parametrize("kind", ["llama", "bloom", "lora"])
+def test_a_cache_of_its_own_keeps_rows_apart(kind, adapter):  # noqa: F811
+    if kind == "lora":
+        pair = load_pair(*sources(*adapter()), "cpu")
+        model = pair.expert
+        assert pair.with_own_cache().expert.model is pair.expert.model
+    else:
+        network = stateful("bloom", 0) if kind == "bloom" else None
+        model = as_language_model(network or tiny_model(0), byte_tokenizer())
+    expected = [done.token_ids for done in complete(model, requests(IDS, 12), 2)]
+    model.clear()
+    other = model.with_own_cache()
+    engines = [Engine(one, byte_tokenizer(), 2, 0, frozenset({256})) for one in (model, other)]
+    for request in requests(IDS, 12):
+        for engine in engines:
+            engine.add(request)
+    found: list[dict] = [{}, {}]
+    while not all(engine.is_idle for engine in engines):
+        for engine, done in zip(engines, found, strict=True):
+            done.update({p.name: p.completion for p in engine.step() if p.completion})
+    for done in found:
+        assert [done[number].token_ids for number in range(len(IDS))] == expected
+
+
+def test_tickets_differ_and_fix_the_draws_by_their_value():
+    one, other = Ticket(3), Ticket(3)
+    assert one != other and len({one, other}) == 2 and one == one
+    assert row_key(5, one) == row_key(5, 3)
+
+
+def said(monkeypatch, capsys, *arguments) -> str:
+    """How the entry ends, in one line."""
+    monkeypatch.setattr("sys.argv", ["serve.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    code = ended.value.code
+    line = code if isinstance(code, str) else capsys.readouterr().err.strip().splitlines()[-1]
+    assert "\n" not in line
+    return line
+
+
+def test_what_the_entry_refuses(monkeypatch, capsys, tmp_path, save_model):
+    base, small = save_model("base", 0), save_model("small", 1)
+    models = ("--base", base, "--expert", small)
+    whole = (*models, "--antiexpert", small)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = said(monkeypatch, capsys, *whole, "--port", port)
+        assert f"127.0.0.1 port {port}" in line
+    for arguments, expected in (
+        ((), "name a run"),
+        ((tmp_path / "none",), "no recipe.yaml"),
+        ((tmp_path, "--expert", small), "leave out"),
+        (models, "--antiexpert must be given"),
+        ((*whole, "--api-key-env", "NO_SUCH_KEY"), "NO_SUCH_KEY"),
+        ((*whole, "--models", "tuned"), "leave tuned out"),
+        ((*whole, "--port", 99999), "port 99999"),
+        ((*whole, "--batch-size", 0), "1 or more"),
+        ((*whole, "--alpha", "nan"), "--alpha"),
+        ((*whole, "--device", "cuda:9"), "cuda:9"),
+        (("--base", tmp_path, "--expert", small, "--antiexpert", small), str(tmp_path)),
+    ):
+        assert expected in said(monkeypatch, capsys, *arguments), arguments
+    for name in [name for name in sys.modules if name.startswith("decode.serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert "pip install -e '.[serve]'" in said(monkeypatch, capsys, *whole)
+
+
+def test_a_run_that_was_moved_serves_what_it_has(tmp_path, monkeypatch, capsys):
+    save_recipe(load_recipe(ROOT / "recipes/mini/facts.yaml"), tmp_path / "recipe.yaml")
+    assert "train it" in said(monkeypatch, capsys, tmp_path)
+    (tmp_path / "expert").mkdir()
+    lineup = entry._run_lineup(tmp_path)
+    assert lineup.expert.name == str(tmp_path / "expert")
+    contender = entry._contender(lineup, None)
+    assert contender.base.name == "data/mini/large" and contender.tuned is None
+    (tmp_path / "references" / contender.slug).mkdir(parents=True)
+    assert entry._contender(lineup, contender.slug).tuned is not None
+    with pytest.raises(ValueError, match=f"no base 'b'; give one of {contender.slug}"):
+        entry._contender(lineup, "b")
+
+
+def test_it_says_when_it_answers_and_ends_with_ctrl_c(monkeypatch, capfd, save_model):
+    with serving_server.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+    folders = [save_model(name, seed) for seed, name in enumerate(("base", "expert", "small"))]
+    options = zip(("--base", "--expert", "--antiexpert"), folders, strict=True)
+    words = [*(word for pair in options for word in pair), "--alpha", "0.5", "--port", str(port)]
+    monkeypatch.setattr("sys.argv", ["serve.py", *words])
+    found = []
+
+    def ask():
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                found.append(answered(client, {**PROMPT, "max_tokens": 3}))
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    asking = threading.Thread(target=ask)
+    serve = serving_server.serve
+
+    def begun(app, listener, ready):
+        serve(app, listener, lambda address: (ready(address), asking.start()))
+
+    monkeypatch.setattr(serving_server, "serve", begun)
+    with pytest.raises(KeyboardInterrupt):
+        entry.main()
+    asking.join()
+    said = capfd.readouterr()
+    line = f"serving proxy (alpha 0.5), base, expert at http://127.0.0.1:{port}/v1\n"
+    assert found and said.out == line and "Traceback" not in said.err
