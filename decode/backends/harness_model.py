@@ -4,22 +4,18 @@ Texts become tokens, and too long contexts are cut from the left, as lm-eval's o
 it. Each role reads a context by its own tokenizer; continuations are the base's tokens.
 """
 
+# pyright: reportMissingImports=false
+
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from jinja2 import TemplateError
-from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
-from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
-from lm_eval.models.utils import (  # pyright: ignore[reportMissingImports]
-    normalize_gen_kwargs,
-    postprocess_generated_text,
-)
-from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
-    get_rolling_token_windows,
-    make_disjoint_window,
-)
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
