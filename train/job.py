@@ -101,7 +101,7 @@ class Job:
                 check(experiment)
         configured = []
         for training in trainings(recipe):
-            with doing(f"configuring the training of {training.target}"):
+            with doing(f"configuring the training of {training.target}"), training.naming_keys():
                 configured.append((training, configure(training, recipe.seed, recipe.name)))
             check_group()  # the first configuration brings the processes together
         return Models(experiments, configured)
@@ -122,7 +122,8 @@ class Job:
         rows = read(self.recipe, experiments, num_held_out)
         for training, config in models.trainings:
             if not training.is_complete:
-                check_lengths(rows, training, config)
+                with training.naming_keys():
+                    check_lengths(rows, training, config)
         return Data(rows, checks)
 
     def claim(self, models: Models, data: Data | None) -> None:
