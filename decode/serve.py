@@ -73,6 +73,7 @@ def main() -> None:
         app.create_app(served, models, access, arguments.max_length),
         listener,
         lambda address: print(f"serving {names} at {address}/v1", flush=True),
+        models.stop,
     )
 
 

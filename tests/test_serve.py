@@ -36,6 +36,7 @@ from decode.serving import app as serving_app
 from decode.serving import server as serving_server
 from decode.serving.app import create_app
 from decode.serving.gate import Access
+from decode.serving.job import STOPPED
 from decode.serving.loop import Loop, Ticket
 from decode.serving.systems import load_served
 from decode.serving.text import GrowingText
@@ -549,6 +550,35 @@ def test_the_official_client(systems, server):
         client.completions.create(model="gpt-4", prompt="x")
 
 
+def test_answers_under_way_end_when_the_server_stops(systems, monkeypatch, caplog):
+    slow(monkeypatch, 0.05)
+    loop = Loop(systems, 2, 8)
+    app, ended = create_app(systems, loop, Access("127.0.0.1"), 400), []
+    listener = serving_server.listen("127.0.0.1", 0)
+    monkeypatch.setattr(serving_server, "GRACE_S", 0.2)
+    config = uvicorn.Config(app, lifespan="on", log_level="warning", timeout_graceful_shutdown=9)
+    server = serving_server._Server(config, lambda: None, loop.stop)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def ask(streams):
+        body = {**PROMPT, "max_tokens": 390, "alpha": 0.3, "n": 2, "stream": streams}
+        found = httpx.post(f"{address}/v1/completions", json=body, timeout=20)
+        ended.append(found.text.strip().splitlines()[-1].removeprefix("data: "))
+
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    until(lambda: server.started)
+    asking = [threading.Thread(target=ask, args=(streams,)) for streams in (False, True)]
+    for one in asking:
+        one.start()
+    until(lambda: loop.num_rows("proxy") == 4)
+    server.should_exit = True
+    for one in (*asking, thread):
+        one.join(8)
+    assert [json.loads(last)["error"]["message"] for last in ended] == [STOPPED] * 2
+    assert not thread.is_alive() and not caplog.text
+
+
 @pytest.mark.parametrize("kind", ["llama", "bloom", "lora"])
 def test_a_cache_of_its_own_keeps_rows_apart(kind, adapter):  # noqa: F811
     if kind == "lora":
@@ -651,8 +681,8 @@ def test_it_says_when_it_answers_and_ends_with_ctrl_c(monkeypatch, capfd, save_m
     asking = threading.Thread(target=ask)
     serve = serving_server.serve
 
-    def begun(app, listener, ready):
-        serve(app, listener, lambda address: (ready(address), asking.start()))
+    def begun(app, listener, ready, stop):
+        serve(app, listener, lambda address: (ready(address), asking.start()), stop)
 
     monkeypatch.setattr(serving_server, "serve", begun)
     with pytest.raises(KeyboardInterrupt):

@@ -16,11 +16,12 @@ from starlette.types import Receive, Scope, Send
 
 from .answers import error_body
 from .gate import Access, Gate
-from .job import Job, Unanswered, read_job
+from .job import STOPPED, Job, Unanswered, read_job
 from .loop import Busy, Loop
 from .metrics import Counts, metrics_text
 from .prompts import PromptReader
 from .protocol import BadRequest, Body, ChatBody, CompletionBody, read_body
+from .served_engine import Stopped
 from .systems import Served
 
 MOST_BODY_BYTES = 4 << 20
@@ -121,7 +122,9 @@ class Routes:
             response = _error(429, "as many requests wait as may; try again", "overloaded_error")
             response.headers["retry-after"] = RETRY_AFTER_S
         except Unanswered as error:
-            response = _error(500, str(error), "server_error")
+            response = _error(error.status, str(error), "server_error")
+        except Stopped:
+            response = _error(503, STOPPED, "server_error")
         except ClientDisconnect:
             response = Response(status_code=GONE)
         self._counts.requests[name, response.status_code] += 1

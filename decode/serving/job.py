@@ -14,18 +14,24 @@ from ..engine.engine import Progress
 from ..engine.logits import Alpha
 from ..engine.request import Completion, Request, RolePrompt
 from .answers import Answer, chat_logprobs, completion_logprobs, error_body
-from .loop import Loop, Ticket, Told
+from .loop import Loop, Ticket
 from .metrics import Counts
 from .prompts import PromptReader
 from .protocol import BadRequest, Body, ChatBody, CompletionBody
+from .served_engine import Stopped, Told
 from .systems import Served
 from .text import GrowingText
 
+STOPPED = "the server is being stopped"
 DONE = "data: [DONE]\n\n"
 
 
 class Unanswered(Exception):
-    """The models could not answer; in one line why."""
+    """The models could not answer; in one line why, and the status that says so."""
+
+    def __init__(self, message: str, status: int = 500) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,8 @@ class Inbox:
             raise Unanswered(told.problem)
         if isinstance(told, torch.OutOfMemoryError):
             raise Unanswered("out of memory; ask for less")
+        if isinstance(told, Stopped):
+            raise Unanswered(STOPPED, 503)
         if isinstance(told, Exception):
             raise Unanswered("the models failed")
         return told

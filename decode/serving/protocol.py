@@ -6,7 +6,7 @@ knows is refused by name. Fields that change no answer (`user`, `metadata`, ...)
 
 import difflib
 import secrets
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -130,9 +130,8 @@ class CompletionBody(Body):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        return [self.prompt] if isinstance(self.prompt[0], int) else list(self.prompt)  # type: ignore[list-item]
+        is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        return cast(Any, [self.prompt] if is_one else self.prompt)
 
     def check(self) -> None:
         super().check()

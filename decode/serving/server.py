@@ -1,12 +1,14 @@
 """The HTTP server: it listens before models load, and says in one line when it answers."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
 
-GRACE_S = 5  # after Ctrl-C, for answers under way
+GRACE_S = 5.0  # after Ctrl-C, for answers under way
+LAST_S = 20  # after that, connections are cut
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -29,10 +31,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[str], None]) -> None:
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    ready: Callable[[str], None],
+    stop: Callable[[], None],
+) -> None:
     """Answer until Ctrl-C or SIGTERM; answers under way have a few seconds more.
 
     Args:
+        stop: ends the answers that are still under way then.
         ready: told the server's address once it answers.
     """
     config = uvicorn.Config(
@@ -41,21 +49,27 @@ def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[str], None]) -
         access_log=False,  # a path may hold what nobody should read
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=LAST_S,
         ws="none",
     )
     host, port = listener.getsockname()[:2]
-    _Server(config, lambda: ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")).run(
-        sockets=[listener]
-    )
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    _Server(config, lambda: ready(address), stop).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stop: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._stop = ready, stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        later = asyncio.get_running_loop().call_later(GRACE_S, self._stop)
+        await super().shutdown(sockets)
+        later.cancel()
