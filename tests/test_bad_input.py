@@ -158,6 +158,11 @@ def test_a_mistake_of_the_user_is_its_own_line():
         main(SettingsChanged("made with other settings"))
     with pytest.raises(SystemExit, match=r"^error: a row$"), user_errors(ValueError):
         raise ValueError("a row")
+    with pytest.raises(SystemExit) as ended, user_errors(ValueError):
+        raise ValueError("found a\x00b \x1b[31mé\u3042 \ud800")
+    assert ended.value.code == r"error: found a\x00b \x1b[31mé\u3042 \ud800".replace(
+        r"\u3042", "\u3042"
+    )
     with pytest.raises(SystemExit, match=r"^error: two lines$"), user_errors(ValueError):
         raise ValueError("two\nlines")
 
@@ -178,7 +183,8 @@ def test_a_fault_is_one_line_and_its_traceback_is_in_the_run_folder(kind, tmp_pa
         main()
     log = tmp_path / "error.log"
     assert caught.value.code == (
-        f"error: while saving a checkpoint: {kind.__name__}: disk \ud800; the traceback is in {log}"
+        f"error: while saving a checkpoint: {kind.__name__}: disk \\ud800; "
+        f"the traceback is in {log}"
     )
     text = log.read_text()
     assert "KeyError: 'the reason'" in text

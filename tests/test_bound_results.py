@@ -444,3 +444,15 @@ def test_a_seal_is_of_a_place_settings_and_content():
     assert not Seals("key").fits({**row, "score": 1})
     assert Seals("key").fits({"id": "a"}) and not Seals("key", True).fits({"id": "a"})
     assert set(SEALED) == {"rows"}
+
+
+@pytest.mark.parametrize("value", [[], None, 5, "predictions/expert.jsonl"])
+def test_a_record_of_content_that_was_edited_is_named(value, tmp_path):
+    folder = RunFolder(tmp_path)
+    write_json(folder.metrics, {})
+    folder.keep(folder.metrics)
+    folder.check_kept(folder.metrics)
+    record = folder.settings(folder.metrics)
+    write_json(record, {**json.loads(record.read_text()), "made_from": value})
+    with pytest.raises(FileChanged, match=rf"not what the run wrote, by {record}"):
+        folder.check_kept(folder.metrics)

@@ -198,12 +198,13 @@ class RunFolder:
                 raise FileChanged(f"{result}: {self.settings(result)} is missing; {MAKE_AGAIN}")
             return  # of an earlier version, or copied without its predictions
         found = self._record(result)
-        if found.get("content") != file_digest(result):
+        made_from = found.get("made_from", {})
+        if found.get("content") != file_digest(result) or not isinstance(made_from, dict):
             raise FileChanged(
                 f"{result}: not what the run wrote, by {self.settings(result)} (one of them "
                 f"edited, or from another run); {remedy}"
             )
-        for place, digest in found.get("made_from", {}).items():
+        for place, digest in made_from.items():
             source = self.path / place
             if not source.exists() or file_digest(source) != digest:
                 raise FileChanged(

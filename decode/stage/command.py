@@ -95,7 +95,12 @@ def without_secrets(text: str) -> str:
 def _end(line: str) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
         time.sleep(PATIENCE_S)
-    sys.exit(f"error: {line}")
+    sys.exit(f"error: {plain(line)}")
+
+
+def plain(line: str) -> str:
+    """`line` with an escape for what is no text; libraries quote values as they are."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 class HelpFormatter(argparse.HelpFormatter):
