@@ -47,3 +47,10 @@ def test_fit_cuts_padding_and_fills_what_is_missing():
     assert filled.shape == (2, 258)
     assert filled[:, 250:].sum() == 0
     assert vocabulary.fit(torch.ones(2, 250), -torch.inf)[:, 250:].isneginf().all()
+
+
+def test_a_long_token_that_differs_is_cut_off():
+    one, other = byte_tokenizer(("x" * 4000,)), byte_tokenizer(("y" * 4000,))
+    with pytest.raises(ValueError, match="ids differ") as caught:
+        align(one, other, other)
+    assert len(str(caught.value)) < 600

@@ -101,7 +101,7 @@ def _differences(base: list[str | None], other: list[str | None], role: str) -> 
     width = max(len(base), len(other))
     pad = [None] * width
     pairs = zip((base + pad)[:width], (other + pad)[:width], strict=True)
-    found = [f"id {id_}: {a!r} / {b!r}" for id_, (a, b) in enumerate(pairs) if a != b]
+    found = [f"id {id_}: {a!r:.60} / {b!r:.60}" for id_, (a, b) in enumerate(pairs) if a != b]
     shown = ", ".join(found[:NUM_DIFFERENCES_SHOWN])
     return (
         f"base and {role} have different vocabularies: {len(found)} ids differ ({shown}; "
