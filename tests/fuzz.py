@@ -121,9 +121,12 @@ def fault_in(case: Case, done: subprocess.CompletedProcess, whole: World, world:
 
 
 def same_metrics(whole: World, world: World) -> bool:
-    """Whether the run has the results it had."""
-    paths = [folder / "run" / "metrics.json" for folder in (whole.folder, world.folder)]
-    return not paths[1].is_file() or scores(paths[0]) == scores(paths[1])
+    """Whether the runs have the results they had."""
+    return all(
+        not (found := world.folder / run / "metrics.json").is_file()
+        or scores(whole.folder / run / "metrics.json") == scores(found)
+        for run in ("run", "full")
+    )
 
 
 def scores(path: Path) -> object:

@@ -11,17 +11,35 @@ from .predictions import scored_file
 from .recipes import override, recipe, rows
 from .world import World, entry
 
+<<<<<<< Updated upstream
+=======
+NOT_HARMED = ("output_dir",)
+HEADERS = (
+    b"",
+    b"Retry-After: 9e99\r\n",
+    b"Retry-After: -5\r\n",
+    b"Retry-After: Sun, 06 Nov 9999 08:49:37 GMT\r\n",
+    b"Location: http://127.0.0.1:1/\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b"X: \xff\r\n",
+    b"Y" * 70000 + b": 1\r\n",
+)
+STATUSES = (b"200 OK", b"200 OK", b"429 Slow", b"500 No", b"302 Found", b"999 X", b"x")
+MODELS = ("small", "large", "gpt2", "gemma3_text", "sharded")
+>>>>>>> Stashed changes
 RUN_ENTRIES = ("train/sft.py", "decode/run.py", "decode/analyze.py", "decode/compare.py")
 
 
 def run_folder(world: World, rng: random.Random) -> Case:
     """A finished run with one file harmed, run, analyzed or compared again."""
-    files = sorted(p for p in (world.folder / "run").rglob("*") if p.is_file())
+    run, recipe = rng.choice((("run", "recipe.yaml"), ("full", "full.yaml")))
+    files = sorted(p for p in (world.folder / run).rglob("*") if p.is_file())
     path = rng.choice(files)
     is_json = path.suffix in (".json", ".jsonl") and path.stat().st_size > 2
     how = (harm_json_file if is_json else harm_file)(rng, path)
     command = rng.choice(RUN_ENTRIES)
-    targets = ["run", "../whole/run"] if command.endswith("compare.py") else ["recipe.yaml"]
+    targets = [run, "../whole/run"] if command.endswith("compare.py") else [recipe]
     arguments = [entry(command), *targets]
     return Case(arguments, f"{path.name}: {how}", (path.name, path.parent.name), same_results=True)
 
@@ -35,9 +53,12 @@ def _folder_case(world: World, rng: random.Random, folder: str) -> Case:
 
 
 def model_folder(world: World, rng: random.Random) -> Case:
-    """A model's folder, small or large, with one file harmed."""
-    world.write(_finished(world))
-    return _folder_case(world, rng, rng.choice(("small", "large")))
+    """A model's folder, small or large, of one of several architectures, with one file harmed."""
+    tree, folder = _finished(world), rng.choice(MODELS)
+    if folder != "small":
+        tree["decode"]["bases"][0]["model"] = folder
+    world.write(tree)
+    return _folder_case(world, rng, folder)
 
 
 def adapter_folder(world: World, rng: random.Random) -> Case:

@@ -1,4 +1,4 @@
-"""What is harmed: tiny models, rows, a recipe, a finished run, an adapter; all of it is right."""
+"""What is harmed: tiny models, rows, a recipe, finished runs, an adapter; all of it is right."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from support import fork_server
-from support.models import save_tiny
+from support.models import byte_tokenizer, save_tiny, tiny_model
 from support.tiny_run import launch_environment, write_rows
 
 
@@ -41,10 +41,11 @@ class World:
 
 
 def make_world(folder: Path) -> World:
-    """Models, rows, a recipe that trains an adapter, and its finished run."""
+    """Models, rows, a recipe that trains an adapter, one of full fine-tuning, and their runs."""
     folder.mkdir(parents=True)
     save_tiny(folder / "small", 1)
     save_tiny(folder / "large", 0, width=64)
+    _save_others(folder)
     write_rows(folder / "train.jsonl", 6, 0)
     write_rows(folder / "eval.jsonl", 3, 40)
     world = World(folder)
@@ -77,10 +78,33 @@ def make_world(folder: Path) -> World:
             "wandb": {"project": None},
         }
     )
-    done = world.run([entry("train/sft.py"), "recipe.yaml"])
-    assert done.returncode == 0, done.stderr
+    one = world.recipe
+    other = {**one, "output_dir": "full", "proxy_check": {"num_rows": 2, "select_by": "proxy"}}
+    other["expert"] = {**one["expert"], "adapter": None}
+    other["decode"] = {**one["decode"], "bases": [{**one["decode"]["bases"][0]}]}
+    other["decode"]["bases"][0]["tune_reference"] = True
+    (folder / "full.yaml").write_text(json.dumps(other))
+    for recipe in ("recipe.yaml", "full.yaml"):
+        done = world.run([entry("train/sft.py"), recipe], 600)
+        assert done.returncode == 0, done.stderr
     shutil.copytree(folder / "run" / "expert", folder / "adapter")
     return world
+
+
+def _save_others(folder: Path) -> None:
+    """Models of other architectures, in shards, with vocabulary files, with a chat template."""
+    for name in ("gpt2", "gemma3_text"):
+        save_tiny(folder / name, 3, architecture=name)
+    tiny_model(4).save_pretrained(folder / "sharded", max_shard_size="20KB")
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    tokenizer.save_pretrained(folder / "sharded")
+    (folder / "gpt2" / "tokenizer.json").unlink()
+    (folder / "gpt2" / "vocab.json").write_text(json.dumps(tokenizer.get_vocab()))
+    (folder / "gpt2" / "merges.txt").write_text("#version: 0.2\n")
+    settings = {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<eos>", "pad_token": "<pad>"}
+    settings |= {"bos_token": "<eos>", "unk_token": "<eos>"}
+    (folder / "gpt2" / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def entry(path: str) -> str:
