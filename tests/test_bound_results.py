@@ -314,7 +314,9 @@ def test_what_a_training_logged_and_read_is_as_it_was_written(
     for path in (finished.training_log, finished.training_rows):
         whole = path.read_bytes()
         path.write_text(content)
-        with pytest.raises(FileChanged, match=rf"{path.name}: not what the run wrote .*delete it"):
+        with pytest.raises(
+            FileChanged, match=rf"{path.name}: not what the run wrote, by .*delete it"
+        ):
             read()
         path.unlink()
         path.mkdir()

@@ -11,23 +11,7 @@ from .predictions import scored_file
 from .recipes import override, recipe, rows
 from .world import World, entry
 
-<<<<<<< Updated upstream
-=======
-NOT_HARMED = ("output_dir",)
-HEADERS = (
-    b"",
-    b"Retry-After: 9e99\r\n",
-    b"Retry-After: -5\r\n",
-    b"Retry-After: Sun, 06 Nov 9999 08:49:37 GMT\r\n",
-    b"Location: http://127.0.0.1:1/\r\n",
-    b"Transfer-Encoding: chunked\r\n",
-    b"Content-Encoding: gzip\r\n",
-    b"X: \xff\r\n",
-    b"Y" * 70000 + b": 1\r\n",
-)
-STATUSES = (b"200 OK", b"200 OK", b"429 Slow", b"500 No", b"302 Found", b"999 X", b"x")
 MODELS = ("small", "large", "gpt2", "gemma3_text", "sharded")
->>>>>>> Stashed changes
 RUN_ENTRIES = ("train/sft.py", "decode/run.py", "decode/analyze.py", "decode/compare.py")
 
 
