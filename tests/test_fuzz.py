@@ -1,5 +1,6 @@
 """A short seeded run of tests/fuzz.py, and that it finds what it is for."""
 
+import json
 import subprocess
 
 import pytest
@@ -22,10 +23,10 @@ def world(tmp_path_factory) -> World:
 
 
 @pytest.mark.long
-def test_hostile_input_ends_in_the_right_result_or_one_line(world, tmp_path):
-    faults = {}
+def test_hostile_input_ends_in_the_right_result_or_one_line(world):
+    faults, folder = {}, world.folder.parent / "case"  # beside the whole world, as in fuzz.py
     for number in range(NUM_CASES):
-        case, done, fault = run_case(world, 12, number, tmp_path / "case")
+        case, done, fault = run_case(world, 12, number, folder)
         if fault:
             faults[number] = f"{kind_of(number)}, {case.harm:.80}: {fault}\n{done.stderr[-500:]}"
     assert not faults, "\n".join(faults.values())
@@ -93,5 +94,5 @@ def test_a_changed_result_is_a_fault(world, tmp_path):
     other = world.copy(tmp_path / "other")
     assert fault_in(case, done, world, other) == ""
     metrics = other.folder / "run" / "metrics.json"
-    metrics.write_text(metrics.read_text().replace('"num_rows": 3', '"num_rows": 4'))
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "expert": {}}))
     assert fault_in(case, done, world, other) == "other results"
