@@ -208,8 +208,8 @@ class RunFolder:
             source = self.path / place
             if not source.exists() or file_digest(source) != digest:
                 raise FileChanged(
-                    f"{result}: not made from {source} as it is (edited, gone, or from another "
-                    f"run); {remedy}"
+                    f"{result}: not made from {source} as it is, by {self.settings(result)} (one "
+                    f"of them edited, gone, or from another run); {remedy}"
                 )
 
     def check_extra(self, result: Path) -> None:
