@@ -293,7 +293,7 @@ def test_what_is_wrong_with_judges_is_one_line_before_weights_load(recipe, serve
     assert "task.judges.judge: is missing; 'instruct' is judged by endpoint" in decode(recipe())
     path = recipe(server)
     key = "task.judges.judge.endpoint.key_env=NO_SUCH_KEY"
-    assert "task.judges.judge: the environment variable NO_SUCH_KEY" in decode(path, key)
+    assert "task.judges.judge: key_env names no environment variable" in decode(path, key)
     assert "has no such judge; it has judge" in decode(
         path, "task.judges.truth={classifier: {model: a/b, label: c}}"
     )
@@ -304,7 +304,7 @@ def test_what_is_wrong_with_judges_is_one_line_before_weights_load(recipe, serve
         path, "task.judges.judge.endpoint.modle=x"
     )
     assert "either an endpoint or a classifier; give one" in decode(path, "task.judges.judge={}")
-    assert "graded after decoding, in one way only" in decode(path, "task.scoring=paper")
+    assert "judges have no effect: scoring: paper asks none" in decode(path, "task.scoring=paper")
     assert "4 greedy completions of a row are all the same" in decode(path, "decode.num_samples=4")
     assert not server.seen and not (tmp_path / "run" / "predictions").exists()
 

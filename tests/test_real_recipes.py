@@ -197,6 +197,7 @@ def test_code7b_lora(tiny, problems, tmp_path):
         "decode.num_samples=2",
         "decode.pass_at=1",
         "sft.max_steps=2",
+        "sft.num_train_epochs=null",
         "sft.bf16=false",
         "sft.activation_checkpointing=false",
         "sft.max_length=128",

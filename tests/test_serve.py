@@ -662,6 +662,15 @@ def test_a_run_that_was_moved_serves_what_it_has(tmp_path, monkeypatch, capsys):
         entry._contender(lineup, "b")
 
 
+@pytest.fixture
+def _ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, as in a fresh process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_it_says_when_it_answers_and_ends_with_ctrl_c(monkeypatch, capfd, save_model):
     with serving_server.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]

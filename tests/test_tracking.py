@@ -110,9 +110,9 @@ def test_without_a_key_the_run_is_offline_and_complete(launch, tmp_path):
     run_dir = tmp_path / "run"
     run_id = (run_dir / "wandb" / "run_id").read_text().strip()
     messages = [line for line in process.stderr.splitlines() if line]
-    assert len(messages) == 1, process.stderr
+    assert len(messages) == 2, process.stderr
     assert "no API key found" in messages[0]
-    assert f"wandb sync {run_dir}/wandb/offline-run-*" in messages[0]
+    assert f"wandb sync {run_dir}/wandb/offline-run-*" in messages[1]
 
     found = records(run_dir)
     (run,) = (record["run"] for record in found if record["type"] == "run")
@@ -155,7 +155,7 @@ def test_an_unreachable_host_is_found_out_soon_and_said_once(launch, tmp_path):
     process, seconds = launch(SETTINGS, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY=FAKE_KEY)
     assert seconds < 15
     messages = [line for line in process.stderr.splitlines() if line]
-    assert len(messages) == 1, process.stderr
+    assert len(messages) == 2, process.stderr
     assert "127.0.0.1:9 does not answer" in messages[0]
     assert len(records(tmp_path / "run")) > 5
     for path in (tmp_path / "run").rglob("*"):
@@ -180,7 +180,7 @@ def test_a_key_that_the_server_refuses_leaves_the_run_offline(launch, tmp_path):
     server.shutdown()
     messages = [line for line in process.stderr.splitlines() if "decode.tracking" in line]
     assert len(messages) == 1, process.stderr
-    assert "401" in messages[0] and "wandb sync" in messages[0]
+    assert "401" in messages[0] and "wandb sync" in process.stderr
     assert any(record["type"] == "exit" for record in records(tmp_path / "run"))
 
 
@@ -191,8 +191,8 @@ def test_a_run_that_is_over_is_reported_once_and_ends_nothing(launch, tmp_path):
     kept.write_text("abcd1234\n")  # of an earlier start, which this one continues
     process, _ = launch(SETTINGS, "finish early", WANDB_MODE="offline")
     messages = [line for line in process.stderr.splitlines() if line]
-    assert ["as asked" in line for line in messages] == [True, False], process.stderr
-    assert "stopped taking data" in messages[1]
+    assert ["as asked" in line for line in messages] == [True, False, False], process.stderr
+    assert "stopped taking data" in messages[2]
     (folder,) = kept.parent.glob("offline-run-*")
     assert folder.name.endswith("abcd1234")
 

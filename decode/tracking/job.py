@@ -101,7 +101,7 @@ def given_run_id() -> str | None:
 
 @cache
 def _say_offline(reason: str, run_dir: Path) -> None:
-    """One line for all jobs of a run."""
+    """Said once for all jobs of a run."""
     logger.warning(
         "W&B is offline (%s)\nto upload later: wandb sync %s/wandb/offline-run-*", reason, run_dir
     )
