@@ -357,6 +357,7 @@ CHECK_DAMAGE = {
     "first missing": lambda path: without_lines(path, 1),
     "last missing": lambda path: without_lines(path, 3),
     "repeated": lambda path: write_rows(path, read_rows(path) + read_rows(path)[-1:]),
+    "in another order": lambda path: write_rows(path, read_rows(path)[::-1]),
 }
 
 

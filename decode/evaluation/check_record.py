@@ -29,7 +29,7 @@ class Checks:
             is a training that begins, which drops them all.
 
     Raises:
-        FileChanged: a row is not what the run's training wrote there; names it.
+        FileChanged: a row is not what the run's training wrote there, or they are not in order.
     """
 
     def __init__(self, folder: RunFolder, up_to_step: int | None = None) -> None:
@@ -37,6 +37,12 @@ class Checks:
         self._seals = folder.seals(folder.checks, folder.checks, folder.expert)
         self.rows = [] if up_to_step == 0 else read_rows(self._path)
         self._seals.check(self._path, self.rows)
+        steps = [row["step"] for row in self.rows]
+        if steps != sorted({0, *steps}) and steps:
+            raise FileChanged(
+                f"{self._path}: its rows are not one a check, from step 0 on (found steps "
+                f"{', '.join(map(str, steps[:8]))}); put the file back, or delete it"
+            )
         if up_to_step is not None:
             self.rows = [row for row in self.rows if row["step"] <= up_to_step]
             write_rows(self._path, self.rows)
