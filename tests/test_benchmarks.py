@@ -68,7 +68,7 @@ def test_a_forced_acceptance_comes_out(tmp_path):
         assert words in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_gpu_check_runs_its_steps_on_a_cpu(tmp_path):
     out = tmp_path / "out.json"
     command = [sys.executable, "benchmarks/gpu_check.py", "--device", "cpu", "--json", str(out)]
