@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.rows import jsonl
 from support.tiny_run import write_rows
 
 from decode.jobs.faults import doing, keep_tracebacks_in
@@ -91,6 +92,12 @@ def test_mismatched_vocabularies(start, save_model):
 def test_an_empty_data_file(start, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     assert "empty.jsonl: no rows" in start(f"task.eval={tmp_path / 'empty.jsonl'}")
+
+
+def test_an_id_twice(start, tmp_path):
+    rows = [{"id": id_, "question": "q", "answer": "#### 1"} for id_ in ("a", "b", "a")]
+    path = jsonl(tmp_path / "twice.jsonl", rows)
+    assert "task.eval: row id 'a' is there twice; ids must differ" in start(f"task.eval={path}")
 
 
 def test_a_missing_data_file(start, tmp_path):

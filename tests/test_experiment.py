@@ -206,9 +206,6 @@ def test_systems_come_in_the_order_that_loads_each_model_once(experiment):
 
 def test_check_finds_mistakes_before_weights_load(experiment, save_model):
     check(experiment)
-    repeated = changed(experiment, questions=[QUESTIONS[0], QUESTIONS[0]])
-    with pytest.raises(ValueError, match="row id 'q0' occurs more than once"):
-        check(repeated)
     stranger = ModelSource(save_model("stranger", 3, extra=("<x>",), vocab_size=259))
     with pytest.raises(ValueError, match="different vocabularies: 1 ids differ"):
         check(changed(experiment, contenders=(Contender("large", stranger, None),)))

@@ -107,13 +107,9 @@ def check(experiment: Experiment) -> None:
     """Check everything that can be checked before weights load.
 
     Raises:
-        ValueError: the device or a model is missing, vocabularies differ, question ids
-            repeat, a prompt cannot be encoded, or weights do not fit their model.
+        ValueError: the device or a model is missing, vocabularies differ, a prompt cannot be
+            encoded, or weights do not fit their model.
     """
-    ids = [question.id for question in experiment.questions]
-    if len(set(ids)) < len(ids):
-        repeated = next(id_ for id_ in ids if ids.count(id_) > 1)
-        raise ValueError(f"evaluation row id '{repeated}' occurs more than once; ids must differ")
     lineup = experiment.lineup
     resolve_device(lineup.device)
     first, *more = lineup.experts

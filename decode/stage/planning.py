@@ -5,6 +5,7 @@ judges and their keys, a sandbox that this machine does not permit.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -72,6 +73,11 @@ def _experiment(
         questions = task.eval_rows(choice.eval, choice.eval_limit)
     except SourceError as error:
         raise ValueError(f"{section}.eval: {error}") from error
+    ids = Counter(question.id for question in questions)
+    if repeated := [f"'{id_}'" for id_, times in ids.items() if times > 1]:
+        raise ValueError(
+            f"{section}.eval: row id {', '.join(repeated[:3])} is there twice; ids must differ"
+        )
     try:
         scorer = None if is_graded else task.scorer(mode)
     except ValueError as error:
