@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from data import TASKS
 from data.judges.endpoint import Endpoint
@@ -121,6 +122,12 @@ def test_recipe_names_tasks_and_their_judges(path: Path, monkeypatch: pytest.Mon
 
 def test_tasks_are_the_ones_there_are() -> None:
     assert get_args(Evaluation.model_fields["name"].annotation) == tuple(TASKS)
+
+
+def test_a_judge_is_not_asked_for_ever() -> None:
+    with pytest.raises(ValidationError, match="num_retries"):
+        EndpointChoice(base_url="http://x/v1", model="m", num_retries=101)
+    assert EndpointChoice(base_url="http://x/v1", model="m", num_retries=100).num_retries == 100
 
 
 def test_endpoint_keys_are_the_endpoints_own() -> None:

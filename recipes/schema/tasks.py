@@ -56,7 +56,7 @@ class EndpointChoice(Section):
     """The longest that a try may take, to the answer's last byte; null is 120."""
     concurrency: int | None = Field(default=None, ge=1)
     """Requests under way at once; null is 8."""
-    num_retries: int | None = Field(default=None, ge=0)
+    num_retries: int | None = Field(default=None, ge=0, le=100)
     """Tries after the first; null is 6."""
     backoff_s: float | None = Field(default=None, gt=0)
     """The wait before the second try, which doubles from try to try; null is 1."""
