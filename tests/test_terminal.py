@@ -189,7 +189,7 @@ def test_the_libraries_lose_noise_and_keep_warnings(caplog):
         logger.warning("Setting accelerator to CPU. If you have GPU ...")
         logger.warning("the optimizer is slow")
         logger.propagate = before
-    assert caplog.messages == ["the optimizer is slow"]
+    assert set(caplog.messages) == {"the optimizer is slow"}
 
 
 def test_a_command_can_be_typed_from_anywhere(tmp_path, monkeypatch):
