@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .fast_path import beyond_rounding
+
 logger = logging.getLogger(__name__)
 
 SPAN_STEP = 256
 ROW_STEP = 16  # fewer rows are rounded up to a power of two
 MOST_RECORDINGS = 64  # of one model, for memory's sake
-TOLERANCE = 0.05  # of the largest logit; a replay that missed something is off by far more
 
 Forward = Callable[[Tensor, range, Tensor, int], Tensor]  # ids, slots, positions, span -> logits
 Replay = Callable[[], Tensor]
@@ -143,9 +144,10 @@ class Recordings:
             replay = self._capture(call)
             # Tokens at the unused position are written in no order, and nobody reads them.
             is_read = self._places(first, num_tokens) < self._unused
-            difference = (replay()[:num_rows] - expected)[is_read].float().abs().max()
-            if not difference <= TOLERANCE * expected[is_read].float().abs().max():
-                raise RuntimeError(f"a replay was off by {float(difference):.3g}")
+            found = replay()[:num_rows]
+            difference = beyond_rounding(found[is_read], expected[is_read], expected.dtype)
+            if difference is not None:
+                raise RuntimeError(f"a replay was off by {difference:.3g}")
         except RuntimeError as error:
             logger.warning("decoding without CUDA graphs (%s)", str(error).splitlines()[0])
             self._has_failed = True
