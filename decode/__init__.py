@@ -3,8 +3,8 @@
 from .backends.completer import Completer, Continuation, Scored
 from .backends.local import LocalCompleter
 from .backends.proxy_tuned import ProxyTuned, WeightedExpert
-from .engine.logits import Alpha
 from .engine.request import Chat, Completion, Request, RolePrompt
+from .engine.rule import Alpha, Rule
 from .engine.sampling import Sampling
 from .engine.stats import DecodingStats
 from .models.sources import ModelSource
@@ -21,6 +21,7 @@ __all__ = [
     "ProxyTuned",
     "Request",
     "RolePrompt",
+    "Rule",
     "Sampling",
     "Scored",
     "WeightedExpert",

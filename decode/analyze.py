@@ -16,17 +16,18 @@ from decode.analysis.completions import read_completions
 from decode.analysis.shift_summary import summarize_shifts, token_table
 from decode.analysis.token_rows import token_rows
 from decode.analysis.trade_off import trade_offs
-from decode.evaluation.experiment import check
+from decode.evaluation.experiment import Experiment, check
 from decode.evaluation.lineup import System
 from decode.evaluation.loaded import Completers
 from decode.evaluation.settings import check_models
-from decode.evaluation.systems import headline_alpha
 from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.interruption import interruptible
 from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
 from decode.stage.planning import plan
 from decode.stage.stage import track
+from decode.stage.validation import choices_there
+from recipes.schema.recipe import Recipe
 
 
 @entry()
@@ -36,24 +37,21 @@ def main() -> None:
     start_logging()
 
     with user_errors(ValueError):  # before any weights load
-        wanted = recipe.analyze.alpha
-        alpha = headline_alpha(recipe.decode.alphas) if wanted is None else wanted
-        tasks = plan(recipe)
-        first, _ = tasks[0]
-        systems = [System("proxy", contender, alpha) for contender in first.lineup.contenders]
+        tasks = choices_there(plan(recipe))
         for experiment, folder in tasks:
             check(experiment)
-            for system in systems:
+            for system in _proxies(experiment, recipe):
                 read_completions(experiment, system, folder)
                 check_models(experiment.lineup, system, folder)
             check_writable("output_dir", folder.analysis / "analysis.md")
         curves = [trade_offs(folder, recipe.analyze.trade_off) for _, folder in tasks]
 
     tracker = track(recipe, "analyze")
-    completers = Completers(first.lineup)
+    completers = Completers(tasks[0][0].lineup)
     summaries: list[dict[str, Any]] = [{} for _ in tasks]
-    for system in systems:
-        for (experiment, folder), own in zip(tasks, summaries, strict=True):
+    proxies = [_proxies(experiment, recipe) for experiment, _ in tasks]
+    for of_base in zip(*proxies, strict=True):  # a base is loaded once for all tasks
+        for (experiment, folder), own, system in zip(tasks, summaries, of_base, strict=True):
             with user_errors(ValueError), doing(f"reading {experiment.task}, {system.name} again"):
                 completions = read_completions(experiment, system, folder)
                 num_rows = recipe.analyze.num_rows or len(completions)
@@ -68,11 +66,26 @@ def main() -> None:
             tracker.log(values)
             tracker.summary(values)
     for (experiment, folder), own, found in zip(tasks, summaries, curves, strict=True):
-        analysis, pictures = write_analysis(recipe.name, experiment, folder, alpha, own, found)
+        analysis, pictures = write_analysis(recipe.name, experiment, folder, own, found)
         key = f"analysis/{experiment.task}"
         tracker.images({f"{key}/{name}": path for name, path in pictures.items()})
         print(f"{closing_lines(analysis)}\n\nanalysis: {folder.analysis / 'analysis.md'}")
     tracker.finish()
+
+
+def _proxies(experiment: Experiment, recipe: Recipe) -> list[System]:
+    """The proxy of each base: at `analyze.alpha` by the run's rule, or the headline result's."""
+    lineup, wanted = experiment.lineup, recipe.analyze.alpha
+    return [
+        System(
+            "proxy",
+            contender,
+            lineup.headline(contender)
+            if wanted is None
+            else next(alpha for alpha in lineup.alphas if alpha.value == wanted),
+        )
+        for contender in lineup.contenders
+    ]
 
 
 if __name__ == "__main__":

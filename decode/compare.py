@@ -112,7 +112,7 @@ def _matched(one: Metrics, other: Metrics) -> list[tuple[str, str]]:
         (s.name, t.name)
         for s in one.systems
         for t in other.systems
-        if s.role == t.role == "proxy" and s.alpha == t.alpha
+        if s.role == t.role == "proxy" and (s.alpha, s.rule) == (t.alpha, t.rule)
         if has_one_base or s.slug == t.slug
     ]
     return [("expert", "expert"), *proxies]

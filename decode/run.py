@@ -22,6 +22,7 @@ from decode.jobs.processes import check_launch
 from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
 from decode.stage.planning import plan
 from decode.stage.stage import decode_stage, track
+from decode.stage.validation import with_choices
 from recipes.schema.recipe import save_recipe
 
 
@@ -50,6 +51,7 @@ def main() -> None:
             occupy(folder.path)
 
     with track(recipe, "decode", is_main_process) as tracker:
+        experiments = with_choices(experiments)
         if decode_shares(experiments):
             save_recipe(recipe, folder.recipe)
             print(decode_stage(recipe, experiments, tracker))

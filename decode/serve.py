@@ -16,6 +16,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from decode.engine.rule import Alpha
 from decode.evaluation.lineup import Contender, Lineup
 from decode.jobs.faults import doing
 from decode.jobs.folder import RunFolder
@@ -155,7 +156,7 @@ def _named_lineup(arguments: argparse.Namespace) -> Lineup:
     return Lineup(
         (ExpertSource(expert, antiexpert),),
         (Contender("base", base, tuned),),
-        (1.0 if arguments.alpha is None else arguments.alpha,),
+        (Alpha(1.0 if arguments.alpha is None else arguments.alpha),),
     )
 
 

@@ -4,6 +4,7 @@ import json
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from decode.analysis.token_rows import token_rows
 from decode.analysis.token_text import pieces, token_text
 from decode.engine.request import Request, RolePrompt
 from decode.engine.row import Row
+from decode.engine.rule import Alpha, Rule
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Experiment
 from decode.evaluation.lineup import Contender, Lineup, System
@@ -65,7 +67,7 @@ def experiment(save) -> Experiment:
     lineup = Lineup(
         experts=(ExpertSource(expert, small),),
         contenders=(Contender("large", save("large", ascii_model(0)), None),),
-        alphas=(1.0,),
+        alphas=(Alpha(1.0),),
         batch_size=3,
         device="cpu",
     )
@@ -183,7 +185,7 @@ def test_batches_and_chunks_change_nothing(experiment, tmp_path, monkeypatch):
 
 
 def test_alpha_0_moves_nothing(experiment, tmp_path):
-    experiment = changed(experiment, alphas=(0.0,))
+    experiment = changed(experiment, alphas=(Alpha(0.0),))
     folder = RunFolder(tmp_path / "run")
     system, predictions, _ = decoded(experiment, folder)
     rows = rows_of(experiment, system, predictions, 7, folder)
@@ -199,7 +201,8 @@ def test_alpha_0_moves_nothing(experiment, tmp_path):
 @pytest.mark.long
 def test_warm_up_and_further_experts_apply_as_in_decoding(experiment, save, tmp_path):
     more = ExpertSource(save("third", ascii_model(4)), experiment.lineup.antiexpert, 0.5)
-    experiment = changed(experiment, alpha_warmup_tokens=4, more_experts=(more,))
+    slow = (Alpha(1.0, Rule(warmup_tokens=4)),)
+    experiment = changed(experiment, alphas=slow, more_experts=(more,))
     folder = RunFolder(tmp_path / "run")
     system, predictions, ids = decoded(experiment, folder)
     rows = rows_of(experiment, system, predictions, 7, folder)
@@ -255,8 +258,11 @@ def test_other_models_or_predictions_are_refused(experiment, save, tmp_path):
     stranger = changed(experiment, expert=save("stranger", ascii_model(9)))
     with pytest.raises(SettingsChanged, match=r"was made with expert \w+, and this recipe has"):
         rows_of(stranger, system, predictions, 2, folder)
-    with pytest.raises(SettingsChanged, match="alpha_warmup_tokens 0, and this recipe has 2"):
-        rows_of(changed(experiment, alpha_warmup_tokens=2), system, predictions, 2, folder)
+    ruled = replace(system, alpha=Alpha(1.0, Rule(by_doubt=True)))
+    for place in (folder.predictions, lambda name: folder.settings(folder.predictions(name))):
+        shutil.copy(place(system.name), place(ruled.name))
+    with pytest.raises(SettingsChanged, match=r"was made with rule None, and this recipe has \{"):
+        rows_of(experiment, ruled, predictions, 2, folder)
 
 
 @pytest.mark.long

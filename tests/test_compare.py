@@ -59,9 +59,14 @@ def write_run(path, tasks, recipe=None, **options):
 @pytest.fixture
 def two(tmp_path):
     """Two runs: the second's proxy is right on 4 more of 20 rows, and was tried at one alpha."""
-    one = {"base": right(0), "expert": right(8), "tuned": right(20), "proxy": {0.5: right(6)}}
+    one = {"base": right(0), "expert": right(8), "tuned": right(20), "proxy": {(0.5, ""): right(6)}}
     one["proxy"][1.0] = right(10)
-    other = {"base": right(0), "expert": right(8), "tuned": right(20), "proxy": {1.0: right(14)}}
+    other = {
+        "base": right(0),
+        "expert": right(8),
+        "tuned": right(20),
+        "proxy": {(1.0, ""): right(14)},
+    }
     log = [{"loss": 2.0, "step": 5}, {"train_loss": 3.0, "step": 5}]
     first = write_run(tmp_path / "first", {"facts": one, "word_problems": one})
     write_json(RunFolder(first).expert / "training_log.json", log)
@@ -103,7 +108,7 @@ def test_recipes_differ_in_their_values_not_in_names_and_places(two):
 
 
 def test_graded_samples_are_folded_as_the_run_folds_them(tmp_path):
-    scores = {"base": right(0, 2), "expert": right(1, 2), "proxy": {1.0: right(1, 2)}}
+    scores = {"base": right(0, 2), "expert": right(1, 2), "proxy": {(1.0, ""): right(1, 2)}}
     runs = [
         write_run(
             tmp_path / name,
@@ -135,7 +140,7 @@ def test_rows_that_are_not_the_same_are_not_compared(two):
 
 
 def test_labels_tell_folders_apart(tmp_path):
-    scores = {"base": right(0), "expert": right(8), "proxy": {1.0: right(10)}}
+    scores = {"base": right(0), "expert": right(8), "proxy": {(1.0, ""): right(10)}}
     paths = [write_run(tmp_path / place / "run", {"facts": scores}) for place in ("a", "b")]
     assert [run.label for run in read_runs(paths)] == ["a/run", "b/run"]
     with pytest.raises(ValueError, match="named twice"):

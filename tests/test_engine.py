@@ -8,8 +8,8 @@ from support.models import ARCHITECTURES, byte_tokenizer, tiny_model
 from support.quick_tier import few
 
 from decode.engine.engine import Engine, generate
-from decode.engine.logits import Alpha
 from decode.engine.request import Request, RolePrompt
+from decode.engine.rule import Alpha, Rule
 from decode.engine.sampling import Sampling
 from decode.models import language_model
 from decode.models.language_model import LanguageModel
@@ -202,7 +202,15 @@ def test_padded_vocabulary_and_banned_ids_are_never_sampled():
 
 def test_alpha_and_limit_per_request(trio):
     """Each row has its own alpha, constant or growing, and its own limit, in one batch."""
-    alphas = [0.0, 0.5, 1.0, 2.0, Alpha(1.0, 6), Alpha(2.0, 3), 1.0]
+    alphas = [
+        0.0,
+        0.5,
+        1.0,
+        2.0,
+        Alpha(1.0, Rule(warmup_tokens=6)),
+        Alpha(2.0, Rule(warmup_tokens=3)),
+        1.0,
+    ]
     limits = [3, 24, 7, 24, 24, 12, 1]
     alphas = [alpha if isinstance(alpha, Alpha) else Alpha(alpha) for alpha in alphas]
     prompts = same(IDS)

@@ -11,6 +11,7 @@ from support.runs import changed, run
 import decode.backends.local
 import decode.evaluation.prediction_file
 import decode.models.loaded
+from decode.engine.rule import Alpha, Rule
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Experiment, check
 from decode.evaluation.lineup import Contender, Lineup
@@ -46,7 +47,7 @@ def experiment(save_model) -> Experiment:
     lineup = Lineup(
         experts=(ExpertSource(expert, small),),
         contenders=(Contender("large", base, tuned),),
-        alphas=(0.5, 1.0),
+        alphas=(Alpha(0.5), Alpha(1.0)),
         batch_size=3,
         device="cpu",
     )
@@ -162,7 +163,9 @@ def test_an_alpha_or_a_base_can_be_added_to_a_finished_run(experiment, save_mode
     before = run(experiment, folder)
     other = Contender("other", ModelSource(save_model("other", 8)), None)
     more = changed(
-        experiment, alphas=(0.5, 1.0, 2.0), contenders=(*experiment.lineup.contenders, other)
+        experiment,
+        alphas=(Alpha(0.5), Alpha(1.0), Alpha(2.0)),
+        contenders=(*experiment.lineup.contenders, other),
     )
     after = run(more, folder)
     assert {name: after[name] for name in before} == before
@@ -243,22 +246,30 @@ def test_drafts_change_no_prediction_and_may_change_in_a_finished_run(experiment
 
 
 @pytest.mark.long
-def test_a_warm_up_and_more_experts_are_part_of_what_decides_a_proxy(
-    experiment, save_model, tmp_path
-):
+def test_a_rule_makes_another_proxy_beside_that_of_the_formula(experiment, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    plain = run(experiment, folder)
+    for rule in (Rule(warmup_tokens=4), Rule("expert", 0.5), Rule(by_doubt=True)):
+        ruled = changed(experiment, alphas=(Alpha(1.0, rule),))
+        found = run(ruled, folder)
+        assert found["expert"] == plain["expert"]
+        assert list(found)[3] == f"proxy-large-alpha1-{rule.name}"
+        assert found[f"proxy-large-alpha1-{rule.name}"] != plain["proxy-large-alpha1"]
+        proxy = measure(ruled, found, folder).bases[0].proxy[0]
+        assert (proxy.alpha, proxy.rule) == (1.0, rule.name)
+
+
+@pytest.mark.long
+def test_more_experts_are_part_of_what_decides_a_proxy(experiment, save_model, tmp_path):
     plain = run(experiment, RunFolder(tmp_path / "plain"))
     other = ModelSource(save_model("other", 5))
-    changes = {
-        "alpha_warmup_tokens": 4,
-        "more_experts": (ExpertSource(other, experiment.lineup.antiexpert, 0.5),),
-    }
-    for name, change in changes.items():
-        other_run = changed(experiment, **{name: change})
-        found = run(other_run, RunFolder(tmp_path / name))
-        assert found["expert"] == plain["expert"]
-        assert found["proxy-large-alpha1"] != plain["proxy-large-alpha1"]
-        with pytest.raises(ValueError, match=f"was made with {name}"):
-            run(other_run, RunFolder(tmp_path / "plain"))
+    more = (ExpertSource(other, experiment.lineup.antiexpert, 0.5),)
+    other_run = changed(experiment, more_experts=more)
+    found = run(other_run, RunFolder(tmp_path / "more"))
+    assert found["expert"] == plain["expert"]
+    assert found["proxy-large-alpha1"] != plain["proxy-large-alpha1"]
+    with pytest.raises(ValueError, match="was made with more_experts"):
+        run(other_run, RunFolder(tmp_path / "plain"))
 
 
 def test_more_experts_must_speak_the_bases_language(experiment, save_model):

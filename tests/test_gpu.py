@@ -14,8 +14,8 @@ from test_speculative import DRAWN, GREEDY
 
 from decode.backends.local import LocalCompleter
 from decode.engine.engine import Engine
-from decode.engine.logits import Alpha
 from decode.engine.request import Request, RolePrompt
+from decode.engine.rule import Alpha
 from decode.models import guard
 from decode.models.fast_path import fast_path
 from decode.models.language_model import LanguageModel

@@ -195,7 +195,7 @@ def test_tasks_share_models_and_survive_a_kill(experiment, graders, tmp_path, mo
 
 def test_every_task_and_the_mean_go_to_wandb():
     def measured(task, base, proxy, tuned, higher_is_better):
-        bases = [BaseScores("x/large", "large", base, tuned, {1.0: proxy})]
+        bases = [BaseScores("x/large", "large", base, tuned, {(1.0, ""): proxy})]
         return summarize(task, Metric("m", higher_is_better), [0.0] * 4, proxy, bases)
 
     low, middle, high = [0.0] * 4, [1.0, 1.0, 0.0, 0.0], [1.0] * 4

@@ -14,6 +14,7 @@ from support.rows import jsonl
 from tokenizers.processors import TemplateProcessing
 
 from decode import Continuation, ModelSource, ProxyTuned
+from decode.engine.rule import Alpha
 from decode.evaluation.lineup import Contender, Lineup
 from decode.jobs.folder import RunFolder
 from decode.models.loaded import ExpertSource
@@ -48,7 +49,7 @@ ASKED = [
 def lineup(*slugs: str, **options) -> Lineup:
     expert = ExpertSource(ModelSource("runs/x/expert"), ModelSource("small"))
     contenders = (Contender(slug, ModelSource(slug), ModelSource("t" + slug)) for slug in slugs)
-    return Lineup((expert,), tuple(contenders), alphas=(0.5, 1.5), **options)
+    return Lineup((expert,), tuple(contenders), alphas=(Alpha(0.5), Alpha(1.5)), **options)
 
 
 def test_a_system_is_chosen_by_role_base_and_alpha():

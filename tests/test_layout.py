@@ -64,7 +64,7 @@ PLANNED = {
 }  # rooms that may be missing
 
 MOST_OUTSIDE_ROOMS = 8
-MOST_ENGINE_LINES = 900
+MOST_ENGINE_LINES = 1050
 HEIGHTS = {
     folder if name == "__init__" else f"{folder}.{name}": height
     for folder, floors in FLOORS.items()
@@ -239,7 +239,7 @@ BROKEN = [
         "data.tasks.a and data.tasks.b",
     ),
     (modules_outside_rooms, {f"decode/m{i}.py": "" for i in range(9)}, "10 in decode/"),
-    (lines_of_the_engine, {"decode/engine/long.py": "\n" * 900}, "902 lines in decode/engine/"),
+    (lines_of_the_engine, {"decode/engine/long.py": "\n" * 1050}, "1052 lines in decode/engine/"),
     (names_that_hide, {"train/json.py": ""}, "train.json hides json"),
     (
         names_that_hide,

@@ -136,7 +136,7 @@ def example(alphas=(0.5, 1.0), tuned=True):
         slug="large",
         base=right(66, 1000),
         tuned=right(324, 1000) if tuned else None,
-        proxy={alpha: right(int(264 * min(alpha, 1)), 1000) for alpha in alphas},
+        proxy={(alpha, ""): right(int(264 * min(alpha, 1)), 1000) for alpha in alphas},
     )
     return summarize("gsm8k", EXACT_MATCH, right(50, 1000), right(230, 1000), [base])
 
@@ -173,7 +173,7 @@ def test_where_lower_is_better_gains_and_gaps_keep_their_meaning():
         return [1 - value for value in scores]
 
     base = BaseScores("large", "large", turned(right(66, 1000)), turned(right(324, 1000)), {})
-    base = replace(base, proxy={1.0: turned(right(264, 1000))})
+    base = replace(base, proxy={(1.0, ""): turned(right(264, 1000))})
     small = turned(right(50, 1000)), turned(right(230, 1000))
     toxic = Metric("share_toxic", higher_is_better=False)
     low, high = summarize("toxigen", toxic, *small, [base]), example(alphas=(1.0,))
@@ -215,7 +215,7 @@ def test_another_seed_moves_the_interval_but_not_the_value():
 def test_scores_that_do_not_fit_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
         difference_with_interval(right(1, 2), scores)
-    base = BaseScores("large", "large", right(1, 2), None, {1.0: scores})
+    base = BaseScores("large", "large", right(1, 2), None, {(1.0, ""): scores})
     with pytest.raises(ValueError, match="proxy-large-alpha1.*" + message):
         summarize("facts", EXACT_MATCH, right(1, 2), right(1, 2), [base])
 

@@ -34,7 +34,7 @@ def right(num_right):
 def example():
     """The results of the golden file, measured again."""
     base = BaseScores("x/large", "large", [0.5, 0.25, 0.0] * 4, [1.0, 1.0, 0.75] * 4, {})
-    base.proxy[1.0] = [1.0, 0.5, 0.5] * 4  # type: ignore[index]
+    base.proxy[1.0, ""] = [1.0, 0.5, 0.5] * 4  # type: ignore[index]
     small = [0.0, 0.5, 0.25] * 4, [0.5, 1.0, 0.25] * 4
     code = summarize("humaneval", Metric("pass@2", pass_at=2), *small, [base])
     took = Decoding(
@@ -50,7 +50,7 @@ def example():
     )
     none_open = Uncounted(num_questions=0, by_system=dict.fromkeys(NAMES, 0))
     code = code.model_copy(update={"decoding": {"base-large": took}, "uncounted": none_open})
-    base = BaseScores("x/large", "large", right(10), right(10), {1.0: right(4)})
+    base = BaseScores("x/large", "large", right(10), right(10), {(1.0, ""): right(4)})
     toxic = Metric("share_toxic", higher_is_better=False)
     toxigen = summarize("toxigen-paper", toxic, right(11), right(5), [base])
     by_system = {**dict.fromkeys(NAMES, 0), "antiexpert": 1}

@@ -53,7 +53,7 @@ def test_p_values_are_scipys():
 
 
 def measured(base, proxy, tuned, higher_is_better=True):
-    bases = [BaseScores("x/large", "large", base, tuned, {1.0: proxy})]
+    bases = [BaseScores("x/large", "large", base, tuned, {(1.0, ""): proxy})]
     return summarize("t", Metric("m", higher_is_better), [0.0] * len(base), proxy, bases)
 
 

@@ -5,7 +5,7 @@ import torch
 from support.models import byte_tokenizer, tiny_model
 from transformers import AutoTokenizer
 
-from decode import Alpha, ProxyTuned, WeightedExpert
+from decode import Alpha, ProxyTuned, Rule, WeightedExpert
 from decode.engine.request import Chat, Request, RolePrompt
 from decode.engine.row import Row
 from decode.models.prompts import encode
@@ -89,7 +89,7 @@ def test_drafts_keep_to_what_is_shared(save_model):
 def test_one_alpha_and_one_limit_a_prompt(save_model):
     folders = [save_model(name, seed) for seed, name in enumerate(("base", "expert", "small"))]
     model = ProxyTuned.from_pretrained(*folders, device="cpu")
-    alphas, limits = [0.0, Alpha(1.0, 3), 1.5], [4, 9, 12]
+    alphas, limits = [0.0, Alpha(1.0, Rule(warmup_tokens=3)), 1.5], [4, 9, 12]
     together = model.generate(PROMPTS, limits, alpha=alphas, batch_size=3)
     for i, found in enumerate(together):
         (alone,) = model.generate(PROMPTS[i : i + 1], limits[i], alpha=alphas[i])

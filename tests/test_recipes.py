@@ -331,6 +331,7 @@ def test_later_override_wins(recipe_file: Path) -> None:
         ("sft.weight_decay=-1.0", "found -1.0, expected at least 0"),
         ("decode.num_draft_tokens=many", 'found "many"; expected auto, or a number of at least 0'),
         ("decode.num_draft_tokens=-1", "found -1; expected auto, or a number of at least 0"),
+        ("decode.rule.warmup_tokens=-1", "found -1; should be greater than or equal to 0"),
         ("decode.alpha_warmup_tokens=-1", "found -1; should be greater than or equal to 0"),
         ("decode.experts=[{expert: a}]", "decode.experts.0.antiexpert (override): missing"),
         ("decode.top_p=0", "found 0; should be greater than 0"),

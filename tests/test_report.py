@@ -32,7 +32,7 @@ def measure(expert=80, proxy=None, tuned=140, models=("x/large",), antiexpert=5,
             slug=model.removeprefix("x/").removeprefix("y/"),
             base=right(base),
             tuned=None if tuned is None else right(tuned),
-            proxy={alpha: right(count) for alpha, count in proxy.items()},
+            proxy={(alpha, ""): right(count) for alpha, count in proxy.items()},
         )
         for model in models
     ]

@@ -18,7 +18,7 @@ from transformers import (
 
 from decode import Chat, Continuation, LocalCompleter, Request, RolePrompt
 from decode.engine.engine import Engine
-from decode.engine.logits import Alpha
+from decode.engine.rule import Alpha, Rule
 from decode.engine.sampling import Sampling, warp
 from decode.models import graphs
 from decode.models.language_model import LanguageModel
@@ -128,7 +128,15 @@ def test_a_name_is_free_again_after_its_request(model):
 
 @DRAFTS
 def test_rows_of_different_settings_go_together(model, num_draft_tokens):
-    alphas = [None, Alpha(0.5), Alpha(0.0), Alpha(1.0, 5), None, Alpha(1.5), Alpha(0.7)]
+    alphas = [
+        None,
+        Alpha(0.5),
+        Alpha(0.0),
+        Alpha(1.0, Rule(warmup_tokens=5)),
+        None,
+        Alpha(1.5),
+        Alpha(0.7),
+    ]
     asked = requests(IDS, [24, 9, 17, 24, 30, 24, 5], sampling=MIXED, alphas=alphas)
     expected = alone(model, asked)
     for batch_size in (2, 3, 7):
@@ -249,7 +257,7 @@ def test_scores_are_the_log_probabilities_of_the_whole_sequence():
         for name, (prompt, ids, alpha) in enumerate(
             [
                 (RolePrompt(IDS[1], [*b"chat ", *IDS[1]], IDS[1]), list(b"abc"), None),
-                (IDS[2], list(b"a longer continuation"), Alpha(1.0, 6)),
+                (IDS[2], list(b"a longer continuation"), Alpha(1.0, Rule(warmup_tokens=6))),
                 ("text", [65], Alpha(0.0)),
                 (IDS[4], list(b"xyzxyz"), None),
             ]

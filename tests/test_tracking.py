@@ -253,7 +253,7 @@ def test_switched_off_it_leaves_no_trace(tmp_path, monkeypatch, change, environm
     assert not tracker.is_on
     tracker.log({"a": 1}, step=1)
     tracker.summary({"a": 1})
-    base = BaseScores("x/large", "large", [0.0], None, {1.0: [1.0]})
+    base = BaseScores("x/large", "large", [0.0], None, {(1.0, ""): [1.0]})
     tracker.results(summarize("facts", Metric("exact_match"), [0.0], [1.0], [base]))
     tracker.predictions({})
     tracker.table("a", [], [])
@@ -271,7 +271,7 @@ def test_other_processes_track_nothing(tmp_path):
 
 
 def test_result_keys():
-    base = BaseScores("x/large", "large", [0.0, 0.0], [1.0, 1.0], {0.5: [1.0, 0.0]})
+    base = BaseScores("x/large", "large", [0.0, 0.0], [1.0, 1.0], {(0.5, ""): [1.0, 0.0]})
     values = result_values(summarize("facts", Metric("exact_match"), [0, 0], [1, 0], [base]))
     assert values["eval/facts/expert"] == 0.5
     assert values["eval/facts/tuned-large"] == 1.0
@@ -281,13 +281,15 @@ def test_result_keys():
     assert values["eval/facts/gain_over_base/large/alpha0.5"] == 0.5
     assert values["eval/facts/gain_over_expert/large/alpha0.5"] == 0.0
     assert all(isinstance(value, float) for value in values.values())
-    untuned = BaseScores("x/large", "large", [0.0, 0.0], None, {0.5: [1.0, 0.0]})
+    untuned = BaseScores("x/large", "large", [0.0, 0.0], None, {(0.5, ""): [1.0, 0.0]})
     values = result_values(summarize("facts", Metric("exact_match"), [0, 0], [1, 0], [untuned]))
     assert not any("gap_closed" in key for key in values)
 
 
 def test_results_over_alpha_begin_with_the_base():
-    base = BaseScores("x/large", "large", [0.0, 1.0, 0, 0], [1.0, 1.0, 1, 0], {1.0: [1, 1, 0, 0]})
+    base = BaseScores(
+        "x/large", "large", [0.0, 1.0, 0, 0], [1.0, 1.0, 1, 0], {(1.0, ""): [1, 1, 0, 0]}
+    )
     metrics = summarize("facts", Metric("exact_match"), [0] * 4, [1] * 4, [base])
     prefix = "over_alpha/facts/large"
     start, end = alpha_rows(metrics)

@@ -29,8 +29,9 @@ from decode.jobs.folder import RunFolder
 from decode.jobs.lock import occupy
 from decode.jobs.processes import Replica, check_devices, check_group, check_launch
 from decode.stage import artifacts
-from decode.stage.planning import Plan, plan
+from decode.stage.planning import plan
 from decode.stage.stage import decode_stage, next_job, track
+from decode.stage.validation import Plan, with_choices
 from decode.tracking.job import NullTracker
 from recipes.schema.recipe import Recipe, save_recipe
 
@@ -163,8 +164,9 @@ class Job:
     def decode(self, models: Models, tracker: NullTracker) -> str | None:
         """What to print at the end, on the process that has decoded last; None on the others."""
         with next_job(self.recipe, tracker, "decode", self.is_main_process) as tracker:
-            if decode_shares(models.plan):
-                return decode_stage(self.recipe, models.plan, tracker)
+            experiments = with_choices(models.plan)
+            if decode_shares(experiments):
+                return decode_stage(self.recipe, experiments, tracker)
         return None
 
     def _train_all(self, models: Models, data: Data, tracker: NullTracker, train: Train) -> None:

@@ -47,7 +47,6 @@ def write_analysis(
     name: str,
     experiment: Experiment,
     folder: RunFolder,
-    alpha: float,
     summaries: dict[str, Any],
     curves: Sequence[TradeOff],
 ) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -60,7 +59,6 @@ def write_analysis(
     analysis = {
         "name": name,
         "task": experiment.task,
-        "alpha": alpha,
         "num_predictions": len(experiment.row_ids),
         "is_greedy": experiment.sampling.is_greedy,
         "systems": summaries,

@@ -71,6 +71,7 @@ def _metrics(folder: RunFolder) -> Metrics:
 
 def _sweeps(folder: RunFolder, metrics: Metrics) -> dict[str, Sweep]:
     sweeps = {base.slug: Sweep({}, {}) for base in metrics.bases}
+    curves = {base.slug: base.over_alpha for base in metrics.bases}
     for system in metrics.systems:
         rows = folder.read(folder.predictions(system.name))
         parts = metrics.parts.get(system.name, {})
@@ -78,7 +79,8 @@ def _sweeps(folder: RunFolder, metrics: Metrics) -> dict[str, Sweep]:
         for name in [system.slug] if system.slug else sweeps:
             if system.role == "base":
                 sweeps[name].by_alpha[0.0] = values
-            elif system.role == "proxy" and system.alpha is not None:
+            elif system.proxy in curves[name]:
+                assert system.alpha is not None
                 sweeps[name].by_alpha[system.alpha] = values
             elif system.role in ("expert", "tuned"):
                 sweeps[name].marks[system.role] = values

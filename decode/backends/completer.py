@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..engine.logits import Alpha
 from ..engine.request import Completion, Name, Prompt, Request, RolePrompt
+from ..engine.rule import Alpha
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ print(completions[0].text)
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..engine.logits import Alpha
 from ..engine.request import Chat, Completion, Request, RolePrompt
+from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
 from ..engine.stats import DecodingStats
 from ..models.loaded import ExpertSource, LoadedModels
@@ -64,7 +64,7 @@ class ProxyTuned:
             expert: the small tuned model, whole or as a LoRA adapter.
             antiexpert: the small untuned model; an adapter names its own, so it may be left out. If
                 what it names is not in reach, the adapter is put on the one that is given.
-            alpha: scale of the shift; 0 is the base exactly. `Alpha` makes it grow at first.
+            alpha: scale of the shift; 0 is the base exactly. `Alpha` brings a rule as well.
             device: "auto" takes a GPU if there is one, or spreads over several.
             vocabulary: "identical", or "shared" to combine only the ids all models share.
             more_experts: the shift is alpha times the sum of weighted differences.
@@ -100,7 +100,8 @@ class ProxyTuned:
 
         Args:
             max_new_tokens: of every completion, or one number a prompt.
-            alpha: instead of the model's own; one, or one a prompt.
+            alpha: instead of the model's own; one, or one a prompt; a number keeps the
+                model's rule.
             expert_prompts: what the expert reads instead, one a prompt.
             chat_expert: the expert reads each prompt as a user's turn in its chat template.
             stop: strings that end a completion and are cut from its text.
@@ -125,7 +126,7 @@ class ProxyTuned:
                 limit,
                 tuple(stop),
                 sampling,
-                own if isinstance(own, Alpha) else Alpha(own),
+                own if isinstance(own, Alpha) else replace(self.steered.alpha, value=own),
                 tuple(sorted(banned_ids)),
             )
             for number, (prompt, theirs, limit, own) in enumerate(each)

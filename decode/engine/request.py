@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .logits import Alpha
+from .rule import Alpha
 from .sampling import Sampling
 
 Name = int | str  # of a request; with the seed it fixes the request's draws

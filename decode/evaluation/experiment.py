@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from ..engine.request import Chat, Request
+from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
 from ..models.loaded import align_models
 from ..models.prompts import encode
@@ -53,6 +54,21 @@ class Grader:
 
 
 @dataclass(frozen=True, slots=True)
+class Choosing:
+    """How a base is to be steered is chosen on these rows; see `choosing.py`.
+
+    Attributes:
+        questions: validation rows, none of which is an evaluation row.
+        candidates: alphas with their rules.
+        rows: where the questions come from, in words.
+    """
+
+    questions: Sequence[Question]
+    candidates: tuple[Alpha, ...]
+    rows: str
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """Everything that decides the results.
 
@@ -63,6 +79,7 @@ class Experiment:
         grader: in place of `score`: grades completions after they are decoded.
         num_samples: completions of each question.
         combine: a question's worth, from that of its completions.
+        choosing: what chooses further systems; None if nothing does.
     """
 
     lineup: Lineup
@@ -76,6 +93,7 @@ class Experiment:
     grader: Grader | None = None
     num_samples: int = 1
     combine: Callable[[Sequence[float]], float] = fmean
+    choosing: Choosing | None = None
 
     @property
     def row_ids(self) -> list[str]:
@@ -103,6 +121,12 @@ class Experiment:
         ]
 
 
+def asked_of(experiment: Experiment) -> list[Question]:
+    """Every question that is asked: evaluation rows, then validation rows."""
+    choosing = experiment.choosing
+    return [*experiment.questions, *(choosing.questions if choosing else ())]
+
+
 def check(experiment: Experiment) -> None:
     """Check everything that can be checked before weights load.
 
@@ -125,7 +149,7 @@ def check(experiment: Experiment) -> None:
             for source in (contender.base, lineup.antiexpert)
         ]
         context = min((length for length in contexts if length), default=None)
-        for question in experiment.questions:
+        for question in asked_of(experiment):
             # A text of megabytes takes minutes and gigabytes: its beginning alone may be too long.
             begin = question.prompt[: None if context is None else context * LETTERS_A_TOKEN]
             for text in dict.fromkeys((begin, question.prompt)):

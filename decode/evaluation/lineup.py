@@ -1,12 +1,14 @@
 """The lineup: which models a run compares, and as which systems."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..engine.request import Chat, Prompt, RolePrompt
+from ..engine.rule import Alpha
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
-from .systems import Role, system_name
+from .systems import Role, headline_alpha, system_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,15 @@ class System:
 
     role: Role
     contender: Contender | None = None
-    alpha: float | None = None
+    alpha: Alpha | None = None
 
     @property
     def name(self) -> str:
         """The system's name in files and keys."""
         slug = None if self.contender is None else self.contender.slug
-        return system_name(self.role, slug, self.alpha)
+        if self.alpha is None:
+            return system_name(self.role, slug)
+        return system_name(self.role, slug, self.alpha.value, self.alpha.rule.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,9 @@ class Lineup:
     Attributes:
         experts: the expert that the run is about; then finished ones that steer beside it. Their
             differences are added, each with its weight, before alpha scales all.
-        alpha_warmup_tokens: alpha grows to its value over so many tokens; 0 is constant.
+        alphas: the scales that every base is steered at, all by one rule.
+        chosen: by base's slug, what validation rows chose for it.
+        is_choosing: only the steered bases are compared.
         expert_is_chat: the expert reads prompts in its chat template, the others raw.
         expert_is_there: the expert exists already, so that it can be checked as well.
         batch_size, num_draft_tokens: they decide the speed, not the results.
@@ -61,8 +67,9 @@ class Lineup:
 
     experts: tuple[ExpertSource, ...]
     contenders: tuple[Contender, ...]
-    alphas: tuple[float, ...]
-    alpha_warmup_tokens: int = 0
+    alphas: tuple[Alpha, ...]
+    chosen: Mapping[str, Alpha] = field(default_factory=dict)
+    is_choosing: bool = False
     expert_is_chat: bool = False
     expert_is_there: bool = False
     vocabulary: str = "identical"
@@ -83,11 +90,28 @@ class Lineup:
     @property
     def systems(self) -> list[System]:
         """All systems, in the order that loads each model once."""
+        proxies = {
+            contender.slug: [System("proxy", contender, a) for a in self.alphas_of(contender)]
+            for contender in self.contenders
+        }
+        if self.is_choosing:
+            return [system for own in proxies.values() for system in own]
         ordered = [System("antiexpert"), System("expert")]
         for contender in self.contenders:
-            ordered.append(System("base", contender))
-            ordered += [System("proxy", contender, alpha) for alpha in self.alphas]
+            ordered += [System("base", contender), *proxies[contender.slug]]
         return ordered + [System("tuned", c) for c in self.contenders if c.tuned is not None]
+
+    def alphas_of(self, contender: Contender) -> list[Alpha]:
+        """The alphas and rules that a base is steered by: the listed ones, then the chosen one."""
+        chosen = self.chosen.get(contender.slug)
+        return [*self.alphas, *([] if chosen in (None, *self.alphas) else [chosen])]
+
+    def headline(self, contender: Contender) -> Alpha:
+        """The alpha and rule of a base's headline result; see `headline_alpha`."""
+        if contender.slug in self.chosen:
+            return self.chosen[contender.slug]
+        value = headline_alpha([alpha.value for alpha in self.alphas])
+        return next(alpha for alpha in self.alphas if alpha.value == value)
 
     def prompt(self, system: System, text: str) -> RolePrompt | Prompt:
         """A question's prompt as a system's models read it."""

@@ -4,7 +4,6 @@ The small models and one large model are in memory at a time; a finished run loa
 """
 
 from ..backends.local import LocalCompleter
-from ..engine.logits import Alpha
 from ..models.loaded import LoadedModels
 from ..models.prompts import RoleTokenizers
 from ..models.sources import load_tokenizer
@@ -23,9 +22,8 @@ class Completers:
         lineup, models, contender = self._lineup, self._models, system.contender
         if system.role == "proxy":
             assert contender is not None and system.alpha is not None
-            alpha = Alpha(system.alpha, lineup.alpha_warmup_tokens)
             model, tokenizers = models.steered(
-                contender.base, lineup.experts, lineup.vocabulary, alpha
+                contender.base, lineup.experts, lineup.vocabulary, system.alpha
             )
             return LocalCompleter(model, tokenizers, lineup.batch_size, lineup.num_draft_tokens)
         if contender is None:

@@ -30,10 +30,36 @@ class Record(BaseModel):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
+class Tried(Record):
+    """One candidate on the validation rows that it was given."""
+
+    alpha: float
+    rule: str
+    num_rows: int
+    value: float
+    behind: Estimate | None
+    """The chosen one minus this, on the rows that both were given; None for the chosen one."""
+
+
+class Choice(Record):
+    """What validation rows chose for one base."""
+
+    alpha: float
+    rule: str
+    settings: dict[str, bool | int | float | str | None]
+    """The rule's own fields."""
+    rows: str
+    """Which rows chose."""
+    num_rows: int
+    tried: tuple[Tried, ...]
+
+
 class MeasuredProxy(Record):
     """A base steered at one alpha: its value, its gains and the gap it closes."""
 
     alpha: float
+    rule: str = ""
+    """The name of the rule it is steered by; "" is the paper's formula."""
     value: float
     ci95: tuple[float, float]
     gain_over_base: Estimate
@@ -52,14 +78,25 @@ class MeasuredBase(Record):
     base: Estimate
     tuned: Estimate | None
     proxy: tuple[MeasuredProxy, ...]
+    choice: Choice | None = None
+    """How validation rows chose among alphas and rules; the chosen proxy is one of `proxy`."""
 
     @property
     def headline(self) -> MeasuredProxy:
-        """The proxy at the headline alpha: not the best one, which would be chosen on the very rows
-        that measure it.
+        """The chosen proxy, else that at the headline alpha: not the best one, which would be
+        chosen on the very rows that measure it.
         """
+        if self.choice is not None:
+            chosen = self.choice.alpha, self.choice.rule
+            return next(p for p in self.proxy if (p.alpha, p.rule) == chosen)
         alpha = headline_alpha([proxy.alpha for proxy in self.proxy])
         return next(proxy for proxy in self.proxy if proxy.alpha == alpha)
+
+    @property
+    def over_alpha(self) -> list[MeasuredProxy]:
+        """The proxies of the rule that comes first, alphas ascending: a curve."""
+        same = [proxy for proxy in self.proxy if proxy.rule == self.proxy[0].rule]
+        return sorted(same, key=lambda proxy: proxy.alpha)
 
     def best(self, metric: Metric) -> MeasuredProxy:
         """The proxy with the best value."""
@@ -102,7 +139,9 @@ class MeanOverTasks(Record):
 
     model: str
     slug: str
-    alpha: float
+    alpha: float | None
+    """None: each task's chosen one."""
+    rule: str = ""
     value: float | None
     num_tasks: int
     reason: str | None
@@ -117,6 +156,7 @@ class MeasuredSystem(Record):
     role: Role
     slug: str | None
     alpha: float | None
+    rule: str
     value: float
     low: float
     high: float
@@ -260,13 +300,14 @@ def _earlier_folder(task: str) -> str:
 
 def _system(role: Role, entry: Estimate | MeasuredProxy, slug: str | None = None) -> MeasuredSystem:
     proxy = entry if isinstance(entry, MeasuredProxy) else None
-    alpha = None if proxy is None else proxy.alpha
+    alpha, rule = (None, "") if proxy is None else (proxy.alpha, proxy.rule)
     low, high = entry.ci95
     return MeasuredSystem(
-        name=system_name(role, slug, alpha),
+        name=system_name(role, slug, alpha, rule),
         role=role,
         slug=slug,
         alpha=alpha,
+        rule=rule,
         value=entry.value,
         low=low,
         high=high,

@@ -24,6 +24,7 @@ from .lineup import System
 from .loaded import Completers
 from .prediction_file import PredictionFile
 from .settings import claim
+from .systems import Role
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ Predictions = dict[str, list[dict[str, Any]]]  # by system, rows in the question
 
 
 def run_all(experiments: Sequence[tuple[Experiment, RunFolder]]) -> list[Predictions]:
-    """Predictions of every system of experiments with one lineup.
+    """Predictions of every system of experiments with the same models.
 
     All are decoded, then those are graded whose tasks ask for it. Finished rows are read from the
     folders and never decoded again.
@@ -68,10 +69,12 @@ def decode_all(
     replica.barrier()  # the claims are made, and nothing is decoded yet
     lineup = experiments[0][0].lineup
     completers = Completers(replace(lineup, device=replica.device(lineup.device)))
-    wanted = [system for system in lineup.systems if is_wanted(system)]
+    wanted = [system for system in _systems(experiments) if is_wanted(system)]
     num_decoded = 0
     for number, system in enumerate(wanted, start=1):
         for experiment, folder in experiments:
+            if system not in experiment.lineup.systems:
+                continue
             task = f"{experiment.task}, " if len(experiments) > 1 else ""
             stage = f"decoding {number}/{len(wanted)} {task}{system.name}"
             with doing(f"decoding {experiment.task}, {system.name}"):
@@ -80,6 +83,16 @@ def decode_all(
         logger.info("all rows of all systems are decoded already, none is decoded again")
     completers.unload()
     replica.barrier()
+
+
+def _systems(experiments: Sequence[tuple[Experiment, RunFolder]]) -> list[System]:
+    """The systems of all tasks, which differ in what was chosen, in the order of one lineup."""
+    found: dict[tuple[Role, str], dict[System, None]] = {}
+    for experiment, _ in experiments:
+        for system in experiment.lineup.systems:
+            slug = system.contender.slug if system.contender else ""
+            found.setdefault((system.role, slug), {})[system] = None
+    return [system for alike in found.values() for system in alike]
 
 
 def _complete(

@@ -7,6 +7,7 @@ models that made them.
 from dataclasses import asdict
 from typing import Any
 
+from ..engine.rule import PAPER, Alpha
 from ..engine.sampling import Sampling
 from ..jobs.files import read_json, text_digest, weights_digest
 from ..jobs.folder import RunFolder, SettingsChanged
@@ -18,6 +19,7 @@ from .prediction_file import check_rows
 
 # What a record leaves out where it has this value: a key that older records do not have.
 UNSAID = {"min_p": 0.0, "repetition_penalty": 1.0}
+UNRULED = asdict(PAPER)
 
 
 def claim(experiment: Experiment, folder: RunFolder) -> None:
@@ -51,12 +53,12 @@ def model_settings(lineup: Lineup, system: System) -> dict[str, Any]:
         assert contender.tuned is not None
         chat = {"chat": True} if contender.tuned_is_chat else {}
         return {"tuned": _identity(contender.tuned), **chat}
+    assert system.alpha is not None
     return {
         "base": _identity(contender.base),
         "antiexpert": _identity(lineup.antiexpert),
         **expert,
-        "alpha": system.alpha,
-        "alpha_warmup_tokens": lineup.alpha_warmup_tokens,
+        **steering_settings(system.alpha),
         "vocabulary": lineup.vocabulary,
         "more_experts": [
             {
@@ -89,6 +91,17 @@ def check_models(lineup: Lineup, system: System, folder: RunFolder) -> None:
                 f"{predictions} was made with {key} {then}, and this recipe has {now}; give the "
                 "recipe of the run, or decode it again with decode/run.py"
             )
+
+
+def steering_settings(alpha: Alpha) -> dict[str, Any]:
+    """Alpha, and how its rule differs from the paper's formula."""
+    rule = {key: value for key, value in asdict(alpha.rule).items() if UNRULED[key] != value}
+    warmup_tokens = rule.pop("warmup_tokens", 0)
+    return {
+        "alpha": alpha.value,
+        "alpha_warmup_tokens": warmup_tokens,
+        **({"rule": rule} if rule else {}),
+    }
 
 
 def _settings(experiment: Experiment, system: System) -> dict[str, Any]:

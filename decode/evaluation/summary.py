@@ -7,12 +7,13 @@ some system counts in none. The statistics are in intervals.py, gap_closed.py an
 Shape letters: S systems, N rows, R resamples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 from ..jobs.folder import RunFolder
+from .choice_file import read_choices
 from .experiment import Experiment
 from .gap_closed import gap_closed_of, mean_gap_closed
 from .intervals import SEED, Estimate, Scores, difference_of, mean_of, resampled_means, stacked
@@ -20,6 +21,7 @@ from .lineup import System
 from .mcnemar import mcnemar
 from .metric import Metric
 from .metrics_file import (
+    Choice,
     MeanOverTasks,
     MeasuredBase,
     MeasuredProxy,
@@ -31,6 +33,7 @@ from .metrics_file import (
 from .systems import check_slugs, system_name
 
 Rows = Sequence[dict[str, Any]]
+Steering = tuple[float, str]  # alpha and the name of a rule
 QuestionValues = list[float | None]  # in the questions' order
 
 
@@ -46,7 +49,8 @@ class BaseScores:
     slug: str
     base: Scores
     tuned: Scores | None
-    proxy: Mapping[float, Scores]  # by alpha
+    proxy: Mapping[Steering, Scores]
+    choice: Choice | None = None
 
 
 def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: RunFolder) -> Metrics:
@@ -64,6 +68,7 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
         found = [values[system.name][place] for place in places]
         return [value for value in found if value is not None]
 
+    choices = read_choices(folder.choice) if experiment.lineup.chosen else {}
     bases = [
         BaseScores(
             contender.base.name,
@@ -71,9 +76,10 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
             scores(System("base", contender)),
             None if contender.tuned is None else scores(System("tuned", contender)),
             {
-                alpha: scores(System("proxy", contender, alpha))
-                for alpha in experiment.lineup.alphas
+                (alpha.value, alpha.rule.name): scores(System("proxy", contender, alpha))
+                for alpha in experiment.lineup.alphas_of(contender)
             },
+            choices.get(contender.slug),
         )
         for contender in experiment.lineup.contenders
     ]
@@ -152,7 +158,7 @@ def summarize(
         task: its name, copied.
         metric: what the scores are.
         antiexpert, expert: scores in row order.
-        bases: likewise for each base; alphas appear in ascending order.
+        bases: likewise for each base; of each rule the alphas appear in ascending order.
         seed: of the resampling.
 
     Raises:
@@ -163,8 +169,8 @@ def summarize(
     scores: dict[str, Scores] = {"antiexpert": antiexpert, "expert": expert}
     for base in bases:
         scores[system_name("base", base.slug)] = base.base
-        for alpha in base.proxy:
-            scores[system_name("proxy", base.slug, alpha)] = base.proxy[alpha]
+        for steering in base.proxy:
+            scores[system_name("proxy", base.slug, *steering)] = base.proxy[steering]
         if base.tuned is not None:
             scores[system_name("tuned", base.slug)] = base.tuned
     rows = stacked(scores)  # (S, N)
@@ -179,15 +185,16 @@ def summarize(
         both = [index[name], index[other]]
         return difference_of(worth[both], worth_means[both])
 
-    def proxy(base: BaseScores, alpha: float) -> MeasuredProxy:
-        name, over = system_name("proxy", base.slug, alpha), system_name("base", base.slug)
+    def proxy(base: BaseScores, steering: Steering) -> MeasuredProxy:
+        name, over = system_name("proxy", base.slug, *steering), system_name("base", base.slug)
         closed, reason = None, "no directly tuned reference to compare with"
         if base.tuned is not None:
             trio = [index[over], index[name], index[system_name("tuned", base.slug)]]
             closed, reason = gap_closed_of(worth[trio], worth_means[trio], metric)
         own = mean(name)
         return MeasuredProxy(
-            alpha=float(alpha),
+            alpha=float(steering[0]),
+            **({"rule": steering[1]} if steering[1] else {}),
             value=own.value,
             ci95=own.ci95,
             gain_over_base=gain(name, over),
@@ -214,12 +221,19 @@ def summarize(
                 slug=base.slug,
                 base=mean(system_name("base", base.slug)),
                 tuned=None if base.tuned is None else mean(system_name("tuned", base.slug)),
-                proxy=tuple(proxy(base, alpha) for alpha in sorted(base.proxy)),
+                proxy=tuple(proxy(base, steering) for steering in _in_order(base.proxy)),
+                **({} if base.choice is None else {"choice": base.choice}),
             )
             for base in bases
         ),
         pairs=tuple(pair(other, one) for one, other in combinations(scores, 2)),
     )
+
+
+def _in_order(steerings: Iterable[Steering]) -> list[Steering]:
+    """Rules in the order they came, alphas ascending."""
+    rules = list(dict.fromkeys(rule for _, rule in steerings))
+    return sorted(steerings, key=lambda steering: (rules.index(steering[1]), steering[0]))
 
 
 def with_further_tasks(measured: Sequence[Metrics], folders: Sequence[str]) -> Metrics:
@@ -236,13 +250,23 @@ def with_further_tasks(measured: Sequence[Metrics], folders: Sequence[str]) -> M
         own.model_copy(update={"folder": folder})
         for own, folder in zip(further, folders, strict=True)
     )
-    means = []
+    means: list[MeanOverTasks] = []
+
+    def add(base: MeasuredBase, proxies: Sequence[MeasuredProxy], **steering: Any) -> None:
+        gaps = {
+            own.task: None if proxy.gap_closed is None else proxy.gap_closed.value
+            for own, proxy in zip(measured, proxies, strict=True)
+        }
+        about = {"model": base.model, "slug": base.slug, "gaps": gaps, **steering}
+        means.append(MeanOverTasks(**about, **asdict(mean_gap_closed(gaps))))
+
     for number, base in enumerate(first.bases):
-        for place, proxy in enumerate(base.proxy):
-            gaps: dict[str, float | None] = {}
-            for own in measured:
-                closed = own.bases[number].proxy[place].gap_closed
-                gaps[own.task] = None if closed is None else closed.value
-            about = {"model": base.model, "slug": base.slug, "alpha": proxy.alpha, "gaps": gaps}
-            means.append(MeanOverTasks(**about, **asdict(mean_gap_closed(gaps))))
+        same = [own.bases[number] for own in measured]  # the base on every task
+        by_task = [{(proxy.alpha, proxy.rule): proxy for proxy in own.proxy} for own in same]
+        for alpha, rule in by_task[0]:
+            if all((alpha, rule) in own for own in by_task):
+                named = {"rule": rule} if rule else {}
+                add(base, [own[alpha, rule] for own in by_task], alpha=alpha, **named)
+        if all(own.choice is not None for own in same):
+            add(base, [own.headline for own in same], alpha=None)
     return first.model_copy(update={"also": also, "mean_gap_closed": tuple(means)})

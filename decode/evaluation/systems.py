@@ -1,9 +1,9 @@
 """Names of the systems that a run compares.
 
 Every system is the same task answered by other models: the anti-expert and the expert once, and for
-each base the base itself, the proxy-tuned base at each alpha, and the directly tuned reference.
-The names are those of `predictions/<system>.jsonl`, of the tables and of the W&B keys. A base goes
-by its slug, which the recipe decides.
+each base the base itself, the proxy-tuned base at each alpha and rule, and the directly tuned
+reference. The names are those of `predictions/<system>.jsonl`, of the tables and of the W&B keys. A
+base goes by its slug, which the recipe decides.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,8 +24,10 @@ def check_slugs(slugs: Iterable[str]) -> None:
         seen.add(slug)
 
 
-def system_name(role: Role, slug: str | None = None, alpha: float | None = None) -> str:
-    """`antiexpert`, `expert`, `base-<slug>`, `proxy-<slug>-alpha<a>` or `tuned-<slug>`.
+def system_name(
+    role: Role, slug: str | None = None, alpha: float | None = None, rule: str = ""
+) -> str:
+    """`antiexpert`, `expert`, `base-<slug>`, `tuned-<slug>` or `proxy-<slug>-<how it is steered>`.
 
     Raises:
         ValueError: the role needs a base's slug or an alpha that is not given.
@@ -38,7 +40,12 @@ def system_name(role: Role, slug: str | None = None, alpha: float | None = None)
         return f"{role}-{slug}"
     if alpha is None:
         raise ValueError("system 'proxy' belongs to an alpha: alpha is missing")
-    return f"proxy-{slug}-alpha{alpha:g}"
+    return f"proxy-{slug}-{steering_name(alpha, rule)}"
+
+
+def steering_name(alpha: float, rule: str = "") -> str:
+    """`alpha0.5`, or with a rule's name `alpha0.5-expert0.1`: in files and W&B keys."""
+    return f"alpha{alpha:g}-{rule}" if rule else f"alpha{alpha:g}"
 
 
 def headline_alpha(alphas: Sequence[float]) -> float:

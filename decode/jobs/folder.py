@@ -56,6 +56,15 @@ class RunFolder:
         return self.path / "proxy_check" / "checks.jsonl"
 
     @property
+    def choice(self) -> Path:
+        """What validation rows chose for each base."""
+        return self.path / "choice.json"
+
+    def rung(self, slug: str, number: int) -> "RunFolder":
+        """The folder of the validation rows that a base's candidates complete at one rung."""
+        return RunFolder(self.path / "choice" / slug / f"rung{number}", self._run)
+
+    @property
     def environment(self) -> Path:
         return self.path / "environment.json"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..engine.logits import Alpha
+from ..engine.rule import Alpha
 from .language_model import LanguageModel
 from .pair import Pair, load_pair, load_tuned
 from .prompts import RoleTokenizers

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..engine.engine import Pick
-from ..engine.logits import Alpha, proxy_logits
 from ..engine.row import Row
+from ..engine.rule import Alpha, Rule, Small, steered_logits
 from .lane import Lane, side_by_side
 from .language_model import LanguageModel
 from .pair import Logits, Pair
@@ -115,18 +115,40 @@ class Steered:
 
     def _combine(self, base: Tensor, small: Sequence[Logits], rows: Sequence[Row]) -> Tensor:
         """(B, T, V) float32 from logits at the rows' next T places."""
-        alpha = self._alpha(rows, base.shape[1])
-        fit, shared = self.vocabulary.fit, self._shared
-        combined = fit(base, -torch.inf)
-        for steering, (expert, antiexpert) in zip(self.steering, small, strict=True):
-            combined = proxy_logits(
-                combined,
-                fit(expert).to(self.device),
-                fit(antiexpert).to(self.device),
-                alpha * steering.weight,
-                shared,
-            )
+        fit = self.vocabulary.fit
+        base = fit(base, -torch.inf)
+        fitted = [
+            (fit(expert).to(self.device), fit(antiexpert).to(self.device), steering.weight)
+            for steering, (expert, antiexpert) in zip(self.steering, small, strict=True)
+        ]
+        groups: dict[tuple[Rule, tuple[int, ...]], list[int]] = {}
+        for number, row in enumerate(rows):
+            rule = (row.request.alpha or self.alpha).rule
+            banned_ids = row.request.banned_ids if rule.plausible_to else ()  # bans come after
+            groups.setdefault((rule, banned_ids), []).append(number)
+        if len(groups) == 1:
+            (rule, banned_ids), _ = groups.popitem()
+            return self._ruled(base, fitted, rows, rule, banned_ids)
+        combined = base.new_empty(base.shape, dtype=torch.float32)
+        for (rule, banned_ids), members in groups.items():
+            where = torch.tensor(members, device=self.device)
+            own = [(expert[where], anti[where], weight) for expert, anti, weight in fitted]
+            members_rows = [rows[number] for number in members]
+            combined[where] = self._ruled(base[where], own, members_rows, rule, banned_ids)
         return combined
+
+    def _ruled(
+        self,
+        base: Tensor,
+        small: Sequence[Small],
+        rows: Sequence[Row],
+        rule: Rule,
+        banned_ids: Sequence[int],
+    ) -> Tensor:
+        if banned_ids:
+            banned = torch.tensor(banned_ids, device=self.device)
+            base = base.index_fill(-1, banned, -torch.inf)
+        return steered_logits(base, small, self._alpha(rows, base.shape[1]), rule, self._shared)
 
     @property
     def _shared(self) -> Tensor | None:

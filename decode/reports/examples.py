@@ -19,8 +19,8 @@ def examples_section(metrics: Metrics, predictions: Rows) -> str:
     for base in metrics.bases:
         if not base.proxy:
             continue
-        alpha = base.headline.alpha
-        proxy = system_name("proxy", base.slug, alpha)
+        alpha, rule = base.headline.alpha, base.headline.rule
+        proxy = system_name("proxy", base.slug, alpha, rule)
         names = (system_name("base", base.slug), "expert", proxy)
         rows = list(zip(*(predictions[name] for name in names), strict=True))
         rows = [trio for trio in rows if all(row["score"] is not None for row in trio)]
@@ -33,7 +33,7 @@ def examples_section(metrics: Metrics, predictions: Rows) -> str:
         losses = [
             trio for trio, right in zip(rows, is_right, strict=True) if right[1:] == [True, False]
         ]
-        title = f"{base.slug}, alpha {alpha:g}"
+        title = f"{base.slug}, alpha {alpha:g}" + (f", {rule}" if rule else "")
         parts.append(_kind(title, "proxy right, base and expert both wrong", wins, len(rows)))
         parts.append(_kind(title, "proxy wrong, expert right", losses, len(rows)))
     return "\n\n".join(parts)

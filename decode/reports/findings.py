@@ -54,6 +54,10 @@ def _finding(base: MeasuredBase, metrics: Metrics) -> str:
     low, high = proxy.gain_over_base.ci95
     interval = _with_interval(proxy.gain_over_base)
     lead = f"Proxy-tuning {base.slug} at alpha {proxy.alpha:g}"
+    if proxy.rule:
+        lead += f" by the rule {proxy.rule}"
+    if base.choice is not None:
+        lead += f", chosen on {base.choice.num_rows:,} validation rows,"
     raises, falls = "raises", "falls"
     if metrics.metric.higher_is_better:
         interval = f"({interval})"
@@ -97,7 +101,7 @@ def _against_expert(proxy: MeasuredProxy, metrics: Metrics) -> str:
 
 def _better_alpha(base: MeasuredBase, metric: Metric) -> list[str]:
     best = base.best(metric)
-    if best.value == base.headline.value:
+    if base.choice is not None or best.value == base.headline.value:
         return []
     less = "less" if metric.higher_is_better else "worse"
     return [

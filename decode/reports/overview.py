@@ -1,6 +1,6 @@
 """Several tasks of one run at a glance: the gap closed on each, and its mean over them."""
 
-from ..evaluation.metrics_file import Metrics
+from ..evaluation.metrics_file import MeanOverTasks, Metrics
 from .findings import findings
 from .tables import share, systems_table
 
@@ -17,9 +17,9 @@ def overview_section(metrics: Metrics) -> list[str]:
     notes: dict[str, None] = {}
     for mean in metrics.mean_gap_closed:
         gaps = [share(mean.gaps[task]) for task in tasks]
-        lines.append(f"| {' | '.join([mean.slug, f'{mean.alpha:g}', *gaps, share(mean.value)])} |")
+        lines.append(f"| {' | '.join([mean.slug, _steering(mean), *gaps, share(mean.value)])} |")
         if mean.reason:
-            notes[f"{mean.slug}, alpha {mean.alpha:g}: {mean.reason}."] = None
+            notes[f"{mean.slug}, alpha {_steering(mean)}: {mean.reason}."] = None
     return ["## All tasks", "\n".join(lines), *(["\\\n".join(notes)] if notes else [])]
 
 
@@ -39,8 +39,15 @@ def further_sections(metrics: Metrics) -> list[str]:
 def closing_lines(metrics: Metrics) -> list[str]:
     """The means as plain text, for the end of a run with several tasks."""
     lines = [
-        f"{mean.slug[:40]}, alpha {mean.alpha:g}: mean gap closed over {mean.num_tasks} tasks "
+        f"{mean.slug[:40]}, alpha {_steering(mean)}: mean gap closed over {mean.num_tasks} tasks "
         f"{share(mean.value)}"
         for mean in metrics.mean_gap_closed
     ]
     return ["\n".join(lines)] if lines else []
+
+
+def _steering(mean: MeanOverTasks) -> str:
+    """`0.5`, `0.5, expert0.1`, or `chosen` where it may differ from task to task."""
+    if mean.alpha is None:
+        return "chosen"
+    return f"{mean.alpha:g}, {mean.rule}" if mean.rule else f"{mean.alpha:g}"

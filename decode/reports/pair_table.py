@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ..evaluation.intervals import Estimate
 from ..evaluation.metric import Metric
-from ..evaluation.metrics_file import MeasuredBase, Metrics, Pair
+from ..evaluation.metrics_file import MeasuredBase, MeasuredProxy, Metrics, Pair
 from ..evaluation.systems import system_name
 from .findings import points, span
 
@@ -45,12 +45,16 @@ def _asked(measured: MeasuredBase, metric: Metric) -> list[tuple[str, str]]:
     tuned = [] if measured.tuned is None else [system_name("tuned", slug)]
     pairs = [(name, base) for name in tuned]
     if measured.proxy:
-        proxy = system_name("proxy", slug, measured.headline.alpha)
+        proxy = _name(slug, measured.headline)
         pairs = [(proxy, base), (proxy, "expert"), *((proxy, name) for name in tuned), *pairs]
-        other = system_name("proxy", slug, measured.best(metric).alpha)
+        other = _name(slug, measured.best(metric))
         if other != proxy:
             pairs.append((other, proxy))
     return pairs
+
+
+def _name(slug: str, proxy: MeasuredProxy) -> str:
+    return system_name("proxy", slug, proxy.alpha, proxy.rule)
 
 
 def _turned(pair: Pair) -> Pair:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..evaluation.metric import Metric
 from ..evaluation.metrics_file import MeasuredBase, MeasuredSystem, Metrics
 from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, new_axes, save
+from .tables import system_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def plot_alpha(metrics: Metrics, path: Path) -> bool:
     Returns:
         Whether there was anything to draw: some base was measured at two alphas or more.
     """
-    bases = [base for base in metrics.bases if len(base.proxy) > 1]
+    bases = [base for base in metrics.bases if len(base.over_alpha) > 1]
     if not bases:
         return False
     from matplotlib.figure import Figure
@@ -74,9 +75,10 @@ def plot_alpha(metrics: Metrics, path: Path) -> bool:
 
 def _alpha_panel(axes: "Axes", base: MeasuredBase, expert: float) -> dict[str, float]:
     """Draws one base; returns the height at which each role's line meets the right edge."""
-    alphas = [proxy.alpha for proxy in base.proxy]
-    values = [proxy.value for proxy in base.proxy]
-    lows, highs = zip(*(proxy.ci95 for proxy in base.proxy), strict=True)
+    proxies = base.over_alpha
+    alphas = [proxy.alpha for proxy in proxies]
+    values = [proxy.value for proxy in proxies]
+    lows, highs = zip(*(proxy.ci95 for proxy in proxies), strict=True)
     axes.fill_between(alphas, lows, highs, color=COLOURS["proxy"], alpha=0.25, linewidth=0)
     axes.plot(alphas, values, color=COLOURS["proxy"], linewidth=2, marker="o", markersize=5)
     levels = {"base": base.base.value, "expert": expert}
@@ -121,11 +123,11 @@ def _groups(metrics: Metrics) -> list[tuple[str, list[MeasuredSystem]]]:
     systems = metrics.systems
     groups = [("small model", [system for system in systems if system.slug is None])]
     for base in metrics.bases:
-        shown = {proxy.alpha for proxy in base.proxy}
+        shown = list(base.proxy)
         if len(shown) > MAX_ALPHAS:
-            shown = {base.headline.alpha, base.best(metrics.metric).alpha}
+            shown = [base.headline, base.best(metrics.metric)]
         own = [system for system in systems if system.slug == base.slug]
-        groups.append((base.slug, [s for s in own if s.role != "proxy" or s.alpha in shown]))
+        groups.append((base.slug, [s for s in own if s.proxy is None or s.proxy in shown]))
     return groups
 
 
@@ -134,7 +136,7 @@ def _label(system: MeasuredSystem) -> str:
         "antiexpert": "anti-expert (untuned)",
         "expert": "expert (tuned)",
         "base": "base (untuned)",
-        "proxy": f"proxy, alpha {system.alpha or 0:g}",
+        "proxy": system_label(system),
         "tuned": "tuned directly",
     }
     return words[system.role]

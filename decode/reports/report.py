@@ -10,6 +10,7 @@ from typing import Any
 from ..evaluation.metrics_file import Decoding, Metrics
 from ..jobs.files import write_text
 from .check_section import check_findings, checks_section
+from .choice_section import choice_section
 from .examples import examples_section
 from .findings import findings
 from .overview import further_sections, overview_section
@@ -29,7 +30,6 @@ SFT_ESSENTIALS = (
     "max_length",
 )
 DECODE_ESSENTIALS = (
-    "alpha_warmup_tokens",
     "batch_size",
     "num_draft_tokens",
     "max_new_tokens",
@@ -71,6 +71,7 @@ def write_report(
         "![Every system with its 95% interval](plots/systems.png)",
         systems_table(metrics),
         *parts_table(metrics),
+        *choice_section(metrics),
     ]
     if has_alphas:
         sections.append("![The metric against alpha](plots/alpha.png)")
@@ -118,6 +119,7 @@ def _how(recipe: dict[str, Any], environment: dict[str, Any]) -> str:
     for number, base in enumerate(decode.get("bases") or []):
         facts += _flat(base, f"decode.bases[{number}]")
     facts += [("decode.alpha", decode.get("alpha"))]
+    facts += _flat(decode.get("rule") or {}, "decode.rule")
     facts += _flat(_chosen(decode, DECODE_ESSENTIALS), "decode")
     lines = [
         "## How it was run",

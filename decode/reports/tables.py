@@ -23,7 +23,9 @@ def closing_table(metrics: Metrics) -> str:
         "",
         f"{'percent':>27}{'over base':>24}{'over expert':>12}{'gap closed':>17}",
     ]
-    best = [base.best(metrics.metric) for base in metrics.bases if len(base.proxy) > 1]
+    unchosen = [base for base in metrics.bases if base.choice is None and len(base.proxy) > 1]
+    best = [base.best(metrics.metric) for base in unchosen]
+    best += [base.headline for base in metrics.bases if base.choice is not None]
     heading = None
     for system in metrics.systems:
         if system.slug != heading:
@@ -37,8 +39,10 @@ def closing_table(metrics: Metrics) -> str:
             row += f"{proxy.gain_over_expert.value * 100:>+12.1f}"
             row += f"{_gap_in(17, proxy.gap_closed):>17}"
         lines.append(row.rstrip())
-    if best:
+    if unchosen:
         lines.append("* the best of the alphas tried, picked on these very rows")
+    if len(unchosen) < len(best):
+        lines.append("* chosen on validation rows")
     for base in metrics.bases:
         reasons = dict.fromkeys(proxy.gap_closed_reason for proxy in base.proxy)
         for reason in filter(None, reasons):
@@ -101,7 +105,13 @@ def share(closed: float | None) -> str:
 
 def system_label(system: MeasuredSystem) -> str:
     """What a table calls a system under the heading of its base."""
-    return LABELS.get(system.role) or f"proxy, alpha {system.alpha:g}"
+    if system.alpha is None:
+        return LABELS[system.role]
+    return (
+        f"alpha {system.alpha:g}, {system.rule}"
+        if system.rule
+        else f"proxy, alpha {system.alpha:g}"
+    )
 
 
 def _gap(closed: GapClosed | None) -> str:

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 
 from ..backends.completer import Continuation, NotFinite, Scored
 from ..engine.engine import Progress
-from ..engine.logits import Alpha
 from ..engine.request import Completion, Request, RolePrompt
+from ..engine.rule import Alpha
 from .answers import Answer, chat_logprobs, completion_logprobs, error_body
 from .loop import Loop, Ticket
 from .metrics import Counts
@@ -82,7 +82,7 @@ def read_job(served: Served, reader: PromptReader, body: Body) -> Given:
     if body.alpha is not None:
         if alpha is None:
             raise BadRequest(f"alpha: '{served.name}' has none; ask proxy", "alpha")
-        alpha = Alpha(body.alpha, alpha.warmup_tokens)
+        alpha = replace(alpha, value=body.alpha)
     if isinstance(body, CompletionBody):
         prompts = [reader.text(prompt) for prompt in body.prompts]
         num_likeliest, echoes = body.logprobs, bool(body.echo)
@@ -109,10 +109,10 @@ def _check_prompt_scores(prompt: RolePrompt, alpha: Alpha | None) -> None:
             "leave out echo or logprobs",
             "echo",
         )
-    if alpha is not None and alpha.warmup_tokens:
+    if alpha is not None and not alpha.rule.is_even:
         raise BadRequest(
-            f"echo: alpha grows over the first {alpha.warmup_tokens} tokens of a completion, so a "
-            "prompt has no logprobs; leave out echo or logprobs",
+            f"echo: by the rule {alpha.rule.name} alpha depends on a token's place in a "
+            "completion, so a prompt has no logprobs; leave out echo or logprobs",
             "echo",
         )
 

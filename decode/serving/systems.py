@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ..backends.local import LocalCompleter
-from ..engine.logits import Alpha
 from ..engine.request import Prompt, RolePrompt
+from ..engine.rule import Alpha
 from ..evaluation.lineup import Contender, Lineup, System
-from ..evaluation.systems import headline_alpha
 from ..models.language_model import LanguageModel
 from ..models.loaded import LoadedModels
 from ..models.prompts import RoleTokenizers
@@ -54,7 +53,7 @@ def load_served(
     Raises:
         ValueError: a model is missing, or has another vocabulary.
     """
-    alpha = Alpha(headline_alpha(lineup.alphas), lineup.alpha_warmup_tokens)
+    alpha = lineup.headline(contender)
     models, found = LoadedModels(lineup.device), []
 
     def serve(system: System, model: LanguageModel | Steered, tokenizers: RoleTokenizers) -> None:
@@ -79,7 +78,7 @@ def load_served(
         steered, tokenizers = models.steered(
             contender.base, lineup.experts, lineup.vocabulary, alpha
         )
-        serve(System("proxy", contender, alpha.value), steered, tokenizers)
+        serve(System("proxy", contender, alpha), steered, tokenizers)
     if "base" in names:
         alone = RoleTokenizers.alone(load_tokenizer(contender.base))
         serve(System("base", contender), models.base(contender.base).with_own_cache(), alone)

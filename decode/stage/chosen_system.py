@@ -6,11 +6,11 @@ from pathlib import Path
 from recipes.schema.recipe import load_recipe
 
 from ..evaluation.lineup import Lineup, System
-from ..evaluation.systems import headline_alpha
 from ..jobs.folder import RunFolder
 from ..models.chat_date import keep_date
 from ..models.sources import ModelSource
 from .planning import lineup_of
+from .validation import chosen_in
 
 
 def lineup_of_run(folder: RunFolder) -> Lineup:
@@ -23,7 +23,15 @@ def lineup_of_run(folder: RunFolder) -> Lineup:
         raise ValueError(f"run: {folder.path} is no run folder; it has no recipe.yaml")
     recipe = load_recipe(folder.recipe).model_copy(update={"output_dir": str(folder.path)})
     keep_date(folder.chat_date)
-    return lineup_of(recipe)
+    lineup = lineup_of(recipe)
+    if recipe.decode.choose is None:
+        return lineup
+    if not folder.choice.is_file():
+        raise ValueError(
+            f"run: {folder.choice} is not there yet; decode/run.py chooses alpha and rule, and "
+            "decodes"
+        )
+    return replace(lineup, chosen=chosen_in(folder))
 
 
 def chosen_system(lineup: Lineup, name: str, alpha: float | None) -> System:
@@ -31,7 +39,7 @@ def chosen_system(lineup: Lineup, name: str, alpha: float | None) -> System:
 
     Args:
         name: a role, a role with a base's name (`proxy-<base>`), or a system's whole name.
-        alpha: of a proxy whose name has none; None is the headline alpha.
+        alpha: of a proxy whose name has none, by the headline's rule; None is the headline alpha.
 
     Raises:
         ValueError: there is no such system, there are several, or it takes no alpha.
@@ -48,7 +56,9 @@ def chosen_system(lineup: Lineup, name: str, alpha: float | None) -> System:
         raise ValueError(f"alpha: found {alpha:g}; system {name!r} takes none")
     if chosen.role != "proxy" or name == chosen.name:
         return chosen
-    return replace(chosen, alpha=headline_alpha(lineup.alphas) if alpha is None else float(alpha))
+    assert chosen.contender is not None
+    headline = lineup.headline(chosen.contender)
+    return replace(chosen, alpha=headline if alpha is None else replace(headline, value=alpha))
 
 
 def _names(system: System) -> list[str]:

@@ -16,6 +16,7 @@ from recipes.schema.section import Dtype
 from ..backends.harness_model import HarnessModel
 from ..backends.harness_tokens import common_length
 from ..backends.proxy_tuned import WeightedExpert, expert_source
+from ..engine.rule import Alpha
 from ..evaluation.lineup import Contender, Lineup
 from ..evaluation.loaded import Completers
 from ..jobs.folder import RunFolder
@@ -101,7 +102,7 @@ def _lineup_of_models(
     return Lineup(
         experts=(expert_source(WeightedExpert(source(str(expert)), 1.0, small)),),
         contenders=(Contender("base", source(str(base)), None),),
-        alphas=(1.0,),
+        alphas=(Alpha(1.0),),
         vocabulary=vocabulary,
     )
 

@@ -21,6 +21,7 @@ from data.task import Scorer
 from data.tasks.fences import of_fences
 from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice, Recipe
 
+from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
 from ..evaluation.experiment import Experiment, Grader, Question
 from ..evaluation.lineup import Contender, Lineup
@@ -31,9 +32,9 @@ from ..jobs.terminal import Progress
 from ..models.chat_date import keep_date
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
+from .validation import Plan, rule_of, set_apart
 
 T = TypeVar("T")
-Plan = list[tuple[Experiment, RunFolder]]
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -89,6 +90,7 @@ def _experiment(
         recipe.seed,
     )
     num_samples, pass_at = _samples(task, decode, sampling)
+    questions, choosing = set_apart(recipe, task, section, questions)
 
     return Experiment(
         lineup=lineup,
@@ -103,6 +105,7 @@ def _experiment(
         max_new_tokens=decode.max_new_tokens or task.max_new_tokens,
         sampling=sampling,
         num_samples=num_samples,
+        choosing=choosing,
         **({} if pass_at is None else {"combine": _passes(pass_at)}),
     )
 
@@ -156,8 +159,7 @@ def lineup_of(recipe: Recipe) -> Lineup:
     return Lineup(
         experts=(ExpertSource(tuned, antiexpert), *more),
         contenders=tuple(itertools.starmap(contender, enumerate(decode.bases))),
-        alphas=decode.alphas,
-        alpha_warmup_tokens=decode.alpha_warmup_tokens,
+        alphas=tuple(Alpha(alpha, rule_of(decode.rule)) for alpha in decode.alphas),
         expert_is_chat=small.prompt == "chat",
         expert_is_there=small.trained is not None,
         vocabulary=decode.vocabulary,

@@ -22,7 +22,7 @@ from ..reports.tables import closing_table
 from ..tracking.job import NullTracker, given_run_id, start_tracking
 from .artifacts import evaluation, evaluation_inputs, tags
 from .command import command_line
-from .planning import Plan
+from .validation import Plan
 
 
 def decode_stage(recipe: Recipe, plan: Plan, tracker: NullTracker) -> str:

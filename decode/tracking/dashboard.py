@@ -17,6 +17,7 @@ from typing import Any
 from ..evaluation.gap_closed import GapClosed
 from ..evaluation.intervals import Estimate
 from ..evaluation.metrics_file import MeasuredProxy, Metrics
+from ..evaluation.systems import steering_name
 
 
 def result_values(metrics: Metrics) -> dict[str, float]:
@@ -26,7 +27,8 @@ def result_values(metrics: Metrics) -> dict[str, float]:
         values |= _task_values(further, f"decode/{further.task}")
     for mean in metrics.mean_gap_closed:
         if mean.value is not None:
-            values[f"eval/mean_gap_closed/{mean.slug}/alpha{mean.alpha:g}"] = mean.value
+            how = "chosen" if mean.alpha is None else steering_name(mean.alpha, mean.rule)
+            values[f"eval/mean_gap_closed/{mean.slug}/{how}"] = mean.value
     return values
 
 
@@ -41,14 +43,20 @@ def _task_values(metrics: Metrics, decode: str) -> dict[str, float]:
 
     for system in metrics.systems:
         add(system.name, system.value, (system.low, system.high))
-        if system.proxy is not None:
-            for name, found in _measures(system.proxy).items():
-                add(f"{name}/{system.slug}/alpha{system.alpha:g}", found.value, found.ci95)
+        if (proxy := system.proxy) is not None:
+            how = steering_name(proxy.alpha, proxy.rule)
+            for name, found in _measures(proxy).items():
+                add(f"{name}/{system.slug}/{how}", found.value, found.ci95)
     for base in metrics.bases:
         if base.proxy:
             best = base.best(metrics.metric)
             values[f"{prefix}/best_value/{base.slug}"] = best.value
             values[f"{prefix}/best_alpha/{base.slug}"] = best.alpha
+        if base.choice is not None:
+            chosen = base.headline
+            add(f"chosen/{base.slug}", chosen.value, chosen.ci95)
+            for name, found in _measures(chosen).items():
+                add(f"{name}/{base.slug}/chosen", found.value, found.ci95)
     for name, parts in metrics.parts.items():
         values |= {f"{prefix}/{name}/{part}": value for part, value in parts.items()}
     if metrics.uncounted is not None:
@@ -72,10 +80,10 @@ def alpha_rows(metrics: Metrics) -> list[dict[str, float]]:
             prefix = f"over_alpha/{own.task}/{base.slug}"
             # With alpha 0 the proxy is the base, and the base closes nothing of its gap.
             start = {f"{prefix}/value": base.base.value, f"{prefix}/gain_over_base": 0.0}
-            if any(proxy.gap_closed for proxy in base.proxy):
+            if any(proxy.gap_closed for proxy in base.over_alpha):
                 start[f"{prefix}/gap_closed"] = 0.0
             by_alpha.setdefault(0.0, {}).update(start)
-            for proxy in base.proxy:
+            for proxy in base.over_alpha:
                 row = by_alpha.setdefault(proxy.alpha, {})
                 row[f"{prefix}/value"] = proxy.value
                 for name, found in _measures(proxy).items():

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from .folders import slug
 from .keys import sft_class, without_nulls
 from .section import Dtype, Section
+from .steering import Choose, Rule, numbers
 
 
 class Base(Section):
@@ -62,8 +63,10 @@ class Decode(Section):
     """`trl.SFTConfig` keys that override `sft` when a reference is trained."""
     alpha: float | tuple[float, ...] = 1.0
     """Scale of the shift, or a list to compare; the paper uses 1."""
-    alpha_warmup_tokens: int = Field(default=0, ge=0)
-    """alpha grows from 0 to its value over so many tokens of a completion; 0 is constant."""
+    rule: Rule | None = None
+    """Which tokens may be chosen, and how strong the shift is; null is the paper's formula."""
+    choose: Choose | None = None
+    """Choose alpha and rule on validation rows, beside those above; null is not to."""
     experts: tuple[MoreExpert, ...] = ()
     """Further experts: alpha scales the sum of all weighted differences, this run's counting 1."""
     batch_size: int = Field(ge=1)
@@ -103,13 +106,8 @@ class Decode(Section):
     @field_validator("alpha", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        numbers = value if isinstance(value, list) else [value]
-        is_number = [isinstance(n, int | float) and not isinstance(n, bool) for n in numbers]
-        if not numbers or not all(is_number):
-            raise ValueError("expected a number or a list of at least one number")
-        if len({f"{number:g}" for number in numbers}) < len(numbers):
-            raise ValueError("each alpha may be listed once")
-        return tuple(map(float, value)) if isinstance(value, list) else float(value)
+        found = numbers(value if isinstance(value, list) else [value])
+        return found if isinstance(value, list) else found[0]
 
     @field_validator("num_draft_tokens", mode="before")
     @classmethod

@@ -47,7 +47,7 @@ def _in_decoding(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
         if not more.weight:
             yield f"decode.experts.{index}", "its weight is 0"
     if not any(decode.alphas):
-        for key in ("alpha_warmup_tokens", "experts"):
+        for key in ("rule", "experts"):
             if getattr(decode, key):
                 yield f"decode.{key}", "decode.alpha is 0"
 

@@ -33,6 +33,7 @@ from .outputs import Analyze, Wandb
 from .plain_yaml import write_yaml
 from .section import Section
 from .source import RecipeError, override_key, read_tree
+from .steering import with_earlier_keys
 from .tasks import (
     ClassifierChoice,
     EndpointChoice,
@@ -125,7 +126,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     tree = read_tree(path, overrides)
     try:
         # As JSON, where strictness still lets a list become a tuple and an int a float.
-        recipe = Recipe.model_validate_json(json.dumps(expand_home(tree)))
+        recipe = Recipe.model_validate_json(json.dumps(with_earlier_keys(expand_home(tree))))
         if recipe.sft is None and recipe.trains:
             given = "found null; expected a section of keys" if "sft" in tree else "missing"
             raise KeyProblem("sft", f"{given}; this recipe trains, so it needs this section")

@@ -164,7 +164,7 @@ class ProxyCheckCallback(TrainerCallback):
                 "higher_is_better": experiment.metric.higher_is_better,
                 "base_model": experiment.lineup.contenders[0].base.name,
                 "base_slug": experiment.lineup.contenders[0].slug,
-                "alpha": experiment.lineup.alphas[0],
+                "alpha": experiment.lineup.alphas[0].value,
                 "max_new_tokens": self._scores.max_new_tokens,
                 "select_by": self._section.select_by,
             }

@@ -8,11 +8,12 @@ from typing import Any
 from trl import SFTConfig
 
 from data import TASKS
+from decode.engine.rule import Alpha
 from decode.evaluation.check_record import Checks, finished_checks
 from decode.evaluation.experiment import Experiment, check
 from decode.evaluation.lineup import Contender
 from decode.evaluation.metric import Metric
-from decode.evaluation.systems import headline_alpha
+from decode.evaluation.settings import steering_settings
 from decode.jobs.files import text_digest, weights_digest
 from decode.jobs.folder import RunFolder
 from decode.jobs.seals import SEALED
@@ -46,7 +47,7 @@ class CheckRows:
         return {
             "base": {"name": base.name, "revision": base.revision, "dtype": base.dtype},
             "weights": weights_digest(base.name),
-            "alpha": experiment.lineup.alphas[0],
+            **{k: v for k, v in steering_settings(experiment.lineup.alphas[0]).items() if v},
             "task": experiment.task,
             "max_new_tokens": experiment.max_new_tokens,
             "validation rows": text_digest(texts),
@@ -98,6 +99,7 @@ def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> Che
         questions=questions,
         metric=experiment.metric if experiment.num_samples == 1 else Metric("pass@1", pass_at=1),
         num_samples=1,
+        choosing=None,
         lineup=replace(
             experiment.lineup,
             contenders=(_with_ceiling_if_there(recipe, experiment.lineup.contenders[0]),),
@@ -153,5 +155,8 @@ def _with_ceiling_if_there(recipe: Recipe, contender: Contender) -> Contender:
     return replace(contender, tuned=None)
 
 
-def _alpha(section: ProxyCheck, experiment: Experiment) -> float:
-    return headline_alpha(experiment.lineup.alphas) if section.alpha is None else section.alpha
+def _alpha(section: ProxyCheck, experiment: Experiment) -> Alpha:
+    """The run's rule, at the check's alpha or the headline one."""
+    lineup = experiment.lineup
+    own = replace(lineup, chosen={}).headline(lineup.contenders[0])
+    return own if section.alpha is None else replace(own, value=section.alpha)

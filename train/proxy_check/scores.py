@@ -22,7 +22,6 @@ from transformers import PreTrainedModel
 
 from decode.backends.completer import Completer, Continuation
 from decode.backends.local import LocalCompleter
-from decode.engine.logits import Alpha
 from decode.engine.sampling import Sampling
 from decode.evaluation.experiment import Experiment
 from decode.evaluation.lineup import System
@@ -101,8 +100,7 @@ class ProxyScores:
                 self._antiexpert = load_weights(self._lineup.antiexpert, self._device)
             base = self._load_base()
             with live_pair(model, self._antiexpert, self._tokenizers.expert) as pair:
-                alpha = Alpha(self._lineup.alphas[0], self._lineup.alpha_warmup_tokens)
-                steered = Steered(base, pair, self._vocabulary, alpha)
+                steered = Steered(base, pair, self._vocabulary, self._lineup.alphas[0])
                 size = self._lineup.batch_size
                 proxy = LocalCompleter(steered, self._tokenizers, size, num_draft_tokens=0)
                 found: dict[str, Any] = self._losses(proxy)
