@@ -32,7 +32,7 @@ PROMPTS = [
 IDS = [TOKENIZER(text.decode())["input_ids"] for text in PROMPTS]
 
 
-def steered(base, expert, antiexpert, alpha=1.0) -> Steered:
+def steered(base, expert, antiexpert, alpha: float | Alpha = 1.0) -> Steered:
     pair = TwoModels(LanguageModel(expert, TOKENIZER), LanguageModel(antiexpert, TOKENIZER))
     return Steered(LanguageModel(base, TOKENIZER), pair, Vocabulary(258), alpha)
 

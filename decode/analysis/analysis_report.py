@@ -9,6 +9,7 @@ from .shift_summary import MIN_COUNT
 
 NUM_POSITIONS = 10
 NUM_TOKENS = 10
+MANY_OVERRULED = 0.2  # of the base's choices
 GREEDY_AGREEMENT = 0.99  # below it these are hardly the models of the run
 
 
@@ -51,6 +52,7 @@ def _system(name: str, summary: dict[str, Any], num_predictions: int, is_greedy:
         f"alone would have preferred another at {percent(changed['value'])}% "
         f"{span(*changed['ci95'])}.",
         *_whose(summary["changed_to_expert_top1"]),
+        *_ruled(summary["rule"]),
         "On average the expert moved the emitted token's probability by "
         f"{points(summary['mean_delta_probability'])} points, and "
         f"{percent(summary['mean_total_variation'])}% of all probability at a step.",
@@ -83,9 +85,27 @@ def _whose(share: float | None) -> list[str]:
     return [f"At {percent(share)}% of those it said the expert's own first choice."]
 
 
+def _ruled(rule: dict[str, Any] | None) -> list[str]:
+    if rule is None:
+        return []
+    means = [
+        "none" if rule[key] is None else f"{percent(rule[key])}%"
+        for key in ("score_changed", "score_unchanged")
+    ]
+    return [
+        f"The rule chose another token than the formula at {rule['num_tokens']:,} of them, in "
+        f"{rule['num_rows']:,} completions (mean score {means[0]}; of the others {means[1]})."
+    ]
+
+
 def _cautions(summary: dict[str, Any], is_greedy: bool) -> list[str]:
     """What a reader must know before trusting the figures."""
     found = []
+    if summary["top1_changed"]["value"] > MANY_OVERRULED:
+        found.append(
+            "More than a fifth of the base's choices are overruled: the expert writes much of the "
+            "text, so the result can hardly be better than what the expert knows."
+        )
     agreement = summary["emitted_is_top1"]
     if is_greedy and agreement < GREEDY_AGREEMENT:
         found.append(

@@ -6,7 +6,7 @@ independent.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ def summarize_shifts(rows: Rows) -> dict[str, Any]:
         "emitted_is_top1": float(np.mean([token["proxy_rank"] == 1 for token in tokens])),
         "top1_changed": _share(rows),
         "changed_to_expert_top1": to_expert(tokens),
+        "rule": by_rule(rows),
         "top1_changed_by_position": by_position(rows),
         "mean_delta_probability": _mean(tokens, "delta_probability"),
         "mean_delta_logprob": _mean(tokens, "delta_logprob"),
@@ -48,6 +49,29 @@ def to_expert(tokens: Sequence[dict[str, Any]]) -> float | None:
     if not changed:
         return None
     return float(np.mean([token["top"]["expert"][0][0] == token["id"] for token in changed]))
+
+
+def by_rule(rows: Rows) -> dict[str, Any] | None:
+    """Where the rule, and not the formula, made a token; None for the formula itself.
+
+    The scores are means over completions with and without such a token.
+    """
+    if not any("formula_token" in token for row in rows for token in row["tokens"]):
+        return None
+    changed = [[token["formula_token"] != token["id"] for token in row["tokens"]] for row in rows]
+    counts = [sum(own) for own in changed]
+    scores = [(row["score"], count) for row, count in zip(rows, counts, strict=True)]
+    return {
+        "num_tokens": sum(counts),
+        "num_rows": sum(count > 0 for count in counts),
+        "score_changed": _score(score for score, count in scores if count),
+        "score_unchanged": _score(score for score, count in scores if not count),
+    }
+
+
+def _score(scores: Iterable[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return float(np.mean(known)) if known else None
 
 
 def by_position(rows: Rows) -> list[dict[str, Any]]:

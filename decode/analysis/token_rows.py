@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from ..backends.local import LocalCompleter, fewer_rows
+from ..engine.logits import proxy_logits
 from ..engine.row import Row
+from ..engine.rule import PAPER
 from ..evaluation.experiment import Experiment
 from ..evaluation.lineup import System
 from ..evaluation.loaded import Completers
@@ -146,8 +148,10 @@ class _Reader:
             for role in ("expert", "antiexpert")
         }
         top = {role: candidates(getattr(logits, role), NUM_CANDIDATES) for role in ROLES}
+        by_formula = self._by_formula(logits)
         return [
             {
+                **({} if by_formula is None else {"formula_token": by_formula[step]}),
                 "id": id_,
                 "text": self._text(id_),
                 "is_end": False,
@@ -170,6 +174,17 @@ class _Reader:
             }
             for step, id_ in enumerate(ids)
         ]
+
+    def _by_formula(self, logits: RoleLogits) -> list[int] | None:
+        """What the formula would choose at each step; None where the rule is no other."""
+        alpha, model = self._system.alpha, self._completer and self._completer.model
+        assert alpha is not None and isinstance(model, Steered)
+        if alpha.rule == PAPER or len(model.steering) > 1:  # of several, one is recorded
+            return None
+        small = logits.expert, logits.antiexpert
+        shared = model.vocabulary.shared
+        shared = None if shared is None else shared.to(logits.base.device)
+        return proxy_logits(logits.base, *small, alpha.value, shared).argmax(-1).tolist()
 
     def _text(self, token_id: int) -> str:
         if token_id not in self._texts:

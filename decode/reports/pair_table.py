@@ -47,9 +47,10 @@ def _asked(measured: MeasuredBase, metric: Metric) -> list[tuple[str, str]]:
     if measured.proxy:
         proxy = _name(slug, measured.headline)
         pairs = [(proxy, base), (proxy, "expert"), *((proxy, name) for name in tuned), *pairs]
-        other = _name(slug, measured.best(metric))
-        if other != proxy:
-            pairs.append((other, proxy))
+        others = [measured.best(metric)]
+        if measured.choice is not None:  # against what was listed beforehand
+            others = [other for other in measured.proxy if other != measured.headline]
+        pairs += [(other, proxy) for one in others if (other := _name(slug, one)) != proxy]
     return pairs
 
 
