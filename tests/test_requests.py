@@ -253,7 +253,7 @@ def test_scores_are_the_log_probabilities_of_the_whole_sequence():
     tokenizers = RoleTokenizers.alone(TOKENIZER)
     completer = LocalCompleter(model, tokenizers, batch_size=3)
     given = [
-        Continuation(name, prompt, ids, alpha)
+        Continuation(name, prompt, ids, alpha, num_likeliest=2)
         for name, (prompt, ids, alpha) in enumerate(
             [
                 (RolePrompt(IDS[1], [*b"chat ", *IDS[1]], IDS[1]), list(b"abc"), None),
@@ -278,12 +278,15 @@ def test_scores_are_the_log_probabilities_of_the_whole_sequence():
         proxy = said["base"] + scale * (said["expert"] - said["antiexpert"])
         scored = found[continuation.name]
         assert set(scored.by_role) == set(said)
-        for logits, values in (
-            (proxy, scored.logprobs),
-            *((said[r], scored.by_role[r]) for r in said),
+        for logits, values, likeliest in (
+            (proxy, scored.logprobs, scored.likeliest),
+            *((said[r], scored.by_role[r], scored.likeliest_by_role[r]) for r in said),
         ):
-            expected = logits.log_softmax(-1)[range(len(ids)), ids]
+            logprobs = logits.log_softmax(-1)
+            expected = logprobs[range(len(ids)), ids]
             torch.testing.assert_close(torch.tensor(values), expected, rtol=1e-4, atol=1e-4)
+            top = torch.tensor([[value for _, value in place] for place in likeliest])
+            torch.testing.assert_close(top, logprobs.topk(2).values, rtol=1e-4, atol=1e-4)
         assert list(scored.is_greedy) == (proxy.argmax(-1) == torch.tensor(ids)).tolist()
 
 
@@ -306,7 +309,7 @@ def test_what_was_completed_is_scored_as_greedy_by_a_model_alone():
     given = [Continuation(c.name, IDS[int(c.name)], c.token_ids) for c in done]
     for scored in completer.score(given):
         assert all(scored.is_greedy)
-        assert scored.by_role == {}
+        assert scored.by_role == scored.likeliest_by_role == {}
     assert completer.taken()["num_rows"] == len(IDS)
 
 

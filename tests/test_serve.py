@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -262,6 +263,83 @@ def test_logprobs_are_the_completers_scores(systems, server, name, echoes):
         )
 
 
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_logprobs_by_role_are_those_of_each_model(systems, server, is_chat):
+    body = {"model": "proxy", "max_tokens": 6, "temperature": 0, "alpha": 0.7, "by_role": True}
+    body |= (
+        {"messages": [{"role": "user", "content": "Q: é"}], "logprobs": True, "top_logprobs": 3}
+        if is_chat
+        else {"prompt": "Q: é", "logprobs": 3}
+    )
+    path = "/v1/chat/completions" if is_chat else "/v1/completions"
+    (choice,) = answered(server, body, path)["choices"]
+    served = by_name(systems, "proxy")
+    ids = byte_tokenizer()("Q: é")["input_ids"]
+    completer = LocalCompleter(served.model.with_own_cache(), served.tokenizers, 1)
+    (done,) = completer.complete([Request(0, ids, 6, alpha=Alpha(0.7))])
+    given = Continuation(0, ids, done.token_ids, Alpha(0.7), num_likeliest=3)
+    (scored,) = completer.score([given])
+    found = choice["logprobs"]
+    assert set(found["by_role"]) == {"base", "expert", "antiexpert"}
+    for said, expected, likeliest in (
+        (found, scored.logprobs, scored.likeliest),
+        *(
+            (found["by_role"][role], scored.by_role[role], scored.likeliest_by_role[role])
+            for role in scored.by_role
+        ),
+    ):
+        if is_chat:
+            logprobs = [entry["logprob"] for entry in said["content"]]
+            first = [one["logprob"] for one in said["content"][0]["top_logprobs"]]
+        else:
+            logprobs = said["token_logprobs"]
+            first = sorted(said["top_logprobs"][0].values(), reverse=True)[:3]
+        assert logprobs == pytest.approx(expected, abs=1e-4)
+        assert first == pytest.approx([value for _, value in likeliest[0]], abs=1e-4)
+    assert scored.by_role["base"] == pytest.approx(
+        next(completer.score([Continuation(0, ids, done.token_ids, Alpha(0.0))])).logprobs, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"prompt": "Q: é", "logprobs": 2, "by_role": True, "n": 2},
+        {"prompt": "Q: é", "logprobs": 0, "echo": True},
+        {"prompt": "Q: é", "logprobs": 0, "echo": True, "max_tokens": 0},
+        {"messages": [{"role": "user", "content": "x"}], "logprobs": True, "top_logprobs": 1},
+    ],
+    ids=["text", "echo", "prompt", "chat"],
+)
+def test_a_stream_ends_with_the_logprobs(server, more):
+    body = {"model": "proxy", "max_tokens": 6, "seed": 3, **more}
+    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+    expected = {one["index"]: one for one in answered(server, body, path)["choices"]}
+    events = streamed(server, path, body)
+    last = {}
+    for choice in (choice for event in events for choice in event["choices"]):
+        assert choice["index"] not in last
+        if choice["logprobs"] is None:
+            assert choice["finish_reason"] is None
+        else:
+            last[choice["index"]] = choice
+    texts = joined(events)
+    assert set(last) == set(expected)
+    for number, whole in expected.items():
+        text = whole["message"]["content"] if "messages" in body else whole["text"]
+        assert texts[number] == (text, whole["finish_reason"])
+        told, known = (json.dumps(one["logprobs"]) for one in (last[number], whole))
+        assert numbers(told) == pytest.approx(numbers(known), abs=1e-4)
+        assert NUMBER.sub("", told) == NUMBER.sub("", known)
+
+
+NUMBER = re.compile(r"-?\d+\.\d+(e-?\d+)?")
+
+
+def numbers(text):
+    return [float(found[0]) for found in NUMBER.finditer(text)]
+
+
 PROMPT = {"model": "proxy", "prompt": "x"}
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "x"}]}
 REFUSED = [
@@ -297,7 +375,8 @@ REFUSED = [
     ({**PROMPT, "stop": ["a"] * 17}, "stop"),
     ({**PROMPT, "best_of": 2}, "best_of"),
     ({**PROMPT, "suffix": "b"}, "suffix"),
-    ({**PROMPT, "logprobs": 1, "stream": True}, "logprobs"),
+    ({**PROMPT, "by_role": True}, "by_role"),
+    ({**PROMPT, "model": "base", "by_role": True, "logprobs": 1}, "by_role"),
     ({**PROMPT, "logprobs": 21}, "logprobs"),
     ({**PROMPT, "stream_options": {}}, "stream_options"),
     ({**PROMPT, "alpha": 1e9}, "alpha"),

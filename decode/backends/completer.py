@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from ..engine.request import Completion, Name, Prompt, Request, RolePrompt
 from ..engine.rule import Alpha
 
+Likeliest = tuple[tuple[tuple[int, float], ...], ...]  # at each place (token, logarithm)
+
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
@@ -37,13 +39,15 @@ class Scored:
         by_role: the same logarithms by base, expert and anti-expert, where the completer has them.
         likeliest: at each place as many tokens as were wanted and their logarithms, likeliest
             first.
+        likeliest_by_role: the same of each role in `by_role`.
     """
 
     name: Name
     logprobs: tuple[float, ...]
     is_greedy: tuple[bool, ...]
     by_role: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
+    likeliest: Likeliest = ()
+    likeliest_by_role: Mapping[str, Likeliest] = field(default_factory=dict)
 
 
 class NotFinite(ValueError):

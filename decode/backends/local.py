@@ -137,7 +137,7 @@ class LocalCompleter:
     def _score(self, batch: Sequence[Continuation]) -> list[Scored]:
         logprobs: list[dict[str, list[float]]] = [{} for _ in batch]
         is_greedy: list[list[bool]] = [[] for _ in batch]
-        likeliest: list[list[tuple[tuple[int, float], ...]]] = [[] for _ in batch]
+        likeliest: list[dict[str, list[tuple[tuple[int, float], ...]]]] = [{} for _ in batch]
         read = [replace(given, token_ids=given.token_ids[:-1]) for given in batch]
         for first, said in self._said(read):  # nothing is asked of what follows the last token
             for role, logits in said.items():
@@ -154,20 +154,19 @@ class LocalCompleter:
                     logprobs[row].setdefault(role, []).extend(found)
                     if role == "own":
                         is_greedy[row] += [a == b for a, b in zip(greedy[row], ids, strict=False)]
-                        top = logprob[row, : len(ids)].topk(
-                            min(given.num_likeliest, logits.shape[-1])
-                        )
-                        likeliest[row] += [
-                            tuple(zip(*place, strict=True))
-                            for place in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-                        ]
+                    top = logprob[row, : len(ids)].topk(min(given.num_likeliest, logits.shape[-1]))
+                    likeliest[row].setdefault(role, []).extend(
+                        tuple(zip(*place, strict=True))
+                        for place in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+                    )
         return [
             Scored(
                 given.name,
                 tuple(own.pop("own", ())),
                 tuple(greedy),
                 {role: tuple(values) for role, values in own.items()},
-                tuple(top),
+                tuple(top.pop("own", ())),
+                {role: tuple(places) for role, places in top.items()},
             )
             for given, own, greedy, top in zip(batch, logprobs, is_greedy, likeliest, strict=True)
         ]

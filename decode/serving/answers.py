@@ -2,14 +2,14 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..analysis.token_text import pieces, token_text
-from ..backends.completer import Scored
+from ..backends.completer import Likeliest, Scored
 from ..engine.request import FinishReason
 
 FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
@@ -57,14 +57,19 @@ class Answer:
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
 
     def delta(
-        self, index: int, text: str, reason: FinishReason | None = None, is_first: bool = False
+        self,
+        index: int,
+        text: str,
+        reason: FinishReason | None = None,
+        logprobs: Any = None,
+        is_first: bool = False,
     ) -> dict[str, Any]:
-        """A piece of a completion."""
+        """A piece of a completion; the last one has the reason and all logprobs."""
         role = {"role": "assistant"} if is_first else {}
         content = {"content": text} if text or is_first else {}
         said = {"delta": {**role, **content}} if self.is_chat else {"text": text}
         finish = None if reason is None else FINISH[reason]
-        return {"index": index, **said, "logprobs": None, "finish_reason": finish}
+        return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
 
     def _head(self, kind: str) -> dict[str, Any]:
         key = f"chatcmpl-{self.key}" if self.is_chat else f"cmpl-{self.key}"
@@ -82,12 +87,14 @@ def completion_logprobs(
     ids: Sequence[int],
     scored: Scored,
     is_first_unscored: bool,
+    has_roles: bool,
 ) -> dict[str, Any]:
     """`logprobs` of a text completion.
 
     Args:
         before: ids whose text stands before that of `ids`.
         is_first_unscored: the first of `ids` begins the text, so that it has no score.
+        has_roles: the scores of each role stand beside them.
     """
     offsets, offset = [], 0
     for piece in pieces(tokenizer, before, ids):
@@ -95,36 +102,51 @@ def completion_logprobs(
         offset += len(piece)
     tokens = [token_text(tokenizer, id_) for id_ in ids]
     unscored = [None] if is_first_unscored else []
-    tops: list[Any] = [*unscored]
-    chosen = zip(tokens[len(unscored) :], scored.logprobs, scored.likeliest, strict=True)
-    for token, logprob, likeliest in chosen:
-        top: dict[str, float] = {}
-        for id_, other in likeliest:
-            top.setdefault(token_text(tokenizer, id_), _finite(other))
-        top.setdefault(token, _finite(logprob))
-        tops.append(top)
-    return {
-        "tokens": tokens,
-        "token_logprobs": [*unscored, *map(_finite, scored.logprobs)],
-        "top_logprobs": tops,
-        "text_offset": offsets,
-    }
+
+    def scores(logprobs: Sequence[float], likeliest: Likeliest) -> dict[str, Any]:
+        tops: list[Any] = [*unscored]
+        chosen = zip(tokens[len(unscored) :], logprobs, likeliest, strict=True)
+        for token, logprob, others in chosen:
+            top: dict[str, float] = {}
+            for id_, other in others:
+                top.setdefault(token_text(tokenizer, id_), _finite(other))
+            top.setdefault(token, _finite(logprob))
+            tops.append(top)
+        found = [*unscored, *map(_finite, logprobs)]
+        return {"token_logprobs": found, "top_logprobs": tops}
+
+    own = scores(scored.logprobs, scored.likeliest)
+    whole = {"tokens": tokens, **own, "text_offset": offsets}
+    return {**whole, "by_role": _by_role(scored, scores)} if has_roles else whole
 
 
 def chat_logprobs(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], scored: Scored
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], scored: Scored, has_roles: bool
 ) -> dict[str, Any]:
-    """`logprobs` of a chat completion."""
+    """`logprobs` of a chat completion; see `completion_logprobs`."""
 
     def entry(id_: int, logprob: float) -> dict[str, Any]:
         token = token_text(tokenizer, id_)
         return {"token": token, "logprob": _finite(logprob), "bytes": list(token.encode())}
 
+    def scores(logprobs: Sequence[float], likeliest: Likeliest) -> dict[str, Any]:
+        return {
+            "content": [
+                {**entry(id_, logprob), "top_logprobs": [entry(*one) for one in others]}
+                for id_, logprob, others in zip(ids, logprobs, likeliest, strict=True)
+            ]
+        }
+
+    own = scores(scored.logprobs, scored.likeliest)
+    return {**own, "by_role": _by_role(scored, scores)} if has_roles else own
+
+
+def _by_role(
+    scored: Scored, scores: Callable[[Sequence[float], Likeliest], dict[str, Any]]
+) -> dict[str, Any]:
     return {
-        "content": [
-            {**entry(id_, logprob), "top_logprobs": [entry(*one) for one in likeliest]}
-            for id_, logprob, likeliest in zip(ids, scored.logprobs, scored.likeliest, strict=True)
-        ]
+        role: scores(logprobs, scored.likeliest_by_role[role])
+        for role, logprobs in scored.by_role.items()
     }
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -91,6 +91,11 @@ def read_job(served: Served, reader: PromptReader, body: Body) -> Given:
         prompts = [reader.chat(body.messages)]
         num_likeliest = (body.top_logprobs or 0) if body.logprobs else None
         echoes = False
+    if body.by_role:
+        if alpha is None:
+            raise BadRequest(f"by_role: '{served.name}' is one model; ask proxy", "by_role")
+        if num_likeliest is None:
+            raise BadRequest("by_role: only with logprobs", "by_role")
     num_tokens = reader.num_tokens(prompts, body.limit, body.usual_tokens)
     if echoes and num_likeliest is not None:
         for prompt in prompts:
@@ -161,7 +166,7 @@ class Job:
             requests, tell = given.requests(), self._inbox.tell
             self._cancels.append(self._loop.complete(given.served.name, requests, tell))
         elif given.num_likeliest is not None:
-            self._begin_scoring([()] * given.num_choices, is_taken_in=False)
+            self._begin_scoring({n: () for n in range(given.num_choices)}, is_taken_in=False)
         self._counts.prompt_tokens[given.served.name] += given.num_prompt_tokens
 
     def cancel(self) -> None:
@@ -177,7 +182,7 @@ class Job:
             if progress.completion is not None:
                 completions[int(progress.name)] = progress.completion
         if given.num_tokens and given.num_likeliest is not None:
-            ids = [completions[choice].token_ids for choice in range(given.num_choices)]
+            ids = {choice: completions[choice].token_ids for choice in range(given.num_choices)}
             self._begin_scoring(ids, is_taken_in=True)
         scores: dict[int, Scored] = {}
         while given.num_likeliest is not None and len(scores) < given.num_choices:
@@ -193,8 +198,8 @@ class Job:
         try:
             async for event in self._events():
                 yield event
-        except (Unanswered, ValueError) as error:
-            yield _event(error_body(str(error), "server_error"))
+        except (Unanswered, ValueError, Stopped) as error:
+            yield _event(error_body(str(error) or STOPPED, "server_error"))
 
     async def _events(self) -> AsyncIterator[str]:
         given, answer, num_tokens = self._given, self._answer, 0
@@ -205,29 +210,44 @@ class Job:
             if answer.is_chat or given.echoes:
                 begin = answer.delta(number, self._echo(number), is_first=True)
                 yield _event(answer.part([begin]))
-        left = set(numbers) if given.num_tokens else set()
+        is_scored = given.num_likeliest is not None
+        ended: dict[int, Completion] = {}
+        left = set(numbers) if given.num_tokens or is_scored else set()
         while left:
-            progress = cast(Progress, await self._inbox.next())
-            number, completion = int(progress.name), progress.completion
-            num_tokens += len(progress.token_ids)
-            self._counts.completion_tokens[given.served.name] += len(progress.token_ids)
-            if completion is None:
-                piece, reason = texts[number].more(progress.token_ids), None
-            else:
-                piece, reason = texts[number].end(completion.text), completion.finish_reason
+            told = await self._inbox.next()
+            number = int(told.name)
+            if isinstance(told, Scored):
+                done = ended.get(number)
+                logprobs = await asyncio.to_thread(self._logprobs, number, done, told)
+                reason = done.finish_reason if done else "length"
                 left.remove(number)
+                yield _event(answer.part([answer.delta(number, "", reason, logprobs)]))
+                continue
+            completion, reason = told.completion, None
+            num_tokens += len(told.token_ids)
+            self._counts.completion_tokens[given.served.name] += len(told.token_ids)
+            if completion is None:
+                piece = texts[number].more(told.token_ids)
+            else:
+                piece = texts[number].end(completion.text)
+                if is_scored:
+                    ended[number] = completion
+                    self._begin_scoring({number: completion.token_ids}, is_taken_in=True)
+                else:
+                    reason = completion.finish_reason
+                    left.remove(number)
             if piece or reason:
                 yield _event(answer.part([answer.delta(number, piece, reason)]))
-        if not given.num_tokens:
+        if not given.num_tokens and not is_scored:
             yield _event(answer.part([answer.delta(n, "", "length") for n in numbers]))
         if given.body.includes_usage:
             yield _event({**answer.part([]), "usage": answer.usage(num_tokens)})
         yield DONE
 
-    def _begin_scoring(self, completions: list[Any], is_taken_in: bool) -> None:
+    def _begin_scoring(self, completions: Mapping[int, Sequence[int]], is_taken_in: bool) -> None:
         given = self._given
         continuations = []
-        for choice, ids in enumerate(completions):
+        for choice, ids in completions.items():
             prompt, token_ids = given.prompts[choice], list(ids)
             if given.echoes:  # the first token alone is the prompt
                 own = given.prompt_ids(choice)
@@ -251,12 +271,12 @@ class Job:
         return found
 
     def _logprobs(self, choice: int, done: Completion | None, scored: Scored) -> dict[str, Any]:
-        ids = list(done.token_ids) if done else []
+        ids, has_roles = list(done.token_ids) if done else [], bool(self._given.body.by_role)
         if self._answer.is_chat:
-            return chat_logprobs(self._tokenizer, ids, scored)
+            return chat_logprobs(self._tokenizer, ids, scored, has_roles)
         own, echoes = self._given.prompt_ids(choice), self._given.echoes
         before, ids = ([], [*own, *ids]) if echoes else (own, ids)
-        return completion_logprobs(self._tokenizer, before, ids, scored, echoes)
+        return completion_logprobs(self._tokenizer, before, ids, scored, echoes, has_roles)
 
     def _echo(self, choice: int) -> str:
         if not self._given.echoes:

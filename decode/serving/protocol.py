@@ -1,4 +1,4 @@
-"""What clients send: OpenAI's completions and chat completions, typed, and `alpha` beside them.
+"""What clients send: OpenAI's completions and chat completions, typed; `alpha` and `by_role` more.
 
 Every field of OpenAI's that would change the answer is honoured or refused; a field that nobody
 knows is refused by name. Fields that change no answer (`user`, `metadata`, ...) are taken.
@@ -61,6 +61,8 @@ class Body(_Strict):
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    by_role: bool | None = None
+    """With logprobs of `proxy`: those of base, expert and anti-expert as well."""
 
     # Not implemented: what changes nothing is taken, anything else refused.
     presence_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = None
@@ -141,8 +143,6 @@ class CompletionBody(Body):
             )
         if self.limit == 0 and not self.echo:
             raise BadRequest("max_tokens: 0 is only for echo; give 1 or more", "max_tokens")
-        if self.stream and self.logprobs is not None:
-            raise BadRequest("logprobs: not in a stream; leave out stream", "logprobs")
         if len(self.prompts) * self.num_choices > MOST_CHOICES:
             raise BadRequest(
                 f"prompt: {len(self.prompts)} prompts, n {self.num_choices}: more than "
@@ -204,8 +204,6 @@ class ChatBody(Body):
             raise BadRequest("max_tokens: found 0; give 1 or more", "max_tokens")
         if self.top_logprobs is not None and not self.logprobs:
             raise BadRequest("top_logprobs: only with logprobs: true", "top_logprobs")
-        if self.stream and self.logprobs:
-            raise BadRequest("logprobs: not in a stream; leave out stream", "logprobs")
 
 
 def read_body(kind: type[B], data: bytes) -> B:
