@@ -73,7 +73,7 @@ def main() -> None:
     server.serve(
         app.create_app(served, models, access, arguments.max_length),
         listener,
-        lambda address: print(f"serving {names} at {address}/v1", flush=True),
+        lambda address: print(f"serving {names} at {address}/v1; try it at {address}", flush=True),
         models.stop,
     )
 

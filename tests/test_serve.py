@@ -777,5 +777,6 @@ def test_it_says_when_it_answers_and_ends_with_ctrl_c(monkeypatch, capfd, save_m
         entry.main()
     asking.join()
     said = capfd.readouterr()
-    line = f"serving proxy (alpha 0.5), base, expert at http://127.0.0.1:{port}/v1\n"
+    address = f"http://127.0.0.1:{port}"
+    line = f"serving proxy (alpha 0.5), base, expert at {address}/v1; try it at {address}\n"
     assert found and said.out == line and "Traceback" not in said.err

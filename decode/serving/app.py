@@ -1,4 +1,4 @@
-"""The routes of the server: OpenAI's models, completions and chat completions, health, metrics."""
+"""The routes of the server: the page, OpenAI's models and completions, health, metrics."""
 
 import asyncio
 import time
@@ -19,6 +19,7 @@ from .gate import Access, Gate
 from .job import STOPPED, Job, Unanswered, read_job
 from .loop import Busy, Loop
 from .metrics import Counts, metrics_text
+from .page import page_response
 from .prompts import PromptReader
 from .protocol import BadRequest, Body, ChatBody, CompletionBody, read_body
 from .served_engine import Stopped
@@ -53,10 +54,11 @@ def create_app(systems: Sequence[Served], loop: Loop, access: Access, max_length
     app = FastAPI(
         title="proxytune",
         lifespan=lifespan,
-        openapi_url=None,  # and no pages, which would load scripts from elsewhere
+        openapi_url=None,  # and no pages of its own, which would load scripts from elsewhere
         middleware=[*([cors] if access.origins else []), Middleware(Gate, access=access)],
     )
     routes = Routes({one.name: one for one in systems}, loop, max_length)
+    app.add_api_route("/", routes.page)
     app.add_api_route("/health", routes.health)
     app.add_api_route("/metrics", routes.metrics)
     app.add_api_route("/v1/models", routes.models)
@@ -74,6 +76,10 @@ class Routes:
         self._systems, self._loop = systems, loop
         self._readers = {n: PromptReader(one, max_length) for n, one in systems.items()}
         self._counts, self._created = Counts(), int(time.time())
+        self._page = page_response()
+
+    async def page(self) -> Response:
+        return self._page
 
     async def health(self) -> Response:
         return PlainTextResponse("ok") if self._loop.is_alive else PlainTextResponse("dead", 503)
@@ -99,7 +105,8 @@ class Routes:
     def _card(self, served: Served) -> dict[str, Any]:
         card = {"id": served.name, "object": "model", "created": self._created}
         card |= {"owned_by": "proxytune"}
-        card |= {"max_model_len": self._readers[served.name].max_length}
+        reader = self._readers[served.name]
+        card |= {"max_model_len": reader.max_length, "has_chat_template": reader.has_chat_template}
         return card if served.alpha is None else {**card, "alpha": served.alpha.value}
 
     def _unknown(self, name: str) -> Response:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
+OPEN_PATHS = ("/", "/health")  # a browser has no key before it has the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Access:
     Attributes:
         host: the address that the server listens on; where that is every address, requests may
             name any, but no host name.
-        api_key: that `/health` alone may be asked without; None is none.
+        api_key: that all but `OPEN_PATHS` wants; None is none.
         hosts, origins: further ones that may stand in Host and Origin.
     """
 
@@ -85,7 +86,7 @@ class Gate:
             asked = urlsplit(origin)
             if asked.scheme not in ("http", "https") or asked.netloc != host:
                 return _refused(403, f"Origin {origin!r:.80} may not ask; see --allow-origin")
-        if access.api_key is not None and scope["path"] != "/health":
+        if access.api_key is not None and scope["path"] not in OPEN_PATHS:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             is_known = hmac.compare_digest(given.strip().encode("latin-1"), access.api_key.encode())
             if scheme.lower() != "bearer" or not is_known:

@@ -24,11 +24,16 @@ class PromptReader:
 
     Attributes:
         max_length: tokens that a request's prompt and completion have together at most.
+        has_chat_template: whether a role reads chats in a template of its own.
     """
 
     def __init__(self, served: Served, max_length: int) -> None:
         self.tokenizers: RoleTokenizers = copy.deepcopy(served.tokenizers)
         self.max_length = min(max_length, served.num_positions or max_length)
+        own = self.tokenizers
+        self.has_chat_template = any(
+            one.chat_template is not None for one in (own.base, own.expert, own.antiexpert)
+        )
         self._served = served
         self._lock = threading.Lock()  # a tokenizer's settings change while it encodes
 
