@@ -5,6 +5,7 @@ import re
 import shutil
 import tomllib
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatch
 
 import httpx
@@ -13,6 +14,7 @@ from support.tiny_run import ROOT
 from test_serve import TEMPLATE, by_name, running, server, slow, systems, until  # noqa: F401
 from test_token_page import Document
 
+from decode import Alpha
 from decode.serving.gate import Access
 from decode.serving.page import PAGE
 
@@ -281,6 +283,31 @@ def test_chats_can_be_sent_where_a_model_reads_them(browser, server, systems):  
             assert said == []
     finally:
         proxy.expert.chat_template = None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("alpha", "shown"), [(0.3, "0.3"), (0.125, "0.125"), (-3.5, "-3.5")])
+def test_the_slider_begins_at_the_runs_alpha(browser, systems, alpha, shown):  # noqa: F811
+    proxy = replace(by_name(systems, "proxy"), alpha=Alpha(alpha))
+    asked = []
+    with running([proxy]) as (address, _), page_at(browser, address) as (page, said):
+        page.on("request", lambda request: asked.append(request.post_data_json))
+        ask(page)
+        assert page.locator("#scale").text_content() == shown
+        assert asked[-1]["alpha"] == alpha
+        assert page.locator(".column").count() == 1 and said == []
+
+
+@pytest.mark.long
+def test_without_a_proxy_there_is_nothing_to_steer(browser, systems):  # noqa: F811
+    served = [by_name(systems, name) for name in ("base", "tuned")]
+    with running(served) as (address, _), page_at(browser, address) as (page, said):
+        page.locator(".column.tuned").wait_for()
+        assert page.locator("#steer").is_hidden() and page.locator("#explained").is_hidden()
+        page.fill("#prompt", "x")
+        page.click("#run")
+        page.locator("#status", has_text="done").wait_for()
+        assert text_of(page, "base") and text_of(page, "tuned") and said == []
 
 
 @pytest.mark.long
