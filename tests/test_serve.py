@@ -39,6 +39,7 @@ from decode.serving.app import create_app
 from decode.serving.gate import Access
 from decode.serving.job import STOPPED
 from decode.serving.loop import Loop, Ticket
+from decode.serving.served_engine import Stopped
 from decode.serving.systems import load_served
 from decode.serving.text import GrowingText
 from recipes.schema.recipe import load_recipe, save_recipe
@@ -331,6 +332,19 @@ def test_a_stream_ends_with_the_logprobs(server, more):
         told, known = (json.dumps(one["logprobs"]) for one in (last[number], whole))
         assert numbers(told) == pytest.approx(numbers(known), abs=1e-4)
         assert NUMBER.sub("", told) == NUMBER.sub("", known)
+
+
+def test_a_stream_that_is_stopped_before_its_scores_says_so(systems, monkeypatch):
+    def stopped(self, name, continuations, tell, is_taken_in=False):
+        raise Stopped
+
+    monkeypatch.setattr(Loop, "score", stopped)
+    body = {**PROMPT, "logprobs": 1, "max_tokens": 3, "stream": True}
+    with running(systems) as (address, loop):
+        lines = httpx.post(f"{address}/v1/completions", json=body).text.split()
+        assert not loop.num_rows("proxy")
+    last = json.loads(" ".join(lines).rpartition("data: ")[2])
+    assert last["error"]["message"] == STOPPED
 
 
 NUMBER = re.compile(r"-?\d+\.\d+(e-?\d+)?")
