@@ -56,7 +56,10 @@ def systems(tmp_path_factory):
     models = [ModelSource(save_tiny(folder / n, seed)) for seed, n in enumerate(names)]
     base, expert, antiexpert, tuned = models
     lineup = Lineup(
-        (ExpertSource(expert, antiexpert),), (Contender("b", base, tuned),), (1.0,), device="cpu"
+        (ExpertSource(expert, antiexpert),),
+        (Contender("b", base, tuned),),
+        (Alpha(1.0),),
+        device="cpu",
     )
     return load_served(lineup, lineup.contenders[0], NAMES, num_scored=3)
 
