@@ -24,7 +24,7 @@ from test_recurrent import stateful
 pytest.importorskip("fastapi", reason="needs pip install -e '.[serve]'")
 import uvicorn
 
-from decode import Alpha, Chat, Continuation, LocalCompleter, Request, RolePrompt
+from decode import Alpha, Chat, Continuation, LocalCompleter, Request, RolePrompt, Rule
 from decode import serve as entry
 from decode.engine.engine import Engine
 from decode.engine.sampling import Sampling, row_key
@@ -145,8 +145,9 @@ def mixed(number):
         "stop": list(stop),
     }
     body |= {"top_k": sampling.top_k} if sampling.top_k else {}
-    body |= {} if alpha is None else {"alpha": alpha}
-    own = None if alpha is None else Alpha(alpha)
+    rule = [{}, {"plausible_to": "expert", "plausible_share": 0.3}, {"by_doubt": True}][number % 3]
+    body |= {} if alpha is None else {"alpha": alpha, "rule": rule}
+    own = None if alpha is None else Alpha(alpha, Rule(**rule))
     return name, body, Request(0, prompt, limit, stop, sampling, own)
 
 
@@ -399,6 +400,11 @@ REFUSED = [
     ({**PROMPT, "alpha": 1e9}, "alpha"),
     ({**PROMPT, "alpha": True}, "alpha"),
     ({**PROMPT, "model": "base", "alpha": 1}, "alpha"),
+    ({**PROMPT, "model": "base", "rule": {}}, "rule"),
+    ({**PROMPT, "rule": "expert"}, "rule"),
+    ({**PROMPT, "rule": {"plausible_to": "base"}}, "rule"),
+    ({**PROMPT, "rule": {"plausible_share": 0}}, "rule"),
+    ({**PROMPT, "rule": {"share": 0.1}}, "rule"),
     ({**PROMPT, "temprature": 1}, "temprature"),
     ({**CHAT, "messages": []}, "messages"),
     ({**CHAT, "messages": [{"role": "tool", "content": "x"}]}, "messages"),

@@ -107,7 +107,9 @@ class Routes:
         card |= {"owned_by": "proxytune"}
         reader = self._readers[served.name]
         card |= {"max_model_len": reader.max_length, "has_chat_template": reader.has_chat_template}
-        return card if served.alpha is None else {**card, "alpha": served.alpha.value}
+        if served.alpha is None:
+            return card
+        return {**card, "alpha": served.alpha.value, "rule": served.alpha.rule.name}
 
     def _unknown(self, name: str) -> Response:
         known = ", ".join(self._systems)

@@ -79,10 +79,13 @@ def read_job(served: Served, reader: PromptReader, body: Body) -> Given:
         BadRequest: in one line what is wrong.
     """
     alpha = served.alpha
-    if body.alpha is not None:
-        if alpha is None:
-            raise BadRequest(f"alpha: '{served.name}' has none; ask proxy", "alpha")
+    for key, value in (("alpha", body.alpha), ("rule", body.rule)):
+        if value is not None and alpha is None:
+            raise BadRequest(f"{key}: '{served.name}' has none; ask proxy", key)
+    if alpha is not None and body.alpha is not None:
         alpha = replace(alpha, value=body.alpha)
+    if alpha is not None and body.rule is not None:
+        alpha = replace(alpha, rule=body.rule.rule())
     if isinstance(body, CompletionBody):
         prompts = [reader.text(prompt) for prompt in body.prompts]
         num_likeliest, echoes = body.logprobs, bool(body.echo)

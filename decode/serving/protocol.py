@@ -1,4 +1,4 @@
-"""What clients send: OpenAI's completions and chat completions, typed; `alpha` and `by_role` more.
+"""What clients send: OpenAI's completions, typed; `alpha`, `rule` and `by_role` more.
 
 Every field of OpenAI's that would change the answer is honoured or refused; a field that nobody
 knows is refused by name. Fields that change no answer (`user`, `metadata`, ...) are taken.
@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..engine.rule import Rule
 from ..engine.sampling import Sampling
 
 MOST_CHOICES = 128
@@ -34,6 +35,22 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class AskedRule(_Strict):
+    """A rule as a request brings it; a field that is left out is as in the paper's formula."""
+
+    plausible_to: Literal["expert", "base_or_expert"] | None = None
+    plausible_share: float = Field(0.1, gt=0, le=1)
+    warmup_tokens: int = Field(0, ge=0)
+    half_life_tokens: float | None = Field(None, gt=0)
+    sure_base: float | None = Field(None, gt=0, le=1)
+    by_doubt: bool = False
+    antiexpert: bool = True
+
+    def rule(self) -> Rule:
+        """The same, as the engine takes it."""
+        return Rule(**self.model_dump())
+
+
 class StreamOptions(_Strict):
     """What a stream tells beside the text."""
 
@@ -49,6 +66,8 @@ class Body(_Strict):
     model: str
     alpha: float | None = Field(None, ge=-MOST_ALPHA, le=MOST_ALPHA)
     """Scale of the shift, where the model is `proxy`; None is the run's."""
+    rule: AskedRule | None = None
+    """How the shift is applied there; {} is the paper's formula, None the run's rule."""
     temperature: float | None = Field(None, ge=0, le=2)
     """0 is greedy; None is 1."""
     top_p: float | None = Field(None, gt=0, le=1)
