@@ -65,9 +65,11 @@ def test_shared_logits_equal_two_models(adapter, options):
     shared = load_pair(expert, antiexpert, "cpu")
     merged = TwoModels(load_tuned(expert, "cpu"), LanguageModel(tiny_model(1), TOKENIZER))
     base = LanguageModel(tiny_model(0, width=64), TOKENIZER)
-    found = run(Steered(base, shared, Vocabulary(258), 1.0), prompts(), batch_size=3)
-    assert found == run(Steered(base, merged, Vocabulary(258), 1.0), prompts(), batch_size=3)
-    assert found != run(base, IDS)
+    expected = run(Steered(base, merged, Vocabulary(258), 1.0), prompts(), batch_size=3)
+    for batch_size in (1, 3):
+        found = run(Steered(base, shared, Vocabulary(258), 1.0), prompts(), batch_size=batch_size)
+        assert found == expected
+    assert expected != run(base, IDS)
 
 
 def test_each_role_of_a_shared_pair_decodes_alone(adapter):

@@ -3,7 +3,10 @@
 import random
 
 import pytest
+import torch
+from support.models import byte_tokenizer, tiny_model
 
+from decode.models.language_model import LanguageModel
 from decode.models.prefill import PADDING_LIMIT, prefill_chunks
 
 DRAWS = random.Random(3)
@@ -52,3 +55,28 @@ def test_prompts_of_one_length_are_one_forward():
     (chunk,) = prefill_chunks([[1, 2, 3]] * 5)
     assert chunk.rows == list(range(5))
     assert chunk.is_last
+
+
+def test_rows_of_a_chunk_are_in_order():
+    chunks = [chunk.rows for chunk in prefill_chunks([[1] * 8, [1] * 9, [1] * 10])]
+    assert chunks == [[0, 1, 2]]
+
+
+def test_neighbouring_slots_are_written_as_a_range(monkeypatch):
+    asked = []
+    original = LanguageModel.run
+
+    def run(self, network, ids, slots, *where, **options):
+        asked.append(slots)
+        return original(self, network, ids, slots, *where, **options)
+
+    monkeypatch.setattr(LanguageModel, "run", run)
+    model = LanguageModel(tiny_model(0), byte_tokenizer())
+    model.make_room(20, 4, 0)
+    prompts = [[5, 6, 7, 8, 9], [7, 8, 9, 10], [11, 12, 13, 14]]
+    alone = torch.cat([model.fill([prompt], [2]) for prompt in prompts])
+    assert asked == [range(2, 3)] * 3
+    for slots, expected in (([1, 2, 3], range(1, 4)), ([3, 0, 1], [3, 0, 1])):
+        together = model.fill(prompts, slots)
+        assert asked.pop() == expected
+        torch.testing.assert_close(together, alone)

@@ -163,7 +163,7 @@ class LanguageModel:
             positions = [[unused if p is None else p for p in row] for row in chunk.positions]
             end = max(p for row in chunk.positions for p in row if p is not None) + 1
             columns = torch.tensor(chunk.ids, device=self.device)
-            to = [slots[row] for row in chunk.rows]
+            to = _as_range([slots[row] for row in chunk.rows])
             if not chunk.is_last:
                 self.run(self.model.base_model, columns, to, positions, end)  # without the head
                 continue
@@ -271,6 +271,12 @@ class LanguageModel:
 def ids(row: Row, role: Literal["base", "expert", "antiexpert"] = "base") -> Ids:
     """The prompt as the role reads it."""
     return cast(Ids, getattr(row.prompt, role))
+
+
+def _as_range(slots: list[int]) -> Sequence[int]:
+    """The slots as a range if they are one, which is read and written without an index."""
+    run = range(slots[0], slots[0] + len(slots))
+    return run if slots == [*run] else slots
 
 
 def _devices(model: PreTrainedModel) -> set[torch.device]:

@@ -174,7 +174,7 @@ def _longest(rows: Sequence[Row], role: Literal["expert", "antiexpert"]) -> int:
 
 def _even(slots: Sequence[int]) -> slice | list[int]:
     if isinstance(slots, range):
-        return slice(None) if slots.step == 2 else slice(0, None, 2)
+        return slice(None) if slots.step == 2 else slice(slots.start % 2, None, 2)
     return [row for row, slot in enumerate(slots) if slot % 2 == 0]
 
 

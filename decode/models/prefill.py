@@ -39,7 +39,7 @@ def prefill_chunks(
         for start in range(0, width, step):
             end = min(start + step, width)
             padding = {row: width - len(prompts[row]) for row in group}
-            rows = [row for row in group if padding[row] < end]
+            rows = sorted(row for row in group if padding[row] < end)
             ids: list[list[int]] = []
             positions: list[list[int | None]] = []
             for row in rows:
