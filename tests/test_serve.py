@@ -34,6 +34,7 @@ from decode.models.pair import load_pair
 from decode.models.recurrent import as_language_model
 from decode.models.sources import ModelSource
 from decode.serving import app as serving_app
+from decode.serving import loop as serving_loop
 from decode.serving import server as serving_server
 from decode.serving.app import create_app
 from decode.serving.gate import Access
@@ -567,6 +568,27 @@ def test_a_full_queue_answers_429(systems):
             assert (await client.get("/health")).status_code == 503
 
     asyncio.run(ask())
+
+
+def test_what_a_step_gave_is_handed_over_at_once(systems, monkeypatch):
+    handed, hand_over = [], serving_loop._tell
+    monkeypatch.setattr(serving_loop, "_tell", lambda told: (handed.append(told), hand_over(told)))
+
+    async def ask():
+        loop, told, thread = Loop(systems, 4, 8, 0), [], threading.get_ident()
+        tell = lambda what: told.append((what, threading.get_ident() == thread))  # noqa: E731
+        prompts = [RolePrompt.same([97, 98, number]) for number in range(4)]
+        rows = [Request(Ticket(number), prompt, 6) for number, prompt in enumerate(prompts)]
+        loop.complete("base", rows, tell)
+        loop.start()
+        while sum(what.completion is not None for what, _ in told) < 4:
+            await asyncio.sleep(0.01)
+        loop.close()
+        return told
+
+    told = asyncio.run(ask())
+    assert all(is_here for _, is_here in told)
+    assert len(handed[0]) == 4 and sum(map(len, handed)) == len(told)
 
 
 def failing(monkeypatch, number, make):

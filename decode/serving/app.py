@@ -58,13 +58,13 @@ def create_app(systems: Sequence[Served], loop: Loop, access: Access, max_length
         middleware=[*([cors] if access.origins else []), Middleware(Gate, access=access)],
     )
     routes = Routes({one.name: one for one in systems}, loop, max_length)
-    app.add_api_route("/", routes.page)
-    app.add_api_route("/health", routes.health)
-    app.add_api_route("/metrics", routes.metrics)
-    app.add_api_route("/v1/models", routes.models)
-    app.add_api_route("/v1/models/{name}", routes.model)
-    app.add_api_route("/v1/completions", routes.completions, methods=["POST"])
-    app.add_api_route("/v1/chat/completions", routes.chat_completions, methods=["POST"])
+    app.add_route("/", routes.page)
+    app.add_route("/health", routes.health)
+    app.add_route("/metrics", routes.metrics)
+    app.add_route("/v1/models", routes.models)
+    app.add_route("/v1/models/{name}", routes.model)
+    app.add_route("/v1/completions", routes.completions, methods=["POST"])
+    app.add_route("/v1/chat/completions", routes.chat_completions, methods=["POST"])
     app.add_exception_handler(HTTPException, _http_error)
     return app
 
@@ -78,20 +78,21 @@ class Routes:
         self._counts, self._created = Counts(), int(time.time())
         self._page = page_response()
 
-    async def page(self) -> Response:
+    async def page(self, _: Request) -> Response:
         return self._page
 
-    async def health(self) -> Response:
+    async def health(self, _: Request) -> Response:
         return PlainTextResponse("ok") if self._loop.is_alive else PlainTextResponse("dead", 503)
 
-    async def metrics(self) -> Response:
+    async def metrics(self, _: Request) -> Response:
         return PlainTextResponse(metrics_text(self._counts, self._loop))
 
-    async def models(self) -> Response:
+    async def models(self, _: Request) -> Response:
         found = [self._card(served) for served in self._systems.values()]
         return JSONResponse({"object": "list", "data": found})
 
-    async def model(self, name: str) -> Response:
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
         if name not in self._systems:
             return self._unknown(name)
         return JSONResponse(self._card(self._systems[name]))

@@ -1,7 +1,6 @@
 """One client's request from its body to its answer, whole or as a stream of events."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -126,29 +125,34 @@ def _check_prompt_scores(prompt: RolePrompt, alpha: Alpha | None) -> None:
 
 
 class Inbox:
-    """What the models' thread tells an event loop, in order."""
+    """What the models told one request, in order."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._told: asyncio.Queue[Told] = asyncio.Queue()
+        self._told: list[Told] = []
+        self._has_some = asyncio.Event()
 
     def tell(self, told: Told) -> None:
-        """From the models' thread."""
-        with contextlib.suppress(RuntimeError):  # the server has stopped
-            self._loop.call_soon_threadsafe(self._told.put_nowait, told)
+        self._told.append(told)
+        self._has_some.set()
 
-    async def next(self) -> Progress | Scored:
-        """Raises Unanswered."""
-        told = await self._told.get()
-        if isinstance(told, NotFinite):
-            raise Unanswered(told.problem)
-        if isinstance(told, torch.OutOfMemoryError):
-            raise Unanswered("out of memory; ask for less")
-        if isinstance(told, Stopped):
-            raise Unanswered(STOPPED, 503)
-        if isinstance(told, Exception):
-            raise Unanswered("the models failed")
-        return told
+    async def all(self) -> list[Progress | Scored]:
+        """Everything that is there, once there is something. Raises Unanswered."""
+        await self._has_some.wait()
+        self._has_some.clear()
+        told, self._told = self._told, []
+        return [_answered(one) for one in told]
+
+
+def _answered(told: Told) -> Progress | Scored:
+    if isinstance(told, NotFinite):
+        raise Unanswered(told.problem)
+    if isinstance(told, torch.OutOfMemoryError):
+        raise Unanswered("out of memory; ask for less")
+    if isinstance(told, Stopped):
+        raise Unanswered(STOPPED, 503)
+    if isinstance(told, Exception):
+        raise Unanswered("the models failed")
+    return told
 
 
 class Job:
@@ -181,23 +185,23 @@ class Job:
         """The answer. Raises Unanswered."""
         given, completions = self._given, {}
         while given.num_tokens and len(completions) < given.num_choices:
-            progress = cast(Progress, await self._inbox.next())
-            if progress.completion is not None:
-                completions[int(progress.name)] = progress.completion
+            for progress in cast(list[Progress], await self._inbox.all()):
+                if progress.completion is not None:
+                    completions[int(progress.name)] = progress.completion
         if given.num_tokens and given.num_likeliest is not None:
             ids = {choice: completions[choice].token_ids for choice in range(given.num_choices)}
             self._begin_scoring(ids, is_taken_in=True)
         scores: dict[int, Scored] = {}
         while given.num_likeliest is not None and len(scores) < given.num_choices:
-            scored = cast(Scored, await self._inbox.next())
-            scores[int(scored.name)] = scored
+            for scored in cast(list[Scored], await self._inbox.all()):
+                scores[int(scored.name)] = scored
         num_tokens = sum(len(completion.token_ids) for completion in completions.values())
         self._counts.completion_tokens[given.served.name] += num_tokens
         choices = await asyncio.to_thread(self._choices, completions, scores)
         return self._answer.whole(choices, num_tokens)
 
     async def events(self) -> AsyncIterator[str]:
-        """The answer piece by piece, as server-sent events."""
+        """The answer as server-sent events, those of a step together."""
         try:
             async for event in self._events():
                 yield event
@@ -209,43 +213,47 @@ class Job:
         stop = given.body.stops
         numbers = range(given.num_choices)
         texts = [GrowingText(self._tokenizer, given.prompt_ids(n), stop) for n in numbers]
+        events: list[str] = []
         for number in numbers:
             if answer.is_chat or given.echoes:
                 begin = answer.delta(number, self._echo(number), is_first=True)
-                yield _event(answer.part([begin]))
+                events.append(_event(answer.part([begin])))
         is_scored = given.num_likeliest is not None
         ended: dict[int, Completion] = {}
         left = set(numbers) if given.num_tokens or is_scored else set()
         while left:
-            told = await self._inbox.next()
-            number = int(told.name)
-            if isinstance(told, Scored):
-                done = ended.get(number)
-                logprobs = await asyncio.to_thread(self._logprobs, number, done, told)
-                reason = done.finish_reason if done else "length"
-                left.remove(number)
-                yield _event(answer.part([answer.delta(number, "", reason, logprobs)]))
-                continue
-            completion, reason = told.completion, None
-            num_tokens += len(told.token_ids)
-            self._counts.completion_tokens[given.served.name] += len(told.token_ids)
-            if completion is None:
-                piece = texts[number].more(told.token_ids)
-            else:
-                piece = texts[number].end(completion.text)
-                if is_scored:
-                    ended[number] = completion
-                    self._begin_scoring({number: completion.token_ids}, is_taken_in=True)
-                else:
-                    reason = completion.finish_reason
+            if events:
+                yield "".join(events)
+                events = []
+            for told in await self._inbox.all():
+                number = int(told.name)
+                if isinstance(told, Scored):
+                    done = ended.get(number)
+                    logprobs = await asyncio.to_thread(self._logprobs, number, done, told)
+                    reason = done.finish_reason if done else "length"
                     left.remove(number)
-            if piece or reason:
-                yield _event(answer.part([answer.delta(number, piece, reason)]))
+                    events.append(_event(answer.part([answer.delta(number, "", reason, logprobs)])))
+                    continue
+                completion, reason = told.completion, None
+                num_tokens += len(told.token_ids)
+                self._counts.completion_tokens[given.served.name] += len(told.token_ids)
+                if completion is None:
+                    piece = texts[number].more(told.token_ids)
+                else:
+                    piece = texts[number].end(completion.text)
+                    if is_scored:
+                        ended[number] = completion
+                        self._begin_scoring({number: completion.token_ids}, is_taken_in=True)
+                    else:
+                        reason = completion.finish_reason
+                        left.remove(number)
+                if piece or reason:
+                    events.append(_event(answer.part([answer.delta(number, piece, reason)])))
         if not given.num_tokens and not is_scored:
-            yield _event(answer.part([answer.delta(n, "", "length") for n in numbers]))
+            events.append(_event(answer.part([answer.delta(n, "", "length") for n in numbers])))
         if given.body.includes_usage:
-            yield _event({**answer.part([]), "usage": answer.usage(num_tokens)})
-        yield DONE
+            events.append(_event({**answer.part([]), "usage": answer.usage(num_tokens)}))
+        yield "".join([*events, DONE])
 
     def _begin_scoring(self, completions: Mapping[int, Sequence[int]], is_taken_in: bool) -> None:
         given = self._given

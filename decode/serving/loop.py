@@ -1,9 +1,12 @@
 """The one thread that owns the models: it steps every served system's engine in turn.
 
 Requests are added between two steps and leave when they end or are cancelled, so rows of many
-clients are decoded together. Systems that share weights never compute at the same time.
+clients are decoded together. Systems that share weights never compute at the same time. What a
+step gave all rows goes to the event loop at once: each hand-over stops this thread for a while.
 """
 
+import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,7 +31,9 @@ class Ticket(int):
 
 
 class Loop:
-    """The thread. Its methods may be called from any other; `tell` is called in the thread.
+    """The thread. Its methods may be called from any other.
+
+    `tell` is called on the event loop that started the thread, after each step.
 
     Args:
         batch_size: rows of one system that are stepped together.
@@ -47,6 +52,7 @@ class Loop:
         self._num_rows: Counter[str] = Counter()  # taken in and not ended, by system
         self._changed = threading.Condition()
         self._calls: list[Callable[[], None]] = []
+        self._told: list[tuple[Callable[[Told], None], Told]] = []  # since the last hand-over
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
 
@@ -55,6 +61,8 @@ class Loop:
         return self._thread.is_alive()
 
     def start(self) -> None:
+        """Begin. Called on the event loop that is told."""
+        self._clients = asyncio.get_running_loop()
         self._thread.start()
 
     def stop(self) -> None:
@@ -93,7 +101,7 @@ class Loop:
             if isinstance(what, Exception) or cast(Progress, what).completion is not None:
                 left.discard(ticket)
                 self._leave(name, 1)
-            tell(what)
+            self._told.append((tell, what))
 
         def cancel() -> None:
             self._leave(name, len(left))
@@ -130,7 +138,7 @@ class Loop:
 
         def told(what: Told) -> None:
             leave(num_left if isinstance(what, Exception) else 1)
-            tell(what)
+            self._told.append((tell, what))
 
         def cancel() -> None:
             engine.cancel_score(told)
@@ -175,6 +183,19 @@ class Loop:
             if is_stopped:
                 for engine in engines:
                     engine.stop()
+                self._hand_over()
                 return
             for engine in engines:
                 engine.turn()
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._told:
+            told, self._told = self._told, []
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                self._clients.call_soon_threadsafe(_tell, told)
+
+
+def _tell(told: Sequence[tuple[Callable[[Told], None], Told]]) -> None:
+    for tell, what in told:
+        tell(what)
