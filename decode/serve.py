@@ -9,6 +9,7 @@ give it a key as well. Needs `pip install -e ".[serve]"`; docs/serving.md has re
 """
 
 import argparse
+import logging
 import math
 import os
 import sys
@@ -33,6 +34,8 @@ from decode.stage.command import HelpFormatter, entry, start_logging, user_error
 from decode.stage.planning import lineup_of
 from recipes.schema.recipe import load_recipe
 
+logger = logging.getLogger(__name__)
+
 NAMES = ("proxy", "base", "expert", "tuned")
 
 
@@ -54,6 +57,11 @@ def main() -> None:
             arguments.allow_host,
             arguments.allow_origin,
         )
+        if access.is_open:
+            logger.warning(
+                "--host %s: whoever reaches this machine may ask; give --api-key-env as well",
+                access.host,
+            )
         lineup = _run_lineup(Path(arguments.run)) if arguments.run else _named_lineup(arguments)
         lineup = replace(lineup, device=arguments.device or lineup.device)
         contender = _contender(lineup, arguments.base if arguments.run else None)

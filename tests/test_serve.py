@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import httpx
 import pytest
 import torch
+from soak_serve import SECRET, Soak
 from support.models import byte_tokenizer, save_tiny, tiny_model
 from support.tiny_run import ROOT
 from test_engine import IDS, complete, requests
@@ -703,6 +704,21 @@ def test_answers_under_way_end_when_the_server_stops(systems, monkeypatch, caplo
     assert not thread.is_alive() and not caplog.text
 
 
+@pytest.mark.long
+def test_hostile_clients_leave_nothing_behind(systems, caplog):
+    with running(systems, max_waiting=500) as (address, loop):
+        soak = Soak(int(address.rpartition(":")[2]), seed=1)
+        asyncio.run(soak.ask_alone())
+        asyncio.run(soak.run(range(50), 16))
+        until(lambda: not any(map(loop.num_rows, NAMES)), 20)
+        assert not soak.faults and len(soak.ends) >= 8
+        soak.alone[:] = [None] * len(soak.alone)
+        asyncio.run(soak.run(range(3), 1))
+        assert soak.faults  # a fault is found
+        assert answered(httpx, {**PROMPT, "max_tokens": 2}, f"{address}/v1/completions")
+    assert SECRET not in caplog.text and "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["llama", "bloom", "lora"])
 def test_a_cache_of_its_own_keeps_rows_apart(kind, adapter):  # noqa: F811
     if kind == "lora":
@@ -772,6 +788,20 @@ def test_what_the_entry_refuses(monkeypatch, capsys, tmp_path, save_model):
     assert "pip install -e '.[serve]'" in said(monkeypatch, capsys, *whole)
 
 
+def test_a_server_that_anyone_may_ask_says_so_once(monkeypatch, capsys, caplog, tmp_path):
+    monkeypatch.setenv("SERVE_KEY", "abc")
+    key = ("--api-key-env", "SERVE_KEY")
+    for arguments, count in (
+        (("0.0.0.0",), 1),
+        (("::",), 1),
+        (("0.0.0.0", *key), 0),
+        (("::1",), 0),
+    ):
+        caplog.clear()
+        said(monkeypatch, capsys, tmp_path, "--host", *arguments)
+        assert caplog.text.count("give --api-key-env") == count
+
+
 def test_a_run_that_was_moved_serves_what_it_has(tmp_path, monkeypatch, capsys):
     save_recipe(load_recipe(ROOT / "recipes/mini/facts.yaml"), tmp_path / "recipe.yaml")
     assert "train it" in said(monkeypatch, capsys, tmp_path)
@@ -795,7 +825,8 @@ def _ctrl_c():
 
 
 @pytest.mark.usefixtures("_ctrl_c")
-def test_it_says_when_it_answers_and_ends_with_ctrl_c(monkeypatch, capfd, save_model):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_when_it_answers_and_ends_with_a_signal(monkeypatch, capfd, save_model, number):
     with serving_server.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
     folders = [save_model(name, seed) for seed, name in enumerate(("base", "expert", "small"))]
@@ -809,7 +840,7 @@ def test_it_says_when_it_answers_and_ends_with_ctrl_c(monkeypatch, capfd, save_m
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 found.append(answered(client, {**PROMPT, "max_tokens": 3}))
         finally:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     asking = threading.Thread(target=ask)
     serve = serving_server.serve
@@ -818,7 +849,7 @@ def test_it_says_when_it_answers_and_ends_with_ctrl_c(monkeypatch, capfd, save_m
         serve(app, listener, lambda address: (ready(address), asking.start()), stop)
 
     monkeypatch.setattr(serving_server, "serve", begun)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else nullcontext():
         entry.main()
     asking.join()
     said = capfd.readouterr()

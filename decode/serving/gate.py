@@ -40,6 +40,11 @@ class Access:
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines may ask without a key."""
+        return self.api_key is None and self.host not in LOOPBACK
+
     def knows_host(self, name: str) -> bool:
         """Whether a request may name this host, which has no port."""
         name = name.strip("[]").lower()

@@ -1,6 +1,7 @@
 """The HTTP server: it listens before models load, and says in one line when it answers."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 
@@ -39,6 +40,8 @@ def serve(
 ) -> None:
     """Answer until Ctrl-C or SIGTERM; answers under way have a few seconds more.
 
+    SIGTERM is a usual end, after which this returns; Ctrl-C raises KeyboardInterrupt then.
+
     Args:
         stop: ends the answers that are still under way then.
         ready: told the server's address once it answers.
@@ -54,7 +57,11 @@ def serve(
     )
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    _Server(config, lambda: ready(address), stop).run(sockets=[listener])
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again in the end
+    try:
+        _Server(config, lambda: ready(address), stop).run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Server(uvicorn.Server):
