@@ -1,6 +1,7 @@
 """The benchmarks run, at sizes that say nothing about speed, and record what they measured."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 from support import fork_server
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from recipes.schema.recipe import load_recipe, save_recipe
 
 pytestmark = pytest.mark.long
 
@@ -159,3 +162,21 @@ def test_a_recipe_that_trains_nothing_is_one_line():
     assert done.returncode == 1
     assert "trains no expert" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_is_compared_with_its_engine(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out.json"
+    shutil.copytree(ROOT / "data/mini/small", run / "expert")
+    save_recipe(load_recipe(ROOT / "recipes/mini/facts.yaml"), run / "recipe.yaml")
+    done = bench(
+        "serve.py",
+        *(str(run), "--num-prompts", "4", "--max-new-tokens", "3", "--clients", "2"),
+        *("--num-rounds", "1", "--no-steering-client", "--json", str(out)),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(out.read_text())["clients"]["2"]
+    assert set(found) == {"engine", "server", "server, whole"}
+    for own in found.values():
+        assert own["equal_rows"] == 1.0
+        assert min(own["tokens_per_s"] + own["first_s"] + own["requests_per_s"]) > 0
+    assert "tokens/s" in done.stdout
