@@ -39,6 +39,7 @@ from data import TASKS
 from decode.engine.engine import Engine, Steppable
 from decode.engine.request import Request
 from decode.evaluation.lineup import Lineup
+from decode.evaluation.systems import headline_alpha
 from decode.jobs.folder import RunFolder
 from decode.models.guard import Guarded
 from decode.models.sources import load_tokenizer
@@ -77,7 +78,7 @@ def main() -> None:
                 for one, name in ((base, "base"), (base, "expert"), (antiexpert, "base"))
             ]
             tokenizer = load_tokenizer(lineup.contenders[0].base)
-            alpha = lineup.alphas[0] if len(lineup.alphas) == 1 else 1.0
+            alpha = headline_alpha(lineup.alphas)
             steer = steering(
                 num_tokens, alpha, tokenizer, frozenset([cast(int, tokenizer.eos_token_id)])
             )
