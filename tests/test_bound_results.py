@@ -12,7 +12,7 @@ from support.tiny_run import forked
 from test_experiment import experiment, files  # noqa: F401  (experiment is a fixture)
 from test_grading import graded, graders  # noqa: F401  (fixtures)
 
-from data.judges.judge import RecordError, append_record, read_record
+from data.judges.record import RecordError, append_record, read_record
 from decode.analysis.trade_off import trade_offs
 from decode.evaluation.check_record import Checks, cost, finished_checks
 from decode.evaluation.metrics_file import write_metrics

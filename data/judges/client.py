@@ -1,4 +1,4 @@
-"""Asking an endpoint: one prompt in, one text out, however many tries that takes.
+"""Asking an endpoint: one request in, one answer out, however many tries that takes.
 
 Errors that may pass by themselves are retried: lost connections, time-outs, 5xx, 408 and 429.
 Waits grow exponentially, with jitter; a `Retry-After` holds back every request, not only the one
@@ -15,11 +15,12 @@ import json
 import random
 import re
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import httpx
@@ -38,6 +39,7 @@ CONTROLS = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f]"
 )
 SPACES = re.compile(r"\s+")
+T = TypeVar("T")
 
 
 class EndpointError(RuntimeError):
@@ -124,12 +126,25 @@ class Client:
             RefusedError: this request is refused (400, 413, 422).
             EndpointError: the endpoint cannot be used, or fails try after try.
         """
-        data = json.dumps(self.endpoint.body(prompt)).encode()
+        return await self.ask(self.endpoint.body(prompt), self._reply)
+
+    async def ask(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
+        """What `read` makes of the endpoint's answer to one request.
+
+        Args:
+            body: of the request.
+            read: the answer's JSON -> what is wanted of it. Its LookupError, TypeError or
+                ValueError says that this is no answer, so that the endpoint is asked again.
+
+        Raises:
+            RefusedError, EndpointError: as `complete` does; what else `read` raises.
+        """
+        data = json.dumps(body).encode()
         num_failures = 0
         while True:
             await self._wait_out_pause()
             try:
-                return await self._post(data)
+                return await self._post(data, read)
             except _PassingError as error:
                 num_failures += 1
                 if num_failures > self.endpoint.num_retries:
@@ -154,7 +169,7 @@ class Client:
         while (left := self._paused_until - time.monotonic()) > 0:
             await anyio.sleep(left + self._jitter.uniform(0, self.endpoint.backoff_s))
 
-    async def _post(self, data: bytes) -> Reply:
+    async def _post(self, data: bytes, read: Callable[[dict[str, Any]], T]) -> T:
         try:
             with anyio.fail_after(self.endpoint.timeout_s):
                 async with self._http.stream("POST", self.endpoint.url, content=data) as response:
@@ -175,24 +190,27 @@ class Client:
                 f"{self.endpoint.url} answers with more than {MOST_BYTES >> 20} MiB; check "
                 "base_url and model, or lower max_tokens in parameters"
             )
-        return self._reply(body)
-
-    def _reply(self, raw: bytes) -> Reply:
         try:
-            body = json.loads(raw.decode("utf-8", "replace"))
-            choice = body["choices"][0]
-            said = choice["message"]["content"] if self.endpoint.api == "chat" else choice["text"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            complaint = self._one_line(_complaint(raw)) or "nothing"
+            return read(json.loads(body.decode("utf-8", "replace")))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            complaint = self._one_line(_complaint(body)) or "nothing"
             raise _PassingError(f"status 200 without a completion, but {complaint}") from None
-        usage = body.get("usage")
-        counts = usage.items() if isinstance(usage, dict) else ()
+
+    def _reply(self, body: dict[str, Any]) -> Reply:
+        choice = body["choices"][0]
+        said = choice["message"]["content"] if self.endpoint.api == "chat" else choice["text"]
         return Reply(
             text=self._clean(_joined(said)),
             model=self._clean(body.get("model")),
             finish_reason=self._clean(choice.get("finish_reason")),
-            usage={self._clean(name): count for name, count in counts if isinstance(count, int)},
+            usage=self.usage(body),
         )
+
+    def usage(self, body: dict[str, Any]) -> dict[str, int]:
+        """The counts of tokens in an answer, by the server's names."""
+        usage = body.get("usage")
+        counts = usage.items() if isinstance(usage, dict) else ()
+        return {self._clean(name): count for name, count in counts if isinstance(count, int)}
 
     def _failure(self, response: httpx.Response, body: bytes | None) -> Exception:
         status = response.status_code
@@ -221,8 +239,11 @@ class Client:
         """
         if not isinstance(text, str):
             return ""
-        text = text.encode("utf-8", "replace").decode("utf-8")  # halves of characters
-        return self._known_key.blotted(CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))
+        return self.without_key(CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))
+
+    def without_key(self, text: str) -> str:
+        """`text` without the key, and without halves of characters; control characters stay."""
+        return self._known_key.blotted(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def retry_after_s(header: str | None) -> float | None:

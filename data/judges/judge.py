@@ -9,8 +9,6 @@ Anything else (empty, cut off, undecided, chatter) is "unparsed": it is counted,
 neither way.
 """
 
-import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +22,7 @@ from anyio.from_thread import start_blocking_portal
 
 from .client import Client, EndpointError, RefusedError, Reply
 from .endpoint import Endpoint
+from .record import append_record, digest_of, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +31,6 @@ NUM_REFUSALS = 8  # if the first so many are refused, so will the others be
 
 # Items, what is done with them, how many there are.
 Follow = Callable[[Iterable[tuple[str, "Request"]], str, int], Iterator[tuple[str, "Request"]]]
-
-
-class RecordError(ValueError):
-    """A judge's record does not hold what was written to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +157,7 @@ class Judge:
 
     def _digest(self, request: Request) -> str:
         asked = {"api": self.endpoint.api, **self.endpoint.body(request.prompt)}
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+        return digest_of(asked)
 
 
 def read_choice(text: str, choices: tuple[str, ...]) -> str | None:
@@ -187,49 +182,6 @@ def read_choice(text: str, choices: tuple[str, ...]) -> str | None:
     return next((choice for choice in choices if found == {choice.lower()}), None)
 
 
-def read_record(path: Path) -> list[dict[str, Any]]:
-    """The lines of a record, less a last one that was cut off, which is taken out of the file.
-
-    Raises:
-        RecordError: another line is no JSON object with a digest, or was edited; names it.
-    """
-    if not path.exists():
-        return []
-    whole = path.read_bytes()
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
-        with path.open("r+b") as file:
-            file.truncate(end)
-    rows = []
-    for number, line in enumerate(whole[:end].split(b"\n")[:-1], start=1):
-        row = _parsed(line)
-        if not isinstance(row, dict) or "digest" not in row:
-            raise RecordError(
-                f"{path}, line {number}: not a judgement; the file must hold nothing else"
-            )
-        if row.get("seal", seal(row)) != seal(row):
-            raise RecordError(
-                f"{path}, line {number}: the judgement of '{row.get('id')}' is not what was "
-                "written there; put the file back, or delete the line to ask again"
-            )
-        rows.append(row)
-    return rows
-
-
-def append_record(path: Path, row: dict[str, Any]) -> None:
-    """Add one line to a record, in one write, as decode/jobs/files.py does (not imported here)."""
-    row = {**row, "seal": seal(row)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def seal(row: dict[str, Any]) -> str:
-    """A short name for all else that a line holds: the request's digest and what came of it."""
-    bare = {key: value for key, value in row.items() if key != "seal"}
-    return hashlib.sha256(json.dumps(bare).encode()).hexdigest()[:16]
-
-
 def _row(row: dict[str, Any], reply: Reply, choices: tuple[str, ...]) -> dict[str, Any]:
     return {
         **row,
@@ -239,10 +191,3 @@ def _row(row: dict[str, Any], reply: Reply, choices: tuple[str, ...]) -> dict[st
         "usage": reply.usage,
         "verdict": read_choice(reply.text, choices),
     }
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

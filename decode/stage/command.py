@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from data.judges.client import EndpointError
-from data.judges.judge import RecordError
 from data.judges.known_key import KnownKey
+from data.judges.record import RecordError
 from recipes.schema.credentials import blotted, looks_secret
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 from recipes.schema.source import SECRET
