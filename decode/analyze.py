@@ -38,6 +38,11 @@ def main() -> None:
 
     with user_errors(ValueError):  # before any weights load
         tasks = choices_there(plan(recipe))
+        if not any(one.is_loaded for one in tasks[0][0].lineup.contenders):
+            raise ValueError(
+                "decode.bases: all of them are behind endpoints, which show no more than their "
+                "likeliest tokens; the analysis needs a base that is loaded"
+            )
         for experiment, folder in tasks:
             check(experiment)
             for system in _proxies(experiment, recipe):
@@ -74,7 +79,7 @@ def main() -> None:
 
 
 def _proxies(experiment: Experiment, recipe: Recipe) -> list[System]:
-    """The proxy of each base: at `analyze.alpha` by the run's rule, or the headline result's."""
+    """The proxy of each loaded base: at `analyze.alpha` by the run's rule, or the headline's."""
     lineup, wanted = experiment.lineup, recipe.analyze.alpha
     return [
         System(
@@ -85,6 +90,7 @@ def _proxies(experiment: Experiment, recipe: Recipe) -> list[System]:
             else next(alpha for alpha in lineup.alphas if alpha.value == wanted),
         )
         for contender in lineup.contenders
+        if contender.is_loaded
     ]
 
 

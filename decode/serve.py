@@ -188,8 +188,8 @@ def _check(lineup: Lineup, contender: Contender, names: Collection[str]) -> None
     resolve_device(lineup.device)
     if "tuned" in names and contender.tuned is None:
         raise ValueError("--models: there is no directly tuned model; leave tuned out")
-    align_models(contender.base, lineup.experts, lineup.vocabulary)
-    sources = [contender.base, contender.tuned]
+    align_models(contender.loaded_base, lineup.experts, lineup.vocabulary)
+    sources = [contender.loaded_base, contender.tuned]
     sources += [source for one in lineup.experts for source in (one.expert, one.antiexpert)]
     for source in sources:
         if source is not None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from data import TASKS
 from data.judges.endpoint import Endpoint
+from recipes.schema.endpoint_base import EndpointBase
 from recipes.schema.folders import slug
 from recipes.schema.keys import lora_class, sft_class
 from recipes.schema.recipe import (
@@ -134,7 +135,9 @@ def test_endpoint_keys_are_the_endpoints_own() -> None:
     """Keys left out have the endpoint's defaults, which the descriptions repeat."""
     fields = {field.name: field for field in dataclasses.fields(Endpoint)}
     assert set(EndpointChoice.model_fields) == set(fields)
-    for name, field in EndpointChoice.model_fields.items():
+    assert set(fields) - set(EndpointBase.model_fields) == {"base_url"}  # there it is endpoint
+    defaults = {**EndpointBase.model_fields, **EndpointChoice.model_fields}
+    for name, field in defaults.items():
         if name in ("timeout_s", "concurrency", "num_retries", "backoff_s"):
             assert field.default is None and field.description is not None
             assert field.description.endswith(f"null is {fields[name].default:g}.")
@@ -762,6 +765,7 @@ def test_every_field_is_described() -> None:
         TaskChoice,
         Expert,
         Base,
+        EndpointBase,
         MoreExpert,
         Decode,
         Analyze,

@@ -51,6 +51,7 @@ def main() -> None:
         bases = [
             (base, _config_and_dtype(untuned_model(base, f"decode.bases.{index}.model")))
             for index, base in enumerate(recipe.decode.bases)
+            if isinstance(base, Base)
         ]
     print_trainings(sharding, rows)
     print_decoding(recipe, small, bases)

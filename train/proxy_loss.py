@@ -29,7 +29,7 @@ from decode.engine.logits import proxy_logits
 from decode.models.sources import ModelSource, check_weights, load_frozen, load_tokenizer
 from decode.models.vocab import align
 from decode.stage.planning import untuned_model
-from recipes.schema.recipe import Recipe
+from recipes.schema.recipe import Base, Recipe
 
 from . import zero
 
@@ -61,6 +61,7 @@ def proxy_target(recipe: Recipe) -> ProxyTarget | None:
             chosen.base, chosen.revision, chosen.dtype or "auto", key="expert.proxy_aware.base"
         )
     else:
+        assert isinstance(first, Base), "a recipe names a base here where that one is not loaded"
         base = untuned_model(first, "decode.bases.0.model")
     return ProxyTarget(base, chosen.alpha)
 

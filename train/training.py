@@ -10,7 +10,7 @@ from typing import Any
 from decode.jobs.folder import RunFolder
 from decode.models.sources import ModelSource
 from decode.stage.planning import untuned_model
-from recipes.schema.recipe import Recipe
+from recipes.schema.recipe import Base, Recipe
 
 from .proxy_loss import ProxyTarget, proxy_target
 
@@ -77,6 +77,6 @@ def trainings(recipe: Recipe) -> list[Training]:
                 of_reference=frozenset(own),
             )
             for index, base in enumerate(recipe.decode.bases)
-            if base.tune_reference
+            if isinstance(base, Base) and base.tune_reference
         ),
     ]

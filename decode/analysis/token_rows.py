@@ -105,7 +105,7 @@ class _Reader:
     def __init__(self, completers: Completers, experiment: Experiment, system: System) -> None:
         assert system.contender is not None, "a proxy has a base"
         self._completers = completers
-        self._tokenizer = load_tokenizer(system.contender.base)
+        self._tokenizer = load_tokenizer(system.contender.loaded_base)
         self._experiment, self._system = experiment, system
         self._completer: LocalCompleter | None = None
         self._texts: dict[int, str] = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
+from ..backends.next_tokens import EndpointSource
 from ..engine.request import Chat, Request
 from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
@@ -132,7 +133,7 @@ def check(experiment: Experiment) -> None:
 
     Raises:
         ValueError: the device or a model is missing, vocabularies differ, a prompt cannot be
-            encoded, or weights do not fit their model.
+            encoded, weights do not fit their model, or an endpoint would have to go on.
     """
     lineup = experiment.lineup
     resolve_device(lineup.device)
@@ -140,13 +141,16 @@ def check(experiment: Experiment) -> None:
     # A model that is yet to be trained keeps the tokenizer of the one it is trained from.
     there = first if lineup.expert_is_there else replace(first, expert=first.antiexpert)
     for contender in lineup.contenders:
-        tokenizers, _ = align_models(contender.base, [there, *more], lineup.vocabulary)
+        if isinstance(contender.base, EndpointSource):
+            _check_goes_on(contender.base, experiment)
+        own = lineup.tokenizer_of(contender.base)
+        tokenizers, _ = align_models(own, [there, *more], lineup.vocabulary)
         if contender.tuned is not None and contender.tuned_is_chat:
             first_prompt = experiment.questions[0].prompt[:LETTERS_A_TOKEN]
             encode(load_tokenizer(contender.tuned), Chat(first_prompt))
         contexts = [
             getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
-            for source in (contender.base, lineup.antiexpert)
+            for source in (own, lineup.antiexpert)
         ]
         context = min((length for length in contexts if length), default=None)
         for question in asked_of(experiment):
@@ -166,9 +170,23 @@ def check(experiment: Experiment) -> None:
     pairs = [
         (first.antiexpert, first.expert, lineup.expert_is_there),
         *((one.antiexpert, one.expert, True) for one in more),
-        *((one.base, one.tuned, one.tuned_is_there) for one in lineup.contenders),
+        *(
+            (one.loaded_base, one.tuned, one.tuned_is_there)
+            for one in lineup.contenders
+            if one.is_loaded
+        ),
     ]
     for untuned, tuned, is_there in pairs:
         check_weights(untuned)
         if tuned is not None and (is_there or Path(tuned.name).is_dir()):
             check_weights(tuned)
+
+
+def _check_goes_on(base: EndpointSource, experiment: Experiment) -> None:
+    if not base.goes_on and experiment.max_new_tokens > 1:
+        raise ValueError(
+            f"{base.key}: a chat endpoint shows the first token of an answer, and "
+            f"'{experiment.task}' has up to {experiment.max_new_tokens}: set decode.max_new_tokens "
+            "to 1, as for letters, or continue_with if the endpoint goes on from an assistant's "
+            "last message, or api: completions"
+        )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ..backends.next_tokens import EndpointSource
 from ..engine.request import Chat, Prompt, RolePrompt
 from ..engine.rule import Alpha
 from ..models.loaded import ExpertSource
@@ -16,6 +17,7 @@ class Contender:
     """A large model to be proxy-tuned, and its directly tuned self if there is one.
 
     Attributes:
+        base: a model that is loaded, or one behind an endpoint.
         slug: the name its systems, files and W&B keys go by; the recipe decides it.
         tuned: its `untuned` is the base.
         tuned_is_chat: the tuned model reads prompts in its chat template.
@@ -23,14 +25,29 @@ class Contender:
     """
 
     slug: str
-    base: ModelSource
+    base: ModelSource | EndpointSource
     tuned: ModelSource | None
     tuned_is_chat: bool = False
     tuned_is_there: bool = True
 
     def __post_init__(self) -> None:
         if self.tuned is not None:
-            object.__setattr__(self, "tuned", replace(self.tuned, untuned=self.base))
+            object.__setattr__(self, "tuned", replace(self.tuned, untuned=self.loaded_base))
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the base is loaded, and not behind an endpoint."""
+        return isinstance(self.base, ModelSource)
+
+    @property
+    def loaded_base(self) -> ModelSource:
+        """The base, where only one in memory will do. Raises ValueError if it never is."""
+        if isinstance(self.base, ModelSource):
+            return self.base
+        raise ValueError(
+            f"{self.base.key}: '{self.slug}' is behind an endpoint, and this needs a base that is "
+            "loaded; name another one"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,10 @@ class Lineup:
     def antiexpert(self) -> ModelSource:
         """What that expert was tuned from."""
         return self.experts[0].antiexpert
+
+    def tokenizer_of(self, base: ModelSource | EndpointSource) -> ModelSource:
+        """The model whose tokenizer a base is read by: of an endpoint's base the anti-expert."""
+        return self.antiexpert if isinstance(base, EndpointSource) else base
 
     @property
     def systems(self) -> list[System]:

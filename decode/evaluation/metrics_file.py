@@ -73,6 +73,10 @@ class MeasuredBase(Record):
     """One base: untuned, directly tuned (None without a reference) and steered, by alpha."""
 
     model: str
+    endpoint: str | None = None
+    """Where it is asked, if it is not loaded."""
+    top_logprobs: int | None = None
+    """How many next tokens that shows."""
     slug: str
     """The name its systems, files and W&B keys go by."""
     base: Estimate
@@ -120,6 +124,26 @@ class Uncounted(Record):
     by_system: dict[str, int]
 
 
+class Visible(Record):
+    """How much of a base behind an endpoint was seen, and what it cost (`Coverage.summary`)."""
+
+    num_steps: int
+    visible_mass: float | None
+    """The mean probability of the tokens that could be chosen."""
+    expert_hidden: float | None
+    """The share of steps where the expert's likeliest token was not among them."""
+    num_requests: int
+    """Those paid for; answers on record are not asked for again."""
+    num_from_record: int
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    num_unmatched: int
+    """Shown tokens that could not be chosen: the expert's vocabulary lacks them, or a row that
+    ends with them cannot be written as text."""
+    unmatched: tuple[str, ...]
+    """The first ten of them."""
+
+
 class Decoding(Record):
     """What one system's decoding took (`DecodingStats.summary`)."""
 
@@ -132,6 +156,8 @@ class Decoding(Record):
     accepted_drafts: tuple[int, ...]
     seconds: dict[str, float]
     peak_memory_gib: float
+    endpoint: Visible | None = None
+    """Of a base behind an endpoint."""
 
 
 class MeanOverTasks(Record):

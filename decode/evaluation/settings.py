@@ -7,6 +7,7 @@ models that made them.
 from dataclasses import asdict
 from typing import Any
 
+from ..backends.next_tokens import EndpointSource
 from ..engine.rule import PAPER, Alpha
 from ..engine.sampling import Sampling
 from ..jobs.files import read_json, text_digest, weights_digest
@@ -121,7 +122,9 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
     return {key: value for key, value in asdict(sampling).items() if UNSAID.get(key) != value}
 
 
-def _identity(source: ModelSource) -> dict[str, Any]:
+def _identity(source: ModelSource | EndpointSource) -> dict[str, Any]:
+    if isinstance(source, EndpointSource):
+        return source.identity
     return {**source.identity, "weights": weights_digest(source.name)}
 
 

@@ -44,6 +44,8 @@ def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
     limit = LARGEST_SHARE * memory_bytes(first.lineup.device)
 
     def fits(system: System) -> bool:
+        if system.contender is not None and not system.contender.is_loaded:
+            return False  # one process asks, and counts what it pays for
         needed = weight_bytes(first.lineup, system)
         if needed > limit:
             logger.info(
@@ -79,7 +81,7 @@ def weight_bytes(lineup: Lineup, system: System) -> int:
         _model_bytes(one.antiexpert) + (0 if is_adapter(one.expert) else _model_bytes(one.expert))
         for one in experts
     )
-    return small + (0 if contender is None else _model_bytes(contender.base))
+    return small + (0 if contender is None else _model_bytes(contender.loaded_base))
 
 
 @functools.cache

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
+from ..backends.next_tokens import EndpointSource
 from ..jobs.folder import RunFolder
 from .choice_file import read_choices
 from .experiment import Experiment
 from .gap_closed import gap_closed_of, mean_gap_closed
 from .intervals import SEED, Estimate, Scores, difference_of, mean_of, resampled_means, stacked
-from .lineup import System
+from .lineup import Lineup, System
 from .mcnemar import mcnemar
 from .metric import Metric
 from .metrics_file import (
@@ -102,7 +103,18 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
         ),
         **({"parts": parts} if any(parts.values()) else {}),
     }
-    return summarize(experiment.task, experiment.metric, *small, bases).model_copy(update=found)
+    metrics = summarize(experiment.task, experiment.metric, *small, bases).model_copy(update=found)
+    return metrics.model_copy(update={"bases": _with_endpoints(metrics.bases, experiment.lineup)})
+
+
+def _with_endpoints(bases: Sequence[MeasuredBase], lineup: Lineup) -> tuple[MeasuredBase, ...]:
+    sources = [contender.base for contender in lineup.contenders]
+    return tuple(
+        base.model_copy(update={"endpoint": source.url, "top_logprobs": source.top_logprobs})
+        if isinstance(source, EndpointSource)
+        else base
+        for base, source in zip(bases, sources, strict=True)
+    )
 
 
 def question_values(experiment: Experiment, rows: Rows) -> QuestionValues:
@@ -222,12 +234,16 @@ def summarize(
                 base=mean(system_name("base", base.slug)),
                 tuned=None if base.tuned is None else mean(system_name("tuned", base.slug)),
                 proxy=tuple(proxy(base, steering) for steering in _in_order(base.proxy)),
-                **({} if base.choice is None else {"choice": base.choice}),
+                **_chosen(base),
             )
             for base in bases
         ),
         pairs=tuple(pair(other, one) for one, other in combinations(scores, 2)),
     )
+
+
+def _chosen(base: BaseScores) -> dict[str, Any]:
+    return {} if base.choice is None else {"choice": base.choice}
 
 
 def _in_order(steerings: Iterable[Steering]) -> list[Steering]:

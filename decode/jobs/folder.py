@@ -107,6 +107,10 @@ class RunFolder:
         """Every answer of one judge, about all systems."""
         return self.path / "judgements" / f"{judge}.jsonl"
 
+    def shown(self, base: str) -> Path:
+        """Every answer of a base behind an endpoint, about all tasks."""
+        return self._run / "endpoints" / f"{base}.jsonl"
+
     def decoding(self, system: str) -> Path:
         """The statistics of one system's decoding."""
         return self.path / "decoding" / f"{system}.json"

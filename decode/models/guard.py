@@ -34,7 +34,7 @@ class Guarded:
         self._model = model
         models = model.models if isinstance(model, Steered) else [model]
         self._is_needed = any(one.capture or one.lane.stream for one in models)
-        self._dtype = models[0].model.dtype
+        self._models = models
         self._num_reads = self.num_unchecked = 0
         self._last: tuple[Sequence[Row], list[int], Tensor, Tensor] | None = None
 
@@ -92,7 +92,7 @@ class Guarded:
         finally:
             for row, ids in zip(rows, emitted, strict=True):
                 row.token_ids = ids
-        difference = beyond_rounding(logits, expected, self._dtype)
+        difference = beyond_rounding(logits, expected, self._models[0].model.dtype)
         if difference is not None:
             raise FastPathWrong(f"logits were off by {difference:.3g}")
         self.num_unchecked = 0

@@ -18,6 +18,7 @@ from .pair_table import pairs_section
 from .plots import plot_alpha, plot_systems
 from .tables import parts_table, systems_table
 from .training_table import training_section
+from .visible_table import visible_section
 
 # What a reader asks first of a training; everything else is in recipe.yaml.
 SFT_ESSENTIALS = (
@@ -81,6 +82,7 @@ def write_report(
         *further_sections(metrics),
         *checks_section(run_dir),
         *training_section(run_dir),
+        *visible_section(metrics),
         _speed(metrics.decoding),
         _how(recipe, environment),
     ]

@@ -5,6 +5,7 @@ from textwrap import wrap
 from ..evaluation.gap_closed import GapClosed
 from ..evaluation.metrics_file import MeasuredSystem, Metrics
 from .findings import percent, points, span
+from .visible_table import visible_lines
 
 LABELS = {
     "antiexpert": "anti-expert",
@@ -43,6 +44,8 @@ def closing_table(metrics: Metrics) -> str:
         lines.append("* the best of the alphas tried, picked on these very rows")
     if len(unchosen) < len(best):
         lines.append("* chosen on validation rows")
+    for line in visible_lines(metrics):
+        lines += wrap(line, 80)
     for base in metrics.bases:
         reasons = dict.fromkeys(proxy.gap_closed_reason for proxy in base.proxy)
         for reason in filter(None, reasons):

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..analysis.token_text import pieces, token_text
 from ..backends.completer import Likeliest, Scored
 from ..engine.request import FinishReason
+from ..models.token_bytes import escaped, is_text, token_bytes
 
 FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
 
@@ -100,7 +101,7 @@ def completion_logprobs(
     for piece in pieces(tokenizer, before, ids):
         offsets.append(offset)
         offset += len(piece)
-    tokens = [token_text(tokenizer, id_) for id_ in ids]
+    tokens = [_named(tokenizer, id_) for id_ in ids]
     unscored = [None] if is_first_unscored else []
 
     def scores(logprobs: Sequence[float], likeliest: Likeliest) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def completion_logprobs(
         for token, logprob, others in chosen:
             top: dict[str, float] = {}
             for id_, other in others:
-                top.setdefault(token_text(tokenizer, id_), _finite(other))
+                top.setdefault(_named(tokenizer, id_), _finite(other))
             top.setdefault(token, _finite(logprob))
             tops.append(top)
         found = [*unscored, *map(_finite, logprobs)]
@@ -126,8 +127,8 @@ def chat_logprobs(
     """`logprobs` of a chat completion; see `completion_logprobs`."""
 
     def entry(id_: int, logprob: float) -> dict[str, Any]:
-        token = token_text(tokenizer, id_)
-        return {"token": token, "logprob": _finite(logprob), "bytes": list(token.encode())}
+        raw = list(token_bytes(tokenizer, id_))
+        return {"token": _named(tokenizer, id_), "logprob": _finite(logprob), "bytes": raw}
 
     def scores(logprobs: Sequence[float], likeliest: Likeliest) -> dict[str, Any]:
         return {
@@ -148,6 +149,15 @@ def _by_role(
         role: scores(logprobs, scored.likeliest_by_role[role])
         for role, logprobs in scored.by_role.items()
     }
+
+
+def _named(tokenizer: PreTrainedTokenizerBase, id_: int) -> str:
+    """A token as clients read it; one that is no whole text by its bytes, so that none are alike.
+
+    A row of the logits that no token belongs to goes by its number.
+    """
+    raw = token_bytes(tokenizer, id_)
+    return token_text(tokenizer, id_) if is_text(raw) else escaped(raw)
 
 
 def _finite(logprob: float) -> float:

@@ -76,12 +76,13 @@ def load_served(
 
     if "proxy" in names:
         steered, tokenizers = models.steered(
-            contender.base, lineup.experts, lineup.vocabulary, alpha
+            contender.loaded_base, lineup.experts, lineup.vocabulary, alpha
         )
         serve(System("proxy", contender, alpha), steered, tokenizers)
     if "base" in names:
-        alone = RoleTokenizers.alone(load_tokenizer(contender.base))
-        serve(System("base", contender), models.base(contender.base).with_own_cache(), alone)
+        source = contender.loaded_base
+        alone = RoleTokenizers.alone(load_tokenizer(source))
+        serve(System("base", contender), models.base(source).with_own_cache(), alone)
     if "expert" in names:
         expert = models.pair(lineup.expert, lineup.antiexpert).expert.with_own_cache()
         serve(System("expert"), expert, RoleTokenizers.alone(load_tokenizer(lineup.expert)))

@@ -76,7 +76,7 @@ def models_of(lineup: Lineup, system: System) -> list[ModelSource]:
     sources, trained_here = [], []
     if system.contender is not None:
         is_tuned = system.role == "tuned"
-        large = system.contender.tuned if is_tuned else system.contender.base
+        large = system.contender.tuned if is_tuned else system.contender.loaded_base
         assert large is not None
         sources.append(large)
         trained_here += [large] if is_tuned and not system.contender.tuned_is_there else []

@@ -19,7 +19,15 @@ from data.sandbox import best_confinement
 from data.scoring.pass_at_k import pass_at_k
 from data.task import Scorer
 from data.tasks.fences import of_fences
-from recipes.schema.recipe import Base, Decode, Evaluation, Expert, JudgeChoice, Recipe
+from recipes.schema.recipe import (
+    Base,
+    Decode,
+    EndpointBase,
+    Evaluation,
+    Expert,
+    JudgeChoice,
+    Recipe,
+)
 
 from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
@@ -32,6 +40,7 @@ from ..jobs.terminal import Progress
 from ..models.chat_date import keep_date
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
+from .endpoint_base import endpoint_source
 from .validation import Plan, rule_of, set_apart
 
 T = TypeVar("T")
@@ -129,8 +138,12 @@ def lineup_of(recipe: Recipe) -> Lineup:
     """The recipe's models; `expert` and `references` are where training will leave them."""
     trained, decode, small = RunFolder(recipe.output_dir), recipe.decode, recipe.expert
 
-    def contender(index: int, base: Base) -> Contender:
+    def contender(index: int, base: Base | EndpointBase) -> Contender:
         section = f"decode.bases.{index}"
+        if isinstance(base, EndpointBase):
+            return Contender(
+                base.slug, endpoint_source(base, section, trained.shown(base.slug)), None
+            )
         tuned = str(trained.reference(base.slug)) if base.tune_reference else base.tuned
         untuned = untuned_model(base, f"{section}.model")
         key = "" if base.tune_reference else f"{section}.tuned"

@@ -62,7 +62,8 @@ def _task_values(metrics: Metrics, decode: str) -> dict[str, float]:
     if metrics.uncounted is not None:
         values[f"{prefix}/num_uncounted"] = metrics.uncounted.num_questions
     for name, decoding in metrics.decoding.items():
-        for key, value in decoding:
+        visible = () if decoding.endpoint is None else decoding.endpoint
+        for key, value in (*decoding, *visible):
             if isinstance(value, int | float):
                 values[f"{decode}/{name}/{key}"] = value
         for count, times in enumerate(decoding.accepted_drafts):

@@ -1,10 +1,11 @@
 """The large models, how they are steered, and how completions are generated."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from .endpoint_base import EndpointBase
 from .folders import slug
 from .keys import sft_class, without_nulls
 from .section import Dtype, Section
@@ -41,6 +42,29 @@ class Base(Section):
         return self
 
 
+HERE, BEHIND_ENDPOINT = "(loaded here)", "(behind an endpoint)"  # no part of any key
+_ELSEWHERE = {
+    HERE: (EndpointBase, "is of a base behind an endpoint; give its address in endpoint"),
+    BEHIND_ENDPOINT: (Base, "has no effect on a base behind an endpoint; leave it out"),
+}
+
+
+def _kind(base: Any) -> str:
+    is_behind = "endpoint" in base if isinstance(base, dict) else isinstance(base, EndpointBase)
+    return BEHIND_ENDPOINT if is_behind else HERE
+
+
+AnyBase = Annotated[
+    Annotated[Base, Tag(HERE)] | Annotated[EndpointBase, Tag(BEHIND_ENDPOINT)], Discriminator(_kind)
+]
+
+
+def of_other_kind(key: str, kind: str) -> str | None:
+    """What is wrong with a key that only the other kind of base has; None if neither has it."""
+    other, text = _ELSEWHERE[kind]
+    return text if key in other.model_fields else None
+
+
 class MoreExpert(Section):
     """A finished expert that steers beside this run's."""
 
@@ -57,7 +81,7 @@ class MoreExpert(Section):
 class Decode(Section):
     """How completions are generated and compared."""
 
-    bases: tuple[Base, ...] = Field(min_length=1)
+    bases: tuple[AnyBase, ...] = Field(min_length=1)
     """The large models, each with its own results."""
     reference_sft: dict[str, Any] | None = None
     """`trl.SFTConfig` keys that override `sft` when a reference is trained."""
@@ -126,7 +150,7 @@ class Decode(Section):
 
     @field_validator("bases")
     @classmethod
-    def _distinct(cls, value: tuple[Base, ...]) -> tuple[Base, ...]:
+    def _distinct(cls, value: tuple[AnyBase, ...]) -> tuple[AnyBase, ...]:
         slugs = [base.slug for base in value]
         if len(set(slugs)) < len(slugs):
             raise ValueError(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .decoding import Decode
+from .endpoint_base import EndpointBase
 from .experts import Expert, ProxyCheck
 from .keys import KeyProblem
 from .outputs import Analyze, Wandb
@@ -43,6 +44,9 @@ def _in_decoding(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
     for index, base in enumerate(decode.bases):
         if base.tuned_prompt != "raw" and base.tuned is None and not base.tune_reference:
             yield f"decode.bases.{index}.tuned_prompt", "this base has no tuned model"
+    is_behind = [isinstance(base, EndpointBase) for base in decode.bases]
+    if all(is_behind) and decode.num_draft_tokens not in ("auto", 0):
+        yield "decode.num_draft_tokens", "bases behind an endpoint are asked token by token"
     for index, more in enumerate(decode.experts):
         if not more.weight:
             yield f"decode.experts.{index}", "its weight is 0"
@@ -62,6 +66,24 @@ def check_alphas(decode: Decode, analyze: Analyze, check: ProxyCheck | None) -> 
         raise KeyProblem(
             "proxy_check.alpha",
             "at alpha 0 an expert steers nothing that could be checked; give another alpha",
+        )
+
+
+def check_first_base(expert: Expert, decode: Decode, check: ProxyCheck | None) -> None:
+    """Raises KeyProblem for a training that needs the first base in memory, if it never is."""
+    if not isinstance(decode.bases[0], EndpointBase):
+        return
+    if expert.proxy_aware is not None and expert.proxy_aware.base is None:
+        raise KeyProblem(
+            "expert.proxy_aware.base",
+            "missing: the first of decode.bases is behind an endpoint, and the loss needs a base "
+            "in memory; name one",
+        )
+    if check is not None:
+        raise KeyProblem(
+            "proxy_check",
+            "checks steer the first of decode.bases, which is behind an endpoint; list a base that "
+            "is loaded here first, or leave proxy_check out",
         )
 
 

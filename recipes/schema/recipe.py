@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from .decoding import Base, Decode, MoreExpert
-from .effects import check_alphas, check_effects
+from .decoding import BEHIND_ENDPOINT, HERE, Base, Decode, MoreExpert, of_other_kind
+from .effects import check_alphas, check_effects, check_first_base
+from .endpoint_base import EndpointBase
 from .experts import Expert, ProxyAware, ProxyCheck
 from .folders import check_model
 from .hardware import deepspeed_settings
@@ -47,6 +48,7 @@ WEIGHTS_OR_ADAPTER = ("config.json", "adapter_config.json")
 
 __all__ = ["Analyze", "Base", "Decode", "Evaluation", "Expert", "JudgeChoice", "MoreExpert"]
 __all__ += [
+    "EndpointBase",
     "ProxyCheck",
     "Recipe",
     "RecipeError",
@@ -136,6 +138,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             recipe.task, recipe.mixture, recipe.expert, recipe.sft, recipe.decode, recipe.wandb
         )
         check_alphas(recipe.decode, recipe.analyze, recipe.proxy_check)
+        check_first_base(recipe.expert, recipe.decode, recipe.proxy_check)
     except ValidationError as error:
         problem = _first_problem(error)
     except KeyProblem as error:
@@ -183,6 +186,8 @@ def _check_folders(recipe: Recipe) -> None:
         key, revision = "expert.proxy_aware.base", expert.proxy_aware.revision
         check_model(key, expert.proxy_aware.base, config, revision)
     for index, base in enumerate(recipe.decode.bases):
+        if isinstance(base, EndpointBase):
+            continue
         check_model(f"decode.bases.{index}.model", base.model, config, base.revision)
         if base.tuned is not None:
             check_model(f"decode.bases.{index}.tuned", base.tuned, WEIGHTS_OR_ADAPTER)
@@ -201,9 +206,11 @@ def _first_problem(error: ValidationError) -> KeyProblem:
     # A misspelt key comes first: it is the likely cause of the missing one.
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    kind = next((part for part in problem["loc"] if part in (HERE, BEHIND_ENDPOINT)), None)
+    key = ".".join(str(part) for part in problem["loc"] if part != kind)
     if problem["type"] == "extra_forbidden":
-        return KeyProblem(key, "unknown key")
+        own = kind and of_other_kind(str(problem["loc"][-1]), str(kind))
+        return KeyProblem(key, own or "unknown key")
     if problem["type"] == "missing":
         return KeyProblem(key, "missing; this key has no default")
     texts = {
@@ -216,7 +223,7 @@ def _first_problem(error: ValidationError) -> KeyProblem:
     text = texts.get(problem["type"], text)
     found = json.dumps(problem["input"])
     # A whole section or list of them tells a reader nothing; the text does. A key stays unsaid.
-    is_shown = "{" not in found and problem["loc"][-1] not in ("base_url", "key_env")
+    is_shown = "{" not in found and problem["loc"][-1] not in ("base_url", "endpoint", "key_env")
     return KeyProblem(key, f"found {found:.80}; {text}" if is_shown else text)
 
 
@@ -231,7 +238,7 @@ def _keys_by_section() -> dict[str, list[str]]:
         **_judge_keys("also.0.judges"),
         "expert": list(Expert.model_fields),
         "decode": list(Decode.model_fields),
-        "decode.bases.0": list(Base.model_fields),
+        "decode.bases.0": [*Base.model_fields, *EndpointBase.model_fields],
         "decode.experts.0": list(MoreExpert.model_fields),
         "analyze": list(Analyze.model_fields),
         "proxy_check": list(ProxyCheck.model_fields),

@@ -42,7 +42,7 @@ class CheckRows:
     def settings(self) -> dict[str, Any]:
         """The settings that decide a given expert's scores; they must not change half-way."""
         experiment = self.experiment
-        base = experiment.lineup.contenders[0].base
+        base = experiment.lineup.contenders[0].loaded_base
         texts = [text for q in experiment.questions for text in (q.prompt, *q.answers)]
         return {
             "base": {"name": base.name, "revision": base.revision, "dtype": base.dtype},

@@ -60,7 +60,7 @@ class ProxyScores:
         self._system = System("proxy", self._contender, lineup.alphas[0])
         small = lineup.antiexpert
         self._tokenizers, self._vocabulary = align_models(
-            self._contender.base, [ExpertSource(small, small)], lineup.vocabulary
+            self._contender.loaded_base, [ExpertSource(small, small)], lineup.vocabulary
         )
         self._gold = self._gold_ids(completions)
         self.max_new_tokens = experiment.max_new_tokens
@@ -79,7 +79,7 @@ class ProxyScores:
     def of_base(self) -> Scores:
         """The base's own scores."""
         with self._untouched():
-            completer = self._alone(self._load_base(), self._contender.base)
+            completer = self._alone(self._load_base(), self._contender.loaded_base)
             return self._scores(completer, System("base", self._contender))
 
     def of_tuned(self, tuned: ModelSource) -> Scores:
@@ -111,7 +111,7 @@ class ProxyScores:
 
     def _load_base(self) -> LanguageModel:
         if self._base is None:
-            self._base = load_frozen(self._contender.base, self._device)
+            self._base = load_frozen(self._contender.loaded_base, self._device)
         tokenizer = self._tokenizers.base
         if is_positional(self._base.config):
             model: LanguageModel = RememberingModel(self._base, tokenizer, self._memory)
