@@ -44,7 +44,7 @@ from decode.jobs.folder import RunFolder
 from decode.models.guard import Guarded
 from decode.models.sources import load_tokenizer
 from decode.serving.systems import load_served
-from decode.stage.planning import lineup_of
+from decode.stage.recipe_models import lineup_of
 from recipes.schema.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]

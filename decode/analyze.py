@@ -4,7 +4,8 @@
 
 Base, expert and anti-expert read the proxy's own completions again, those of each base at one alpha
 (`analyze.alpha`), the first `analyze.num_rows` of them. Everything goes to the run's `analysis/`
-folder, that of a further task to the one in its own folder. What was read once is not read again.
+folder, that of a further task to the one in its own folder; tasks of lm-eval have none. What was
+read once is not read again.
 """
 
 import sys
@@ -37,7 +38,8 @@ def main() -> None:
     start_logging()
 
     with user_errors(ValueError):  # before any weights load
-        tasks = choices_there(plan(recipe))
+        planned = [(own, folder) for own, folder in plan(recipe) if not own.harness]
+        tasks = choices_there(planned)
         if not any(one.is_loaded for one in tasks[0][0].lineup.contenders):
             raise ValueError(
                 "decode.bases: all of them are behind endpoints, which show no more than their "

@@ -31,7 +31,7 @@ from decode.models.sources import (
     resolve_device,
 )
 from decode.stage.command import HelpFormatter, entry, start_logging, user_errors
-from decode.stage.planning import lineup_of
+from decode.stage.recipe_models import lineup_of
 from recipes.schema.recipe import load_recipe
 
 logger = logging.getLogger(__name__)

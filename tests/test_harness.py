@@ -57,7 +57,7 @@ def test_a_system_is_chosen_by_role_base_and_alpha():
     assert chosen_system(one, "proxy", None).name == "proxy-b-alpha0.5"
     assert chosen_system(one, "proxy", 2).name == "proxy-b-alpha2"
     assert chosen_system(two, "proxy-c", 1.0).name == "proxy-c-alpha1"
-    assert chosen_system(two, "proxy-c-alpha1.5", None).alpha == 1.5
+    assert chosen_system(two, "proxy-c-alpha1.5", None).alpha == Alpha(1.5)
     assert chosen_system(two, "tuned-b", None).role == "tuned"
     assert chosen_system(two, "expert", None).contender is None
     for line, *asked in (

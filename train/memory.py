@@ -20,8 +20,8 @@ from data import TASKS
 from decode.jobs.faults import doing
 from decode.models.sources import ModelSource, load_config, weights_dtype
 from decode.stage.command import HelpFormatter, entry, user_errors
-from decode.stage.planning import untuned_model
-from recipes.schema.recipe import Base, Recipe, load_recipe
+from decode.stage.recipe_models import untuned_model
+from recipes.schema.recipe import Base, Evaluation, Recipe, load_recipe
 from train.footprint.decoding_memory import decoding_memory
 from train.footprint.sharding import Sharding, read_sharding
 from train.footprint.training_memory import Memory, training_memory
@@ -72,7 +72,8 @@ def print_trainings(sharding: Sharding, rows: list[tuple[Training, Memory]]) -> 
 
 def print_decoding(recipe: Recipe, small: Loaded, bases: list[tuple[Base, Loaded]]) -> None:
     """Print the table of decoding."""
-    longest = max(TASKS[evaluation.name].max_new_tokens for evaluation in recipe.evaluations)
+    ours = (one for one in recipe.evaluations if isinstance(one, Evaluation))
+    longest = max(TASKS[evaluation.name].max_new_tokens for evaluation in ours)
     row_tokens = PROMPT_TOKENS + (recipe.decode.max_new_tokens or longest)
     num_rows, is_adapter = recipe.decode.batch_size, recipe.expert.adapter is not None
     print(f"\n{f'decoding, {num_rows} rows of {row_tokens:,} tokens':49}", end="")

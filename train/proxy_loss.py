@@ -28,7 +28,7 @@ from trl import SFTConfig, SFTTrainer
 from decode.engine.logits import proxy_logits
 from decode.models.sources import ModelSource, check_weights, load_frozen, load_tokenizer
 from decode.models.vocab import align
-from decode.stage.planning import untuned_model
+from decode.stage.recipe_models import untuned_model
 from recipes.schema.recipe import Base, Recipe
 
 from . import zero

@@ -9,7 +9,7 @@ from typing import Any
 
 from decode.jobs.folder import RunFolder
 from decode.models.sources import ModelSource
-from decode.stage.planning import untuned_model
+from decode.stage.recipe_models import untuned_model
 from recipes.schema.recipe import Base, Recipe
 
 from .proxy_loss import ProxyTarget, proxy_target

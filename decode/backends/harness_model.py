@@ -7,6 +7,7 @@ it. Each role reads a context by its own tokenizer; continuations are the base's
 # pyright: reportMissingImports=false
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ class HarnessModel(TemplateLM):
         tokenizers: those of the completer.
         max_length: tokens that every model can hold.
         as_asked: a context's text -> the prompt that each role reads, text or a chat turn.
+        seed: of draws; None is torch's own, which lm-eval's `--seed` sets.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class HarnessModel(TemplateLM):
         tokenizers: RoleTokenizers,
         max_length: int,
         as_asked: Callable[[str], RolePrompt | Prompt] = RolePrompt.same,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.completer, self.tokenizers, self.max_length = completer, tokenizers, max_length
         self.tokenizer = tokenizers.base
-        self._as_asked = as_asked
+        self._as_asked, self._seed = as_asked, seed
+        self._has_cut = False
 
     @property
     def eot_token_id(self) -> int:
@@ -164,8 +168,8 @@ class HarnessModel(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         asked: list[Request] = []
-        for number, request in enumerate(requests):
-            text, given = request.args
+        arguments = dict(zip(_names(requests), (one.args for one in requests), strict=True))
+        for name, (text, given) in arguments.items():
             settings: dict[str, Any] = normalize_gen_kwargs(given, self.max_gen_toks)
             num_new = settings["max_gen_toks"]
             if num_new >= self.max_length:
@@ -175,22 +179,22 @@ class HarnessModel(TemplateLM):
                 )
             asked.append(
                 Request(
-                    number,
+                    name,
                     self._prompt(text, self.max_length - num_new),
                     num_new,
                     tuple(filter(None, settings["until"])),
-                    _sampling(settings),
+                    _sampling(settings, self._seed),
                 )
             )
         asked.sort(key=lambda one: -_num_ids(one.prompt))
         found: dict[Any, str] = {}
         done = self.completer.complete(asked)
         for one in tqdm(done, "completions", len(asked), disable=disable_tqdm):
-            asked_for = requests[int(one.name)].args
+            asked_for = arguments[str(one.name)]
             until = normalize_gen_kwargs(asked_for[1], self.max_gen_toks)["until"]
             found[one.name] = self._text(one.token_ids, until)
             self.cache_hook.add_partial("generate_until", asked_for, found[one.name])
-        return [found[number] for number in range(len(requests))]
+        return [found[name] for name in arguments]
 
     def _text(self, ids: Sequence[int], until: Sequence[str]) -> str:
         """The text of a completion before its end: a stop string, or a token that is one."""
@@ -228,17 +232,33 @@ class HarnessModel(TemplateLM):
                 )
             return ids
         ids = known or text_ids(tokenizer, prompt)
-        if len(ids) > room:
-            logger.warning("a context of %d tokens is cut to its last %d", len(ids), room)
+        if len(ids) > room and not self._has_cut:
+            self._has_cut = True
+            logger.warning(
+                "a context of %d tokens is cut to its last %d; further ones without a warning",
+                len(ids),
+                room,
+            )
         return ids[-room:] or [prefix_id(tokenizer)]
+
+
+def _names(requests: Sequence[Instance]) -> list[str]:
+    """A name for each request, by its task and row; with the seed it fixes the draws."""
+    times: Counter[str] = Counter()
+    names = []
+    for one in requests:
+        row = f"{one.task_name}/{one.doc_id}/{one.idx}"
+        names.append(f"{row}/{times[row]}")  # a task may ask several times
+        times[row] += 1
+    return names
 
 
 def _num_ids(prompt: RolePrompt | Prompt) -> int:
     return len(cast(Ids, cast(RolePrompt, prompt).base))
 
 
-def _sampling(settings: dict[str, Any]) -> Sampling:
-    """From a task's `generation_kwargs`; the draws follow lm-eval's `--seed`."""
+def _sampling(settings: dict[str, Any], seed: int | None) -> Sampling:
+    """From a task's `generation_kwargs`."""
     known = {"until", "max_gen_toks", "do_sample", "temperature", *SAMPLING}
     for key, value in settings.items():
         if key not in known and NO_EFFECT.get(key) != value:
@@ -252,6 +272,6 @@ def _sampling(settings: dict[str, Any]) -> Sampling:
         given = {key: given[key] for key in given if key == "repetition_penalty"}
     return Sampling(
         temperature=float(settings.get("temperature", 1.0)) if is_sampled else 0.0,
-        seed=torch.initial_seed(),
+        seed=torch.initial_seed() if seed is None else seed,
         **{**given, "top_k": given.get("top_k") or None},
     )

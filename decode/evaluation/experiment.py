@@ -1,18 +1,25 @@
 """One task for a lineup: the questions, and everything else that decides the results."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
+from ..backends.local import LocalCompleter
 from ..backends.next_tokens import EndpointSource
 from ..engine.request import Chat, Request
 from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
 from ..models.loaded import align_models
-from ..models.prompts import encode
-from ..models.sources import check_weights, load_config, load_tokenizer, resolve_device
+from ..models.prompts import RoleTokenizers, encode
+from ..models.sources import (
+    ModelSource,
+    check_weights,
+    load_config,
+    load_tokenizer,
+    resolve_device,
+)
 from .lineup import Lineup, System
 from .metric import Metric
 
@@ -54,6 +61,40 @@ class Grader:
     settings: dict[str, Any]
 
 
+class Harness(Protocol):
+    """Asks and scores rows by a protocol of its own, which is lm-eval's.
+
+    Attributes:
+        settings: what decides the rows beside the models.
+    """
+
+    settings: dict[str, Any]
+
+    def check(
+        self,
+        lineup: Lineup,
+        system: System,
+        tokenizers: RoleTokenizers,
+        sources: Sequence[ModelSource],
+    ) -> None:
+        """Raises ValueError for a row that the system's models, `sources`, cannot be asked."""
+        ...
+
+    def rows(
+        self, lineup: Lineup, system: System, completer: LocalCompleter, places: Sequence[int]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows at `places`, each with its place, as they are filed.
+
+        Raises:
+            OutOfRange: a row's value is no fraction.
+        """
+        ...
+
+
+class OutOfRange(ValueError):
+    """A metric is worth less than 0 or more than 1 on a row, and tables show fractions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choosing:
     """How a base is to be steered is chosen on these rows; see `choosing.py`.
@@ -78,6 +119,7 @@ class Experiment:
         questions: the evaluation rows, in order.
         score: (completion, gold answers) -> what was read off it, and its worth in [0, 1].
         grader: in place of `score`: grades completions after they are decoded.
+        harness: in place of both, of `stop` and of `sampling`: asks and scores.
         num_samples: completions of each question.
         combine: a question's worth, from that of its completions.
         choosing: what chooses further systems; None if nothing does.
@@ -92,6 +134,7 @@ class Experiment:
     max_new_tokens: int
     sampling: Sampling
     grader: Grader | None = None
+    harness: Harness | None = None
     num_samples: int = 1
     combine: Callable[[Sequence[float]], float] = fmean
     choosing: Choosing | None = None
@@ -152,6 +195,15 @@ def check(experiment: Experiment) -> None:
             getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
             for source in (own, lineup.antiexpert)
         ]
+        if experiment.harness is not None:
+            small = [source for one in (there, *more) for source in (one.expert, one.antiexpert)]
+            proxy = System("proxy", contender)
+            experiment.harness.check(lineup, proxy, tokenizers, [contender.loaded_base, *small])
+            if contender.tuned is not None and contender.tuned_is_chat:
+                alone = RoleTokenizers.alone(load_tokenizer(contender.tuned))
+                tuned = System("tuned", contender)
+                experiment.harness.check(lineup, tuned, alone, [contender.loaded_base])
+            continue
         context = min((length for length in contexts if length), default=None)
         for question in asked_of(experiment):
             # A text of megabytes takes minutes and gigabytes: its beginning alone may be too long.

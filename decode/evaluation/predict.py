@@ -6,12 +6,13 @@ is loaded once.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..backends.completer import NotFinite
+from ..backends.local import LocalCompleter
 from ..engine.request import Completion
 from ..jobs.faults import doing
 from ..jobs.files import write_json, write_rows
@@ -114,16 +115,17 @@ def _complete(
     with Progress(stage, num_rows, num_done=num_rows - len(missing)) as progress:
         completer = completers.of(system)
         try:
-            for done in completer.complete(experiment.requests(system, missing)):
-                assert isinstance(done.name, int), "rows are named by their places"
-                file.add(_row(experiment, ids[done.name], done.name, done))
+            for place, row in _rows(experiment, system, completer, missing):
+                file.add({"id": ids[place], **row})
                 progress.add()
         except NotFinite as error:
             where = f"{experiment.task}, {system.name}"
-            raise NotFinite(ids[int(error.name)], error.problem, where) from None
-    if replica.rank == 0:
-        taken = folder.decoding(system.name)
-        write_json(taken, folder.seals(taken, path).put(completer.taken()))
+            row = ids[error.name] if isinstance(error.name, int) else error.name
+            raise NotFinite(row, error.problem, where) from None
+    taken = completer.taken()
+    if replica.rank == 0 and taken["num_rows"]:  # scoring alone takes no steps
+        kept = folder.decoding(system.name)
+        write_json(kept, folder.seals(kept, path).put(taken))
     return len(missing)
 
 
@@ -146,10 +148,22 @@ def _finished(experiment: Experiment, folder: RunFolder, path: Path) -> list[dic
     return scored
 
 
-def _row(experiment: Experiment, id_: str, place: int, done: Completion) -> dict[str, Any]:
+def _rows(
+    experiment: Experiment, system: System, completer: LocalCompleter, places: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows at `places` as they end, each with its place."""
+    if experiment.harness is not None:
+        yield from experiment.harness.rows(experiment.lineup, system, completer, places)
+        return
+    for done in completer.complete(experiment.requests(system, places)):
+        assert isinstance(done.name, int), "rows are named by their places"
+        yield done.name, _row(experiment, done.name, done)
+
+
+def _row(experiment: Experiment, place: int, done: Completion) -> dict[str, Any]:
     """A finished row as its file holds it; graded rows have their score in a file of its own."""
     question = experiment.question(place)
-    row: dict[str, Any] = {"id": id_}
+    row: dict[str, Any] = {}
     if experiment.num_samples > 1:
         row |= {"task_id": question.id, "sample": place % experiment.num_samples}
     row |= {"prompt": question.prompt, "completion": done.text}

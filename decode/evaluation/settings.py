@@ -115,6 +115,7 @@ def _settings(experiment: Experiment, system: System) -> dict[str, Any]:
         "max_new_tokens": experiment.max_new_tokens,
         **_sampling(experiment.sampling),
         **({"num_samples": experiment.num_samples} if experiment.num_samples > 1 else {}),
+        **({} if experiment.harness is None else {"lm_eval": experiment.harness.settings}),
     }
 
 

@@ -83,7 +83,7 @@ def write_report(
         *checks_section(run_dir),
         *training_section(run_dir),
         *visible_section(metrics),
-        _speed(metrics.decoding),
+        *([_speed(metrics.decoding)] if metrics.decoding else []),
         _how(recipe, environment),
     ]
     write_text(run_dir / "report.md", "\n\n".join(sections) + "\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data import TASKS
-from recipes.schema.recipe import Evaluation, Recipe
+from recipes.schema.recipe import Evaluation, HarnessTask, Recipe
 
 from ..evaluation.experiment import Experiment
 from ..evaluation.metrics_file import Metrics
@@ -76,10 +76,12 @@ def tags(recipe: Recipe) -> list[str]:
     return run_tags(recipe.wandb.tags, kinds)
 
 
-def _evaluation_rows(choice: Evaluation, experiment: Experiment) -> Artifact:
+def _evaluation_rows(choice: Evaluation | HarnessTask, experiment: Experiment) -> Artifact:
+    is_ours = isinstance(choice, Evaluation)
+    source = _source(choice.eval, TASKS[choice.name].eval_source) if is_ours else choice.lm_eval
     texts = [text for q in experiment.questions for text in (q.id, q.prompt, *q.answers)]
     facts = {
-        "source": _source(choice.eval, TASKS[choice.name].eval_source),
+        "source": source,
         "num_rows": len(experiment.questions),
         "digest": text_digest(texts),
     }

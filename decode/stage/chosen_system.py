@@ -9,7 +9,7 @@ from ..evaluation.lineup import Lineup, System
 from ..jobs.folder import RunFolder
 from ..models.chat_date import keep_date
 from ..models.sources import ModelSource
-from .planning import lineup_of
+from .recipe_models import lineup_of
 from .validation import chosen_in
 
 

@@ -21,6 +21,7 @@ from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 from recipes.schema.source import SECRET
 
 from ..backends.completer import NotFinite
+from ..evaluation.experiment import OutOfRange
 from ..evaluation.summary import NothingCountsError
 from ..jobs.disk import full_line
 from ..jobs.faults import doing, fault_line, keep_tracebacks_in
@@ -39,6 +40,7 @@ USER_ERRORS = (
     RecordError,
     NothingCountsError,
     NotFinite,
+    OutOfRange,
     ReplicaLost,
 )
 

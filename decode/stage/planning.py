@@ -4,10 +4,11 @@ Everything a user can have wrong outside the models is found here, before any of
 judges and their keys, a sandbox that this machine does not permit.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
+from statistics import fmean
 from typing import Any, TypeVar
 
 from data import TASKS, Judges, Task
@@ -20,28 +21,24 @@ from data.scoring.pass_at_k import pass_at_k
 from data.task import Scorer
 from data.tasks.fences import of_fences
 from recipes.schema.recipe import (
-    Base,
     Decode,
     EndpointBase,
     Evaluation,
-    Expert,
+    HarnessTask,
     JudgeChoice,
     Recipe,
 )
 
-from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
 from ..evaluation.experiment import Experiment, Grader, Question
-from ..evaluation.lineup import Contender, Lineup
+from ..evaluation.lineup import Lineup
 from ..evaluation.metric import Metric
 from ..jobs.files import weights_digest
 from ..jobs.folder import RunFolder
 from ..jobs.terminal import Progress
 from ..models.chat_date import keep_date
-from ..models.loaded import ExpertSource
-from ..models.sources import ModelSource
-from .endpoint_base import endpoint_source
-from .validation import Plan, rule_of, set_apart
+from .recipe_models import lineup_of
+from .validation import Plan, set_apart
 
 T = TypeVar("T")
 
@@ -57,11 +54,38 @@ def plan(recipe: Recipe) -> Plan:
     folders = [folder, *(folder.task(also.name) for also in recipe.also)]
     sections = ["task", *(f"also.{index}" for index in range(len(recipe.also)))]
     planned = [
-        (_experiment(recipe, choice, section, lineup, own), own)
+        (_planned(recipe, choice, section, lineup, own), own)
         for choice, section, own in zip(recipe.evaluations, sections, folders, strict=True)
     ]
     _check_is_sampled(recipe.decode, [experiment for experiment, _ in planned])
     return planned
+
+
+def _planned(
+    recipe: Recipe,
+    choice: Evaluation | HarnessTask,
+    section: str,
+    lineup: Lineup,
+    folder: RunFolder,
+) -> Experiment:
+    """The lineup on one task, ours or lm-eval's."""
+    if isinstance(choice, Evaluation):
+        return _experiment(recipe, choice, section, lineup, folder)
+    if recipe.decode.choose is not None:
+        raise ValueError(
+            f"{section}.lm_eval: decode.choose needs validation rows, which tasks of lm-eval have "
+            "none of; leave one of the two out"
+        )
+    if any(isinstance(base, EndpointBase) for base in recipe.decode.bases):
+        raise ValueError(
+            f"{section}.lm_eval: tasks of lm-eval need bases that are loaded, and decode.bases has "
+            "one behind an endpoint; leave one of the two out"
+        )
+    if find_spec("lm_eval") is None:
+        raise ValueError(f'{section}.lm_eval: this needs lm-eval: pip install -e ".[eval]"')
+    from .harness_task import harness_experiment  # lm-eval is optional, and slow to import
+
+    return harness_experiment(choice, section, lineup, recipe.seed)
 
 
 def _experiment(
@@ -115,7 +139,7 @@ def _experiment(
         sampling=sampling,
         num_samples=num_samples,
         choosing=choosing,
-        **({} if pass_at is None else {"combine": _passes(pass_at)}),
+        combine=fmean if pass_at is None else _passes(pass_at),
     )
 
 
@@ -132,54 +156,6 @@ def _extracting(task: Task, choice: Evaluation, section: str) -> Task:
             "leave it out"
         )
     return replace(task, grade=of_fences(task.grade), stop=())
-
-
-def lineup_of(recipe: Recipe) -> Lineup:
-    """The recipe's models; `expert` and `references` are where training will leave them."""
-    trained, decode, small = RunFolder(recipe.output_dir), recipe.decode, recipe.expert
-
-    def contender(index: int, base: Base | EndpointBase) -> Contender:
-        section = f"decode.bases.{index}"
-        if isinstance(base, EndpointBase):
-            return Contender(
-                base.slug, endpoint_source(base, section, trained.shown(base.slug)), None
-            )
-        tuned = str(trained.reference(base.slug)) if base.tune_reference else base.tuned
-        untuned = untuned_model(base, f"{section}.model")
-        key = "" if base.tune_reference else f"{section}.tuned"
-        return Contender(
-            base.slug,
-            untuned,
-            None if tuned is None else replace(untuned, name=tuned, revision=None, key=key),
-            tuned_is_chat=base.tuned_prompt == "chat",
-            tuned_is_there=not base.tune_reference,
-        )
-
-    antiexpert = untuned_model(small, "expert.model")
-    expert = str(trained.expert) if small.trained is None else small.trained
-    key = "" if small.trained is None else "expert.trained"
-    tuned = replace(antiexpert, name=expert, revision=small.trained_revision, key=key)
-    more = (
-        ExpertSource(
-            ModelSource(more.expert, dtype=more.dtype, key=f"decode.experts.{index}.expert"),
-            ModelSource(
-                more.antiexpert, dtype=more.dtype, key=f"decode.experts.{index}.antiexpert"
-            ),
-            more.weight,
-        )
-        for index, more in enumerate(decode.experts)
-    )
-    return Lineup(
-        experts=(ExpertSource(tuned, antiexpert), *more),
-        contenders=tuple(itertools.starmap(contender, enumerate(decode.bases))),
-        alphas=tuple(Alpha(alpha, rule_of(decode.rule)) for alpha in decode.alphas),
-        expert_is_chat=small.prompt == "chat",
-        expert_is_there=small.trained is not None,
-        vocabulary=decode.vocabulary,
-        batch_size=decode.batch_size,
-        num_draft_tokens=decode.num_draft_tokens,
-        device=decode.device,
-    )
 
 
 def _check_is_sampled(decode: Decode, experiments: Sequence[Experiment]) -> None:
@@ -207,11 +183,6 @@ def _samples(task: Task, decode: Decode, sampling: Sampling) -> tuple[int, int |
             f"row, found {num_samples}; set decode.num_samples or decode.pass_at"
         )
     return num_samples, pass_at
-
-
-def untuned_model(model: Expert | Base, key: str) -> ModelSource:
-    """A recipe's model as it is before any tuning; `key` is where the recipe names it."""
-    return ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code, key=key)
 
 
 def _pair_score(scorer: Scorer) -> Callable[[str, tuple[str, ...]], tuple[str, float]]:

@@ -36,9 +36,12 @@ from .section import Section
 from .source import RecipeError, override_key, read_tree
 from .steering import with_earlier_keys
 from .tasks import (
+    FURTHER,
     ClassifierChoice,
     EndpointChoice,
     Evaluation,
+    Further,
+    HarnessTask,
     JudgeChoice,
     TaskChoice,
     TrainSource,
@@ -46,9 +49,10 @@ from .tasks import (
 
 WEIGHTS_OR_ADAPTER = ("config.json", "adapter_config.json")
 
-__all__ = ["Analyze", "Base", "Decode", "Evaluation", "Expert", "JudgeChoice", "MoreExpert"]
+__all__ = ["Analyze", "Base", "Decode", "Evaluation", "Expert", "HarnessTask", "JudgeChoice"]
 __all__ += [
     "EndpointBase",
+    "MoreExpert",
     "ProxyCheck",
     "Recipe",
     "RecipeError",
@@ -70,8 +74,9 @@ class Recipe(Section):
     output_dir: str = Field(min_length=1)
     """The run's folder."""
     task: TaskChoice
-    also: tuple[Evaluation, ...] = ()
-    """Further tasks that the same models are evaluated on, each with results of its own."""
+    also: tuple[Further, ...] = ()
+    """Further tasks, ours or lm-eval's, that the same models are evaluated on, each with results of
+    its own."""
     mixture: tuple[TrainSource, ...] = ()
     """Further training rows, which follow the task's own in this order."""
     expert: Expert
@@ -84,7 +89,7 @@ class Recipe(Section):
     wandb: Wandb = Wandb()
 
     @property
-    def evaluations(self) -> tuple[Evaluation, ...]:
+    def evaluations(self) -> tuple[Evaluation | HarnessTask, ...]:
         """Everything that is measured, the task that is learnt first."""
         return (self.task, *self.also)
 
@@ -108,7 +113,7 @@ class Recipe(Section):
 
     @field_validator("also")
     @classmethod
-    def _distinct(cls, value: tuple[Evaluation, ...], found: ValidationInfo) -> tuple[Any, ...]:
+    def _distinct(cls, value: tuple[Further, ...], found: ValidationInfo) -> tuple[Any, ...]:
         names = [evaluation.name for evaluation in value]
         if "task" in found.data:
             names.insert(0, found.data["task"].name)
@@ -148,6 +153,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     key, text = problem.key, problem.problem
     if text == "unknown key":
         text += suggestion(key, _keys_by_section())
+    for tag in FURTHER.values():
+        key, text = key.replace(f".{tag}", ""), text.replace(f".{tag}", "")
     overridden = (override_key(override) for override in overrides)
     mark = " (override)" if any(f"{key}.".startswith(f"{k}.") for k in overridden) else ""
     raise RecipeError(f"{path}: {key}{mark}: {text}")
@@ -195,6 +202,8 @@ def _check_folders(recipe: Recipe) -> None:
         check_model(f"decode.experts.{index}.expert", more.expert, WEIGHTS_OR_ADAPTER)
         check_model(f"decode.experts.{index}.antiexpert", more.antiexpert, config)
     for index, evaluation in enumerate(recipe.evaluations):
+        if isinstance(evaluation, HarnessTask):
+            continue
         section = f"also.{index - 1}" if index else "task"
         for name, judge in evaluation.judges.items():
             if (found := judge.classifier) is not None:
@@ -232,10 +241,11 @@ def _keys_by_section() -> dict[str, list[str]]:
     return {
         "": list(Recipe.model_fields),
         "task": list(TaskChoice.model_fields),
-        "also.0": list(Evaluation.model_fields),
+        f"also.0.{FURTHER['name']}": list(Evaluation.model_fields),
+        f"also.0.{FURTHER['lm_eval']}": list(HarnessTask.model_fields),
         "mixture.0": list(TrainSource.model_fields),
         **_judge_keys("task.judges"),
-        **_judge_keys("also.0.judges"),
+        **_judge_keys(f"also.0.{FURTHER['name']}.judges"),
         "expert": list(Expert.model_fields),
         "decode": list(Decode.model_fields),
         "decode.bases.0": [*Base.model_fields, *EndpointBase.model_fields],

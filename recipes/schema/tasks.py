@@ -1,8 +1,8 @@
 """The sections of tasks: evaluation, judges, training rows."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from .endpoints import Address, EndpointKeys
 from .section import Section
@@ -94,6 +94,46 @@ class Evaluation(Section):
         """What results and charts call it: other rules never share a chart with the default."""
         rules = [self.name, *([] if self.scoring == "default" else [self.scoring])]
         return "-".join([*rules, *([self.extract] if self.extract else [])])
+
+
+class HarnessTask(Section):
+    """A task of lm-eval, asked and scored as lm-eval does (docs/lm_eval.md)."""
+
+    lm_eval: str = Field(pattern=r"^\w[\w.() -]*$")
+    """The task, as lm-eval names it."""
+    metric: str = Field(min_length=1)
+    """One of the task's metrics that are means over rows from 0 to 1, such as acc_norm."""
+    filter: str | None = None
+    """Whose answers are scored, where the task has several filters, such as strict-match."""
+    eval_limit: int | None = Field(default=None, ge=1)
+    """Only the first so many rows; null is all."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Worked examples before each question; null is the task's own number."""
+    include_path: str | None = None
+    """A folder of task files in lm-eval's format, which come before its own."""
+
+    @property
+    def name(self) -> str:
+        """What its folder, results and charts are called; a task of ours may have its name."""
+        return f"lm_eval-{self.lm_eval}"
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+
+FURTHER = {"lm_eval": "(lm_eval)", "name": "(name)"}  # tags, which errors leave out
+
+
+def _kind(value: Any) -> str:
+    is_harness = isinstance(value, HarnessTask) or (isinstance(value, dict) and "lm_eval" in value)
+    return FURTHER["lm_eval" if is_harness else "name"]
+
+
+Further = Annotated[
+    Annotated[Evaluation, Tag(FURTHER["name"])] | Annotated[HarnessTask, Tag(FURTHER["lm_eval"])],
+    Discriminator(_kind),
+]
 
 
 class TaskChoice(Evaluation):

@@ -17,7 +17,7 @@ from data.training.mixture import Source
 from decode.models.chat_date import dated_template
 from decode.models.prompts import text_ids
 from decode.models.sources import load_tokenizer
-from decode.stage.planning import untuned_model
+from decode.stage.recipe_models import untuned_model
 from recipes.schema.recipe import Recipe, TrainSource
 
 logger = logging.getLogger(__name__)
