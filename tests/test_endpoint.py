@@ -98,7 +98,10 @@ def test_an_endpoint_that_shows_all_is_the_base_in_memory(models, tmp_path, monk
     base, expert, antiexpert = models
     in_memory = lineup_of(models, base)
     served = load_served(in_memory, in_memory.contenders[0], ("base",), num_scored=8)
-    texts = ["".join(chr(97 + (7 * i + j) % 26) for j in range(1 + i)) for i in range(50)]
+    texts = [
+        "".join(chr(97 + (7 * i + j) % 26) for j in range(1 + i))
+        for i in range(50 if sends == "ids" else 20)
+    ]
     banned = () if sends == "ids" else HIGH_BYTES
     samplings = (Sampling(), Sampling(temperature=1.0, top_p=0.9, seed=5))
     requests = [
@@ -249,7 +252,10 @@ def test_a_chat_goes_on_only_where_the_recipe_says_so(serve, models, tmp_path):
     assert first == {**told, "messages": [user]}
     said = {"role": "assistant", "content": "a"}
     assert second == {**told, **more, "messages": [user, said]}
-    assert not source_of(server.base_url, tmp_path / "s.jsonl", api="chat").goes_on
+    source = source_of(server.base_url, tmp_path / "s.jsonl", api="chat")
+    with pytest.raises(RuntimeError, match="shows the first token of an answer, and a second"):
+        source.next_tokens.show([Asked("p", "a")])
+    assert not source.goes_on and len(server.seen) == 2
 
 
 def test_chat_bytes_say_which_token_is_meant(serve, tmp_path):

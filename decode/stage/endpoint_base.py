@@ -40,7 +40,7 @@ def endpoint_source(base: EndpointBase, key: str, record: Path) -> EndpointSourc
         settings = {"parameters": ONE_TOKEN, **given, "base_url": base.endpoint}
         endpoint = Endpoint(**settings)
         next_tokens = RecordedEndpoint(
-            endpoint, base.top_logprobs, record, base.max_requests, base.continue_with or {}, key
+            endpoint, base.top_logprobs, record, base.max_requests, base.continue_with, key
         )
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
@@ -67,7 +67,8 @@ class RecordedEndpoint:
         top_logprobs: how many tokens it is asked to show.
         record: made when the first answer comes.
         max_requests: answers that may be on record at most; None is no limit.
-        continue_with: what a chat's request sends where it ends with the assistant's message.
+        continue_with: what a chat's request sends where it ends with the assistant's message; None
+            if the endpoint does not go on from one.
         key: the recipe's, which errors name.
 
     Raises:
@@ -80,7 +81,7 @@ class RecordedEndpoint:
         top_logprobs: int,
         record: Path,
         max_requests: int | None,
-        continue_with: dict[str, Any],
+        continue_with: dict[str, Any] | None,
         key: str,
     ) -> None:
         self._endpoint, self._client = endpoint, Client(endpoint)
@@ -163,6 +164,11 @@ class RecordedEndpoint:
             return {**body, "prompt": prompt, "logprobs": self._top_logprobs}
         messages = [{"role": "user", "content": asked.prompt}]
         if asked.completion:
+            if self._continue_with is None:
+                raise EndpointError(
+                    f"{self._key}: a chat endpoint shows the first token of an answer, and a "
+                    "second one is asked for; set continue_with, or api: completions"
+                )
             messages.append({"role": "assistant", "content": asked.completion})
             body |= self._continue_with
         shown = {"logprobs": True, "top_logprobs": self._top_logprobs}
