@@ -84,7 +84,7 @@ def test_findings_turn_round_where_lower_is_better():
         return right(200 - count)
 
     def found(proxy, tuned=140):
-        base = BaseScores("x/large", "large", turned(20), turned(tuned), {1.0: turned(proxy)})
+        base = BaseScores("x/large", "large", turned(20), turned(tuned), {(1.0, ""): turned(proxy)})
         toxic = Metric("share_toxic", higher_is_better=False)
         metrics = summarize("t", toxic, turned(5), turned(80), [base])
         return " ".join(findings(metrics)), closing_table(metrics)
