@@ -31,7 +31,7 @@ from data import TASKS
 from data.rows import read_rows
 from decode.backends.completer import Continuation
 from decode.engine.rule import PAPER, Alpha, Rule
-from decode.evaluation.choosing import rungs, survivors
+from decode.evaluation.choosing import Values, rungs, survivors
 from decode.evaluation.experiment import Experiment
 from decode.evaluation.intervals import difference_with_interval, mean_with_interval
 from decode.evaluation.lineup import System
@@ -142,7 +142,7 @@ def halved(validation: Scores, experiment: Experiment) -> Alpha:
     """What successive halving chooses, as a run does it."""
     left = list(validation)
     for rows in rungs(len(validation[left[0]])):
-        completed = {alpha: [*validation[alpha][: rows.stop]] for alpha in left}
+        completed: Values = {alpha: [*validation[alpha][: rows.stop]] for alpha in left}
         left = survivors(completed, experiment.metric, experiment.task)
     return left[0]
 
@@ -174,7 +174,7 @@ def likeliest_alpha(recipe: Recipe, experiment: Experiment) -> Alpha:
     encode = completer.tokenizers.base
     given = [
         Continuation(
-            (number, alpha),  # pyright: ignore[reportArgumentType]
+            f"{alpha:g} {number}",
             experiment.lineup.prompt(System("proxy", contender), pair.prompt),
             encode(pair.completion, add_special_tokens=False)["input_ids"],
             Alpha(alpha),
@@ -184,7 +184,7 @@ def likeliest_alpha(recipe: Recipe, experiment: Experiment) -> Alpha:
     ]
     total = dict.fromkeys(ALPHAS, 0.0)
     for scored in completer.score(given):
-        total[scored.name[1]] += sum(scored.logprobs)  # pyright: ignore
+        total[float(str(scored.name).split()[0])] += sum(scored.logprobs)
     return Alpha(max(total, key=lambda alpha: total[alpha]))
 
 
@@ -231,7 +231,7 @@ def _chosen(one: dict[str, Any]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     parser.add_argument("rows")
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*")

@@ -20,7 +20,7 @@ from decode.evaluation.metrics_file import MeasuredSystem, Metrics, as_json
 from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.files import write_json
-from decode.reports.compare_plot import plot_runs
+from decode.reports.compare_plot import plot_runs, reading_key
 from decode.reports.findings import percent, points, span
 from decode.reports.finished_run import FinishedRun, read_runs, recipe_differences
 from decode.reports.pair_table import p_value
@@ -29,7 +29,6 @@ from decode.stage.command import HelpFormatter, entry, user_errors
 
 Lines = list[tuple[str, list[str]]]  # what a row is called, and a cell a run
 DASH = "-"
-ORDER = ("antiexpert", "expert", "base", "proxy", "tuned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ def task_table(runs: list[FinishedRun], task: str) -> str:
     metric = next(filter(None, having)).metric
     better = "" if metric.higher_is_better else " (lower is better)"
     title = f"{task}, {metric.words}{better}, percent [95% intervals]"
-    systems = [{_key(s): s for s in own.systems} if own else {} for own in having]
+    systems = [{reading_key(s): s for s in own.systems} if own else {} for own in having]
     lines: Lines = [("rows", [f"{own.num_examples:,}" if own else DASH for own in having])]
     keys = dict.fromkeys(key for own in systems for key in own)
     for base in dict.fromkeys(base for base, _, _ in keys):
@@ -200,11 +199,6 @@ def pairs_table(pairs: list[RunPair]) -> str:
         "p: McNemar's exact test.\nNeither knows of the variation from one training to the next."
     )
     return f"differences, row by row\n\n{_aligned(cells)}\n\n{note}"
-
-
-def _key(system: MeasuredSystem) -> tuple[str, int, float]:
-    """Base, place in the order of reading, alpha: sorts as tables are read."""
-    return system.slug or "", ORDER.index(system.role), system.alpha or 0.0
 
 
 def _value(system: MeasuredSystem | None) -> str:

@@ -32,7 +32,7 @@ def write_task(folder, task, scores, base="x/large", metric=EXACT_MATCH, is_grad
     metrics = summarize(task, metric, scores["base"], scores["expert"], [contender])
     found = {"antiexpert": scores["base"], "expert": scores["expert"], "base": scores["base"]}
     for system in metrics.systems:
-        own = scores["proxy"][system.alpha] if system.alpha else found.get(system.role)
+        own = scores["proxy"][system.alpha, ""] if system.alpha else found.get(system.role)
         rows = [
             {"id": f"q{i}", "prompt": f"Question {i}?", "score": score}
             for i, score in enumerate(own if own is not None else scores["tuned"])
@@ -60,7 +60,7 @@ def write_run(path, tasks, recipe=None, **options):
 def two(tmp_path):
     """Two runs: the second's proxy is right on 4 more of 20 rows, and was tried at one alpha."""
     one = {"base": right(0), "expert": right(8), "tuned": right(20), "proxy": {(0.5, ""): right(6)}}
-    one["proxy"][1.0] = right(10)
+    one["proxy"][1.0, ""] = right(10)
     other = {
         "base": right(0),
         "expert": right(8),

@@ -143,15 +143,14 @@ def steered_logits(
         combined = proxy_logits(combined, expert, antiexpert, alpha * weight, shared)
     if rule.plausible_to is None:
         return combined
-    is_plausible = _is_plausible(base, combined, rule.plausible_share)
-    if rule.plausible_to == "expert":
-        is_plausible = torch.zeros_like(is_plausible)
-    for expert, _, _ in small:
-        expert = expert.float()
-        if shared is not None:  # elsewhere an id is another token to the expert
-            expert = torch.where(shared, expert, -torch.inf)
-        is_plausible = is_plausible | _is_plausible(expert, combined, rule.plausible_share)
-    ruled = torch.where(is_plausible | combined.isnan(), combined, -torch.inf)
+    is_gone = combined == -torch.inf
+    judges = [base] if rule.plausible_to == "base_or_expert" else []
+    for expert, _, _ in small:  # where an id is another token to the expert, it says nothing
+        judges.append(expert if shared is None else torch.where(shared, expert, -torch.inf))
+    is_plausible = _is_plausible(judges[0], is_gone, rule.plausible_share)
+    for judge in judges[1:]:
+        is_plausible = is_plausible | _is_plausible(judge, is_gone, rule.plausible_share)
+    ruled = combined + torch.where(is_plausible, 0.0, -torch.inf)  # NaN stays NaN
     return torch.where(alpha == 0, base, ruled) if isinstance(alpha, Tensor) else ruled
 
 
@@ -161,7 +160,7 @@ def _uniform(logits: Tensor) -> Tensor:
     return level.expand_as(logits)
 
 
-def _is_plausible(logits: Tensor, combined: Tensor, share: float) -> Tensor:
-    """Where a model gives a token its share of the likeliest that can be chosen: (..., vocab)."""
-    possible = torch.where(combined == -torch.inf, -torch.inf, logits)
+def _is_plausible(logits: Tensor, is_gone: Tensor, share: float) -> Tensor:
+    """Where a model gives a token its share of the likeliest that is not gone: (..., vocab)."""
+    possible = logits.float().masked_fill(is_gone, -torch.inf)
     return possible >= possible.amax(-1, keepdim=True) + math.log(share)

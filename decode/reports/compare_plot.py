@@ -23,7 +23,7 @@ LOOKS = (
 )
 ORDER = ("antiexpert", "expert", "base", "proxy", "tuned")
 
-Key = tuple[str, int, float]  # base, place in the order of reading, alpha
+Key = tuple[str, int, str, float]  # base, place in the order of reading, rule, alpha
 
 
 def plot_runs(runs: list[FinishedRun], tasks: list[str], path: Path) -> None:
@@ -49,19 +49,21 @@ def plot_runs(runs: list[FinishedRun], tasks: list[str], path: Path) -> None:
     save(figure, path)
 
 
+def reading_key(system: MeasuredSystem) -> Key:
+    """Sorts systems as tables are read."""
+    return system.slug or "", ORDER.index(system.role), system.rule, system.alpha or 0.0
+
+
 def _systems(
     runs: list[FinishedRun], task: str
 ) -> tuple[dict[Key, str], list[dict[Key, MeasuredSystem]]]:
     """All systems' names in reading order, and each run's own systems."""
     found = [
-        {
-            (s.slug or "", ORDER.index(s.role), s.alpha or 0.0): s
-            for s in (run.tasks[task].systems if task in run.tasks else ())
-        }
+        {reading_key(s): s for s in (run.tasks[task].systems if task in run.tasks else ())}
         for run in runs
     ]
     names = {key: system_label(system) for own in found for key, system in own.items()}
-    bases = list(dict.fromkeys(base for base, _, _ in names))
+    bases = list(dict.fromkeys(base for base, *_ in names))
     return {key: names[key] for base in bases for key in sorted(names) if key[0] == base}, found
 
 
