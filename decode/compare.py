@@ -150,7 +150,7 @@ def task_table(runs: list[FinishedRun], task: str) -> str:
     systems = [{reading_key(s): s for s in own.systems} if own else {} for own in having]
     lines: Lines = [("rows", [f"{own.num_examples:,}" if own else DASH for own in having])]
     keys = dict.fromkeys(key for own in systems for key in own)
-    for base in dict.fromkeys(base for base, _, _ in keys):
+    for base in dict.fromkeys(base for base, *_ in keys):
         lines += [(base, [])] if base else []
         for key in sorted(key for key in keys if key[0] == base):
             cells = [own.get(key) for own in systems]
