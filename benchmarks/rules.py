@@ -40,6 +40,7 @@ from decode.evaluation.predict import run_all
 from decode.evaluation.summary import question_values
 from decode.jobs.files import write_json
 from decode.jobs.folder import RunFolder
+from decode.reports.figure import COLOURS, FAINT, INK, in_percent, new_axes, save
 from decode.stage.command import start_logging
 from decode.stage.planning import plan
 from recipes.schema.recipe import Recipe, load_recipe
@@ -73,6 +74,7 @@ def main() -> None:
         recipe = load_recipe(arguments.recipe, [*arguments.overrides, *at_seed])
         found.append(measure(recipe, arguments.rows, arguments.out / f"seed{seed}", seed))
         write_json(arguments.out / "rules.json", {"seeds": found})
+    plot(found, arguments.out / "rules.png")
     print(report(found))
 
 
@@ -218,6 +220,43 @@ def report(found: Sequence[dict[str, Any]]) -> str:
     for seed in found:
         lines.append(f"\nseed {seed['seed']}, resampled choices: {json.dumps(seed['resamples'])}")
     return "\n".join(lines)
+
+
+def plot(found: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws every rule's mean over seeds on evaluation rows against alpha into `path`."""
+    axes, figure = new_axes(4.2)
+    ends = {}
+    for rule in dict.fromkeys(one["rule"] for one in found[0]["candidates"]):
+        means = [
+            np.mean(
+                [
+                    one["test"]["value"]
+                    for seed in found
+                    for one in seed["candidates"]
+                    if (one["alpha"], one["rule"]) == (alpha, rule)
+                ]
+            )
+            for alpha in ALPHAS
+        ]
+        colour = COLOURS["proxy"] if not rule else COLOURS["expert"] if "er" in rule else INK
+        width = 3 if not rule else 1.5
+        axes.plot(ALPHAS, means, color=colour, linewidth=width, marker="o", markersize=4)
+        ends[rule or "formula"] = float(means[-1]), colour
+    axes.margins(y=0.08)
+    low, high = axes.get_ylim()
+    place = -1.0
+    for name, (value, colour) in sorted(ends.items(), key=lambda end: end[1][0]):
+        place = max(value, place + 0.045 * (high - low))
+        axes.annotate(
+            name, (ALPHAS[-1], place), xytext=(8, 0), textcoords="offset points", va="center",
+            fontsize=9, color=colour, annotation_clip=False,
+        )  # fmt: skip
+    axes.set_xticks(ALPHAS)
+    axes.set_xlabel(f"alpha (means of {len(found)} seeds)")
+    axes.set_ylabel("evaluation rows, percent")
+    in_percent(axes.yaxis)
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    save(figure, path)
 
 
 def _chosen(one: dict[str, Any]) -> str:

@@ -77,7 +77,8 @@ def decode_all(
             if system not in experiment.lineup.systems:
                 continue
             task = f"{experiment.task}, " if len(experiments) > 1 else ""
-            stage = f"decoding {number}/{len(wanted)} {task}{system.name}"
+            verb = "choosing" if experiment.lineup.is_choosing else "decoding"
+            stage = f"{verb} {number}/{len(wanted)} {task}{system.name}"
             with doing(f"decoding {experiment.task}, {system.name}"):
                 num_decoded += _complete(experiment, system, completers, folder, replica, stage)
     if wanted and not num_decoded:
