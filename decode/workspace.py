@@ -8,7 +8,9 @@ shows its tasks and bases in all runs of the project, grouped by experiment. Eac
 view. Where that is not possible, docs/wandb.md says how to lay it out by hand.
 """
 
+from decode.engine.rule import Alpha
 from decode.stage.command import entry, recipe_from_command_line, start_logging, user_errors
+from decode.stage.validation import rule_of
 from decode.tracking.panels import Section, ShownBase, sections
 from decode.tracking.workspace import save_workspace
 from recipes.schema.recipe import Recipe
@@ -31,7 +33,9 @@ def layout(recipe: Recipe) -> list[Section]:
         for base in recipe.decode.bases
     ]
     tasks = [evaluation.label for evaluation in recipe.evaluations]
-    return sections(tasks, bases, recipe.decode.alphas, recipe.expert.trained is None)
+    decode, trains = recipe.decode, recipe.expert.trained is None
+    alphas = [Alpha(alpha, rule_of(decode.rule)) for alpha in decode.alphas]
+    return sections(tasks, bases, alphas, trains, decode.choose is not None)
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def make_run(folder, metric, scores, extra):
 
 
 def test_the_trade_off_of_two_columns(tmp_path):
-    scores = {"base": [0, 0], "tuned": [1, 1], "proxy": {1.0: [1, 1], 0.5: [0, 1]}}
+    scores = {"base": [0, 0], "tuned": [1, 1], "proxy": {(1.0, ""): [1, 1], (0.5, ""): [0, 1]}}
 
     def lengths(system):
         return {"num_tokens": 10 - 4 * (system.alpha or 0), "true": system.role == "tuned"}
@@ -200,7 +200,7 @@ def test_the_trade_off_of_two_columns(tmp_path):
     assert curve.points == [(0, 10, 0), (0.5, 8, 0.5), (1, 6, 1)]
     assert curve.marks == {"expert": (10, 0.5), "tuned": (10, 1)}
     assert read_sweeps(run)["large"].columns == ["exact_match", "num_tokens", "true"]
-    other = {"base": [1, 1], "tuned": None, "proxy": {1.0: [0, 0]}}
+    other = {"base": [1, 1], "tuned": None, "proxy": {(1.0, ""): [0, 0]}}
     make_run(tmp_path / "two", "toxic", other, lengths)
     (curve,) = trade_offs(run, (f"{tmp_path / 'two'}:toxic", "true"))
     assert curve.points == [(0, 1, 0), (1, 0, 0)]

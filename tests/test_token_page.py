@@ -116,6 +116,7 @@ def test_the_report_survives_hostile_tokens():
     summary = {
         "num_rows": 3, "num_tokens": 5, "emitted_is_top1": 0.5,
         "changed_to_expert_top1": 0.75,
+        "rule": None,
         "top1_changed": {"value": 0.5, "ci95": [0.25, 0.75]}, "mean_delta_probability": 0.5,
         "top1_changed_by_position": [], "mean_total_variation": 0.5, "most_shifted": kinds,
         "equations": {"num_equations": 0},

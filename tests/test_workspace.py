@@ -19,6 +19,7 @@ from decode.tracking.dashboard import alpha_rows, result_values
 from decode.tracking.workspace import build_workspace, save_workspace
 from decode.workspace import layout
 from recipes.schema.recipe import load_recipe
+from recipes.schema.steering import Rule
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = "recipes/mini/facts.yaml"
@@ -30,8 +31,11 @@ def recipe(monkeypatch):
     return load_recipe(RECIPE, ["wandb.entity=team"])
 
 
-def test_results_are_shown_under_the_keys_they_are_logged_by(recipe):
-    proxy = {alpha: [1.0, 1.0, 0.0] for alpha in recipe.decode.alphas}
+@pytest.mark.parametrize("rule", [None, Rule(by_doubt=True)])
+def test_results_are_shown_under_the_keys_they_are_logged_by(recipe, rule):
+    recipe = recipe.model_copy(update={"decode": recipe.decode.model_copy(update={"rule": rule})})
+    name = "doubt" if rule else ""
+    proxy = {(alpha, name): [1.0, 1.0, 0.0] for alpha in recipe.decode.alphas}
     base = BaseScores("data/mini/large", "large", [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], proxy)
     metrics = summarize("facts", Metric("exact_match"), [0, 0, 0], [1, 0, 0], [base])
     took = DecodingStats()

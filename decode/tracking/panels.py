@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..engine.rule import Alpha
 from ..evaluation.systems import system_name
 
 
@@ -38,7 +39,11 @@ class ShownBase:
 
 
 def sections(
-    tasks: Sequence[str], bases: Sequence[ShownBase], alphas: Sequence[float], trains: bool
+    tasks: Sequence[str],
+    bases: Sequence[ShownBase],
+    alphas: Sequence[Alpha],
+    trains: bool,
+    chooses: bool = False,
 ) -> list[Section]:
     """The workspace of an experiment, results first.
 
@@ -46,13 +51,15 @@ def sections(
         tasks: the one that is learnt first.
         bases, alphas: as the recipe lists them.
         trains: whether an expert is trained.
+        chooses: whether validation rows choose how each base is steered.
     """
     names = _systems(bases, alphas)
+    chosen = [f"chosen/{base.slug}" for base in bases if chooses]
     curves = [("train", "expert")] if trains else []
     curves += [(f"reference/{base.slug}", base.slug) for base in bases if base.is_trained]
     speeds = (("tokens per second", "tokens_per_second"), ("tokens a verify", "tokens_per_verify"))
     found = [
-        Section("Results", tuple(_results(task, names) for task in tasks)),
+        Section("Results", tuple(_results(task, [*names, *chosen]) for task in tasks)),
         Section("Over alpha", tuple(_over_alpha(tasks, bases))),
         Section("Training", tuple(p for prefix, name in curves for p in _training(prefix, name))),
         Section("Proxy check", _proxy_check() if trains else ()),
@@ -67,11 +74,12 @@ def sections(
     return [section for section in found if section.panels]
 
 
-def _systems(bases: Sequence[ShownBase], alphas: Sequence[float]) -> list[str]:
+def _systems(bases: Sequence[ShownBase], alphas: Sequence[Alpha]) -> list[str]:
     names = [system_name("antiexpert"), system_name("expert")]
     for base in bases:
         names.append(system_name("base", base.slug))
-        names += [system_name("proxy", base.slug, alpha) for alpha in sorted(alphas)]
+        for alpha in sorted(alphas, key=lambda alpha: alpha.value):
+            names.append(system_name("proxy", base.slug, alpha.value, alpha.rule.name))
         names += [system_name("tuned", base.slug)] if base.has_tuned else []
     return names
 
