@@ -6,9 +6,8 @@ from typing import Any
 
 from ..engine.rule import Alpha, Rule
 from ..jobs.files import FileChanged, read_json, write_json
+from ..jobs.folder import MAKE_AGAIN
 from .metrics_file import Choice
-
-REMEDY = "run decode/run.py again, which takes finished rows as they are"
 
 
 def write_choices(path: Path, choices: Mapping[str, Choice]) -> None:
@@ -22,11 +21,11 @@ def read_choices(path: Path) -> dict[str, Choice]:
     Raises:
         FileChanged: the file is not one that a run wrote.
     """
-    found: Any = read_json(path, REMEDY)
+    found: Any = read_json(path, MAKE_AGAIN)
     try:
         return {slug: Choice.model_validate(one, strict=False) for slug, one in found.items()}
     except (ValueError, AttributeError):
-        raise FileChanged(f"{path}: not what a run wrote; {REMEDY}") from None
+        raise FileChanged(f"{path}: not what a run wrote; {MAKE_AGAIN}") from None
 
 
 def alpha_of(choice: Choice) -> Alpha:

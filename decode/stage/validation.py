@@ -80,7 +80,7 @@ def with_choices(plan: Plan) -> Plan:
         for experiment, folder in plan:
             choose_all(experiment, folder)
     replica.barrier()
-    return [(with_choice(experiment, folder), folder) for experiment, folder in plan]
+    return choices_there(plan)
 
 
 def choices_there(plan: Plan) -> Plan:
