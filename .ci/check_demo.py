@@ -3,7 +3,8 @@
     python .ci/check_demo.py runs/mini-facts/metrics.json
 
 Another processor may round a near-tie between two tokens the other way, which moves a system by a
-row or two of 400. A change that moves a figure for good changes TABLE and the README alike.
+row or two of 400, and may let the validation rows choose a neighbour of alpha 1, which is then one
+more system. A change that moves a figure for good changes TABLE and the README alike.
 Exits 1 with one line for each figure that is off.
 """
 
@@ -18,11 +19,7 @@ TABLE = {
     "anti-expert": (0.0, None),
     "expert": (42.25, None),
     "base": (0.0, None),
-    "proxy, alpha 0.5": (56.75, 56.75),
-    "proxy, alpha 0.75": (95.0, 95.0),
     "proxy, alpha 1": (94.5, 94.5),
-    "proxy, alpha 1.25": (90.0, 90.0),
-    "proxy, alpha 1.5": (84.25, 84.25),
     "tuned directly": (100.0, None),
 }
 NUM_ROWS = 400
@@ -41,8 +38,8 @@ def differences(metrics: dict[str, Any]) -> Iterator[str]:
     if metrics["num_examples"] != NUM_ROWS:
         yield f"{metrics['num_examples']} rows, expected {NUM_ROWS}"
     found = table(metrics)
-    if list(found) != list(TABLE):
-        yield f"systems {', '.join(found)}; expected {', '.join(TABLE)}"
+    if missing := [system for system in TABLE if system not in found]:
+        yield f"no {', '.join(missing)} among the systems {', '.join(found)}"
         return
     for system, expected in TABLE.items():
         names = ("exact match", "gap closed")
@@ -58,7 +55,8 @@ def table(metrics: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
     (entry,) = metrics["bases"]
     systems = {"anti-expert": metrics["antiexpert"], "expert": metrics["expert"]}
     systems["base"] = entry["base"]
-    systems |= {f"proxy, alpha {proxy['alpha']:g}": proxy for proxy in entry["proxy"]}
+    formula = [proxy for proxy in entry["proxy"] if not proxy.get("rule")]
+    systems |= {f"proxy, alpha {proxy['alpha']:g}": proxy for proxy in formula}
     systems["tuned directly"] = entry["tuned"]
     return {
         name: (

@@ -144,7 +144,7 @@ def halved(validation: Scores, experiment: Experiment) -> Alpha:
     """What successive halving chooses, as a run does it."""
     left = list(validation)
     for rows in rungs(len(validation[left[0]])):
-        completed: Values = {alpha: [*validation[alpha][: rows.stop]] for alpha in left}
+        completed: Values = {a: [*validation[a][: rows.stop]] for a in validation if a in left}
         left = survivors(completed, experiment.metric, experiment.task)
     return left[0]
 

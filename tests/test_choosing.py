@@ -12,6 +12,7 @@ from decode.engine.rule import PAPER, Alpha, Rule
 from decode.evaluation.choice_file import read_choices
 from decode.evaluation.choosing import choose_all, rungs, survivors
 from decode.evaluation.experiment import Choosing
+from decode.evaluation.lineup import System
 from decode.evaluation.metric import Metric
 from decode.evaluation.summary import measure, with_further_tasks
 from decode.jobs.files import FileChanged, read_json
@@ -68,6 +69,27 @@ def test_rows_that_judges_left_open_count_for_no_candidate():
 def choosing(experiment):  # noqa: F811
     validation = [Question(f"v{i}", f"Validation {i}?", ("a", "b", "c")) for i in range(8)]
     return replace(experiment, choosing=Choosing(validation, CANDIDATES, "rows.jsonl"))
+
+
+def test_of_equals_the_first_listed_is_chosen_whoever_led_before(choosing, tmp_path, monkeypatch):
+    right = {  # of rows 0-1, 2-3, 4-7
+        Alpha(0.5): ([0, 0], [1, 1], [1, 1, 1, 0]),
+        Alpha(1.0): ([1, 0], [1, 1], [1, 1, 0, 0]),
+        Alpha(1.0, RULE): ([0, 0], [0, 0], [0, 0, 0, 0]),
+        Alpha(3.0): ([0, 0], [0, 0], [0, 0, 0, 0]),
+    }
+    names = {System("proxy", choosing.lineup.contenders[0], alpha).name: alpha for alpha in right}
+    at_rung = iter(range(3))
+
+    def complete(given):
+        rung = next(at_rung)
+        return [{name: right[alpha][rung] for name, alpha in names.items()} for _ in given]
+
+    monkeypatch.setattr("decode.evaluation.choosing.run_all", complete)
+    monkeypatch.setattr(
+        "decode.evaluation.choosing.question_values", lambda _, right: [float(n) for n in right]
+    )
+    assert choose_all(choosing, RunFolder(tmp_path / "run"))["large"].alpha == 0.5
 
 
 def test_a_choice_is_kept_resumed_and_reported(choosing, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ RECIPE = re.compile(r"`((?:\w+/)*[\w*]+\.yaml)`")
 NO_RECIPES = {"mine.yaml", "recipe.yaml"}  # the reader's own, and a file of a run
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TINY = "sft.max_steps=4 task.eval_limit=4 decode.alpha=1.0 decode.bases.0.tune_reference=false"
+TINY = "sft.max_steps=4 task.eval_limit=4 decode.choose.limit=4 decode.bases.0.tune_reference=false"
 
 
 def blocks(page: str, language: str, heading: str = "") -> list[str]:

@@ -22,7 +22,7 @@ OVERRIDES = [
     "sft.logging_steps=1",
     f"task.eval_limit={NUM_ROWS}",
     "decode.bases.0.tune_reference=false",
-    "decode.alpha=1.0",
+    "decode.choose=null",
     "wandb.mode=disabled",
 ]
 SYSTEM = "proxy-large-alpha1"

@@ -51,7 +51,7 @@ def survivors(values: Values, metric: Metric, task: str) -> list[Alpha]:
     """The candidates that go on: the better half, less those clearly behind the best.
 
     Args:
-        values: of the candidates, on the same rows.
+        values: of the candidates, in the order they are listed, on the same rows.
     """
     ranked = _ranked(values, metric, task)
     best, *others = ranked[: max(NUM_FINALISTS, (len(ranked) + 1) // 2)]
@@ -81,7 +81,8 @@ def _choose(experiment: Experiment, folder: RunFolder, contender: Contender) -> 
         for alpha in left:
             name = System("proxy", contender, alpha).name
             values[alpha] += question_values(own, predictions[name])
-        left = survivors({alpha: values[alpha] for alpha in left}, metric, experiment.task)
+        listed = {alpha: values[alpha] for alpha in choosing.candidates if alpha in left}
+        left = survivors(listed, metric, experiment.task)
         if len(left) == 1:
             break
     chosen = left[0]
