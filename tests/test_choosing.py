@@ -217,14 +217,23 @@ def test_a_share_of_the_evaluation_rows_is_set_apart(tmp_path):
     [
         ("{rows: data/mini/facts/test.jsonl, alpha: 1}", "400 of 400 are evaluation rows as well"),
         ("{rows: nowhere.jsonl, alpha: 1}", "decode.choose.rows: nowhere.jsonl"),
-        ("{rows: {gsm8k: a.jsonl}, alpha: 1}", "decode.choose.rows: has none for 'facts'"),
-        ("{rows: 1.5, alpha: 1}", "a share must be above 0 and below 1, found 1.5"),
+        ("{rows: {}, alpha: 1}", "decode.choose.rows: has none for 'facts'"),
+        (
+            "{rows: {facts: 0.5, gsm8k: 0.5}, alpha: 1}",
+            r"decode.choose.rows.gsm8k: the recipe evaluates no such task \(facts\)",
+        ),
+        ("{rows: 1.5, alpha: 1}", "found 1.5; a share must be above 0 and below 1$"),
+        ("{rows: true, alpha: 1}", "found true; a file, or a share"),
         ("{rows: 0.0001, alpha: 1}", "leaves no rows to choose by"),
         ("{rows: 0.5, alpha: []}", "expected a number or a list of at least one number"),
         ("{rows: 0.5, alpha: [1, 1.0]}", "each alpha may be listed once"),
         ("{rows: 0.5, alpha: 1, rule: [null, {}]}", "each rule may be listed once"),
         ("{rows: 0.5, alpha: 1, rule: [{plausible_share: 2}]}", "less than or equal to 1"),
         ("{rows: 0.5, alpha: 1, rule: [{plausible: expert}]}", "unknown key"),
+        (
+            "{rows: 0.5, alpha: 1, rule: [null, {plausible_share: 0.2}]}",
+            r"decode.choose.rule.1.plausible_share.*has no effect: plausible_to is null",
+        ),
     ],
 )
 def test_what_cannot_be_chosen_from_is_one_line(tmp_path, choose, problem):

@@ -88,6 +88,19 @@ def test_sources_follow_the_tasks_own_rows_in_order(recipe_of, tmp_path):
     assert held_out.rows == own[:2]
 
 
+def test_rows_that_choose_alpha_and_rule_are_left_out(recipe_of, tmp_path):
+    both = tmp_path / "both.jsonl"
+    both.write_text((tmp_path / "train.jsonl").read_text() + (tmp_path / "eval.jsonl").read_text())
+    validation = tmp_path / "validation.jsonl"
+    validation.write_text("".join((tmp_path / "train.jsonl").read_text().splitlines(True)[:2]))
+    found = rows_of(
+        recipe_of(f"task.train={both}", f"decode.choose={{rows: {validation}, alpha: 1}}")
+    )
+    assert found.rows == rows_of(recipe_of()).rows[2:]
+    found = rows_of(recipe_of(f"task.train={both}", "decode.choose={rows: 0.5, alpha: 1}"))
+    assert found.rows == rows_of(recipe_of()).rows  # what is set apart is not trained on either
+
+
 def test_weights():
     rows = list(range(10))
     assert weighted(rows, 1.0, "s") == rows
@@ -106,10 +119,11 @@ def test_evaluation_rows_are_left_out_and_said(recipe_of, tmp_path, caplog):
         found = rows_of(recipe_of(f"task.train={both}"))
     assert found.rows == rows_of(recipe_of()).rows
     assert found.sources[0]["duplicates"] == {"exact": 4, "normalised": 0, "contained": 0}
-    assert "4 of 16 training rows are evaluation rows and left out (4 exact)" in caplog.text
+    said = "4 of 16 training rows are evaluation or validation rows and left out (4 exact)"
+    assert said in caplog.text
     kept = rows_of(recipe_of(f"task.train={both}", "task.keep_eval_rows=true"))
     assert len(kept.rows) == 16
-    with pytest.raises(ValueError, match=r"every training row of .* is an evaluation row as well"):
+    with pytest.raises(ValueError, match=r"every training row of .* is an evaluation or valid"):
         rows_of(recipe_of(f"task.train={tmp_path / 'eval.jsonl'}"))
 
 

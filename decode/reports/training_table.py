@@ -25,7 +25,7 @@ def training_section(run_dir: Path) -> list[str]:
 def training_table(report: dict[str, Any]) -> str:
     """A table of the sources, and a line each on lengths and on what is cut."""
     lines = [
-        "| source | rows | evaluation rows left out | weight | used |",
+        "| source | rows | evaluation and validation rows left out | weight | used |",
         "|---|---|---|---|---|",
     ]
     for source in report["sources"]:

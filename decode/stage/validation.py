@@ -39,6 +39,12 @@ def set_apart(
     choose = recipe.decode.choose
     if choose is None:
         return rows, None
+    names = [own.name for own in recipe.evaluations]
+    for name in choose.rows if isinstance(choose.rows, dict) else ():
+        if name not in names:
+            raise ValueError(
+                f"decode.choose.rows.{name}: the recipe evaluates no such task ({', '.join(names)})"
+            )
     wanted = choose.rows_of(task.name)
     if wanted is None:
         raise ValueError(f"decode.choose.rows: has none for '{task.name}' ({section})")

@@ -122,6 +122,14 @@ class Decode(Section):
         """Every alpha, in the recipe's order."""
         return self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
 
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """The rules that keys name, by key."""
+        listed = {"decode.rule": self.rule}
+        if self.choose is not None:
+            listed |= {f"decode.choose.rule.{n}": rule for n, rule in enumerate(self.choose.rule)}
+        return {key: rule for key, rule in listed.items() if rule is not None}
+
     @field_validator("reference_sft")
     @classmethod
     def _left_to_trl(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -50,6 +50,10 @@ def _in_decoding(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
     for index, more in enumerate(decode.experts):
         if not more.weight:
             yield f"decode.experts.{index}", "its weight is 0"
+    for key, rule in decode.rules.items():
+        default = type(rule).model_fields["plausible_share"].default
+        if rule.plausible_to is None and rule.plausible_share != default:
+            yield f"{key}.plausible_share", "plausible_to is null, which is all tokens"
     if not any(decode.alphas):
         for key in ("rule", "experts"):
             if getattr(decode, key):

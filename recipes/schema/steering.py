@@ -57,12 +57,14 @@ class Choose(Section):
             raise ValueError("each rule may be listed once; null is one without keys")
         return value
 
-    @field_validator("rows")
+    @field_validator("rows", mode="before")
     @classmethod
     def _shares(cls, value: Any) -> Any:
         for one in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(one, float) and not 0 < one < 1:
-                raise ValueError(f"a share must be above 0 and below 1, found {one:g}")
+            if isinstance(one, bool) or not isinstance(one, str | int | float):
+                raise ValueError("a file, or a share of the evaluation rows; or these by task")
+            if not isinstance(one, str) and not 0 < one < 1:
+                raise ValueError("a share must be above 0 and below 1")
         return value
 
     def rows_of(self, task: str) -> str | float | None:

@@ -1,4 +1,4 @@
-"""The rows a recipe trains on: its task's and its mixture's, without evaluation rows."""
+"""The rows a recipe trains on: its task's and its mixture's, without rows that measure."""
 
 import hashlib
 import itertools
@@ -14,7 +14,7 @@ from data.row_files import row_files
 from data.rows import HubSource
 from data.training.duplicates import KINDS, EvaluationPrompts
 from data.training.mixture import Source, mixed_stream, weighted
-from decode.evaluation.experiment import Experiment
+from decode.evaluation.experiment import Experiment, asked_of
 from decode.jobs.files import file_ends, text_digest
 from recipes.schema.recipe import Recipe
 
@@ -51,7 +51,8 @@ def training_rows(
     """The recipe's training rows, read and checked.
 
     Args:
-        experiments: what the recipe evaluates; their questions are not trained on.
+        experiments: what the recipe evaluates; their questions, and those that choose alpha and
+            rule, are not trained on.
         num_held_out: of the task's own rows, so many at the end are left out.
 
     Raises:
@@ -59,7 +60,7 @@ def training_rows(
     """
     sources = sources_of(recipe)
     evaluated = [] if recipe.task.keep_eval_rows else experiments
-    asked = EvaluationPrompts([q.prompt for q in own.questions] for own in evaluated)
+    asked = EvaluationPrompts([q.prompt for q in asked_of(own)] for own in evaluated)
     if recipe.task.streaming:
         _check_steps(recipe)
         if num_held_out:
@@ -135,12 +136,12 @@ def _say_what_is_left_out(source: Source, num_rows: int, kinds: Counter[str]) ->
     counts = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
     if kinds.total() == num_rows:
         raise ValueError(
-            f"{source.name}: every training row of {source.place} is an evaluation row as well "
-            f"({counts}); train on others, lower task.eval_limit, or "
-            "set task.keep_eval_rows=true"
+            f"{source.name}: every training row of {source.place} is an evaluation or validation "
+            f"row as well ({counts}); train on others, lower task.eval_limit, choose by others, "
+            "or set task.keep_eval_rows=true"
         )
     logger.warning(
-        "%s: %d of %d training rows are evaluation rows and left out (%s)",
+        "%s: %d of %d training rows are evaluation or validation rows and left out (%s)",
         source.name,
         kinds.total(),
         num_rows,
