@@ -292,7 +292,7 @@ def test_errors_are_one_line(save_model, tmp_path):
         ("batch_size: found 0, expected a number from 1, or auto", {"batch_size": 0}),
         ("batch_size: found 'x', expected", {"batch_size": "x"}),
         ("dtype: found 'float8', expected auto or", {"dtype": "float8"}),
-        ("vocabulary must be 'identical' or 'shared'", {"vocabulary": "some"}),
+        ("vocabulary must be one of 'identical', 'shared'", {"vocabulary": "some"}),
         ("model '/no/such': no config found", {"base": "/no/such"}),
         ("decode.device: found 'cuda:7'", {"device": "cuda:7"}),
     ):

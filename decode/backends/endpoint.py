@@ -181,7 +181,9 @@ class EndpointCompleter(LocalCompleter):
         tokenizers: RoleTokenizers,
         batch_size: int = 8,
     ) -> None:
-        own = WrittenTokenizers(tokenizers.base, tokenizers.expert, tokenizers.antiexpert)
+        own = WrittenTokenizers(
+            tokenizers.base, tokenizers.expert, tokenizers.antiexpert, tokenizers.readers
+        )
         super().__init__(cast(Any, model), own, batch_size, 0)
         self._coverage = base.coverage
 

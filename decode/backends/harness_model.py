@@ -152,7 +152,7 @@ class HarnessModel(TemplateLM):
                 )
             room = self.max_length + 1 - len(ids)  # nothing is read after the last token
             if texts is None:
-                prompt = RolePrompt.same(context[-room:])
+                prompt: RolePrompt | Prompt = context[-room:]
             else:
                 prompt = self._prompt(texts[0].rstrip(), room, context)
             given.append(Continuation(number, prompt, ids))
@@ -254,7 +254,7 @@ def _names(requests: Sequence[Instance]) -> list[str]:
 
 
 def _num_ids(prompt: RolePrompt | Prompt) -> int:
-    return len(cast(Ids, cast(RolePrompt, prompt).base))
+    return len(cast(Ids, prompt.base if isinstance(prompt, RolePrompt) else prompt))
 
 
 def _sampling(settings: dict[str, Any], seed: int | None) -> Sampling:

@@ -9,7 +9,7 @@ from ..backends.next_tokens import EndpointSource
 from ..models.loaded import LoadedModels, align_models
 from ..models.prompts import RoleTokenizers
 from ..models.sources import load_tokenizer
-from ..models.steered import Steering
+from ..models.steered import steering_by
 from .lineup import Lineup, System
 
 
@@ -47,10 +47,8 @@ class Completers:
     def _behind_endpoint(self, source: EndpointSource, system: System) -> EndpointCompleter:
         lineup, models = self._lineup, self._models
         tokenizers, aligned = align_models(lineup.antiexpert, lineup.experts, lineup.vocabulary)
-        steering = [
-            Steering(models.pair(one.expert, one.antiexpert), one.weight) for one in lineup.experts
-        ]
-        small = steering[0].pair.antiexpert
+        pairs = [(models.pair(one.expert, one.antiexpert), one.weight) for one in lineup.experts]
+        steering, small = steering_by(pairs, aligned), pairs[0][0].antiexpert
         base = EndpointModel(source, tokenizers.base, small.eos_ids, small.device)
         if system.alpha is None:
             alone = RoleTokenizers.alone(tokenizers.base)

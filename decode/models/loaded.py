@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..engine.rule import Alpha
+from .architectures import keeps_keys
 from .language_model import LanguageModel
 from .pair import Pair, load_pair, load_tuned
 from .prompts import RoleTokenizers
 from .recurrent import as_language_model
-from .sources import ModelSource, load_tokenizer, load_weights, resolve_device
-from .steered import Steered, Steering
-from .vocab import Vocabulary, align_all
+from .sources import ModelSource, load_config, load_tokenizer, load_weights, resolve_device
+from .steered import Steered, steering_by
+from .vocab import MAPPED, Vocabulary, align_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,26 @@ def align_models(
     """The tokenizers of base, first expert and its anti-expert, and what all models share.
 
     Args:
-        vocabulary: "identical" or "shared"; see `vocab.align`.
+        vocabulary: "identical", "shared", "mapped" or "matched"; see `vocab.align`.
 
     Raises:
-        ValueError: a tokenizer is missing, or vocabularies differ.
+        ValueError: a tokenizer is missing, vocabularies differ, or a small model cannot read its
+            own tokens.
     """
     tokenizer = load_tokenizer(base)
     small = [(load_tokenizer(one.expert), load_tokenizer(one.antiexpert)) for one in experts]
-    return RoleTokenizers(tokenizer, *small[0]), align_all(tokenizer, small, vocabulary)
+    aligned = align_all(tokenizer, small, vocabulary)
+    if vocabulary in MAPPED:
+        for one in experts:
+            config = load_config(one.antiexpert)
+            if not keeps_keys(config):
+                raise ValueError(
+                    f"'{one.antiexpert.name}': {config.model_type} layers keep more than keys by "
+                    f"position and cannot be rolled back, which vocabulary {vocabulary} needs; "
+                    "take an expert of another architecture, or of the base's vocabulary"
+                )
+    readers = aligned.readers[0] if aligned.readers else None
+    return RoleTokenizers(tokenizer, *small[0], readers), aligned
 
 
 class LoadedModels:
@@ -76,7 +89,8 @@ class LoadedModels:
             ValueError: a model is missing, or has another vocabulary.
         """
         tokenizers, aligned = align_models(base, experts, vocabulary)
-        steering = [Steering(self.pair(one.expert, one.antiexpert), one.weight) for one in experts]
+        pairs = [(self.pair(one.expert, one.antiexpert), one.weight) for one in experts]
+        steering = steering_by(pairs, aligned)
         return Steered(self.base(base), steering, aligned, alpha), tokenizers
 
     def pair(self, expert: ModelSource, antiexpert: ModelSource) -> Pair:

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .adapted import AdaptedModel, AdaptedRows, adapted_network, share_weights
 from .architectures import is_positional
 from .lane import side_by_side
 from .language_model import LanguageModel, ids
+from .mapped import MappedModel
 from .recurrent import as_language_model
 from .sources import (
     ModelSource,
@@ -32,6 +33,7 @@ from .sources import (
     load_tokenizer,
     load_weights,
 )
+from .text_reader import TextReader
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class SharedPair:
     def __init__(
         self, model: PreTrainedModel, adapted: AdaptedRows, tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        self._both = AdaptedModel(model, tokenizer, adapted, _even)
+        self._both: LanguageModel = AdaptedModel(model, tokenizer, adapted, _even)
         self.expert: LanguageModel = AdaptedModel(model, tokenizer, adapted, _all)
         self.antiexpert: LanguageModel = AdaptedModel(model, tokenizer, adapted, _none)
 
@@ -56,6 +58,16 @@ class SharedPair:
     def models(self) -> list[LanguageModel]:
         """The models that are stepped."""
         return [self._both, self.expert, self.antiexpert]
+
+    def read_by(self, expert: TextReader, antiexpert: TextReader) -> Self:
+        """The same models, which read the base's text in tokens of their own."""
+        own = copy.copy(self)
+        own._both = _mapped(self._both, expert, antiexpert)
+        own.expert, own.antiexpert = (
+            _mapped(self.expert, expert),
+            _mapped(self.antiexpert, antiexpert),
+        )
+        return own
 
     def with_own_cache(self) -> Self:
         """The same weights with slots of their own."""
@@ -102,6 +114,10 @@ class TwoModels:
     def models(self) -> list[LanguageModel]:
         """The models that are stepped."""
         return [self.expert, self.antiexpert]
+
+    def read_by(self, expert: TextReader, antiexpert: TextReader) -> Self:
+        """The same models, which read the base's text in tokens of their own."""
+        return type(self)(_mapped(self.expert, expert), _mapped(self.antiexpert, antiexpert))
 
     def with_own_cache(self) -> Self:
         """The same weights with slots of their own."""
@@ -165,6 +181,10 @@ def _continue(
             token = pick(logits[-1][:, 0].float(), tokens)[:, None].to(tokens.device)
             tokens = torch.cat((tokens, token), 1)
     return tokens, logits
+
+
+def _mapped(model: LanguageModel, *readers: TextReader) -> LanguageModel:
+    return cast(LanguageModel, MappedModel(model, readers))
 
 
 def _longest(rows: Sequence[Row], role: Literal["expert", "antiexpert"]) -> int:

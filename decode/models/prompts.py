@@ -8,15 +8,21 @@ from transformers import PreTrainedTokenizerBase
 
 from ..engine.request import Chat, Prompt, RolePrompt
 from .chat_date import dated_template
+from .text_reader import TextReader
 
 
 @dataclass(frozen=True, slots=True)
 class RoleTokenizers:
-    """Each role's tokenizer; prompts may differ by role, continuations are the base's tokens."""
+    """Each role's tokenizer; prompts may differ by role, continuations are the base's tokens.
+
+    Attributes:
+        readers: of the base's tokens by expert and anti-expert, if those have tokens of their own.
+    """
 
     base: PreTrainedTokenizerBase
     expert: PreTrainedTokenizerBase
     antiexpert: PreTrainedTokenizerBase
+    readers: tuple[TextReader, TextReader] | None = None
 
     @classmethod
     def alone(cls, tokenizer: PreTrainedTokenizerBase) -> "RoleTokenizers":
@@ -28,14 +34,24 @@ class RoleTokenizers:
         return RolePrompt(*self.encode_all(prompt))
 
     def encode_all(self, prompt: RolePrompt | Prompt) -> tuple[list[int], list[int], list[int]]:
-        """The ids that base, expert and anti-expert read."""
+        """The ids that base, expert and anti-expert read; bare ids are the base's."""
         if not isinstance(prompt, RolePrompt):
             if self.expert is self.base is self.antiexpert:
                 ids = encode(self.base, prompt)
                 return ids, ids, ids
-            prompt = RolePrompt.same(prompt)
+            prompt = self._by_role(prompt)
         base, expert = encode(self.base, prompt.base), encode(self.expert, prompt.expert)
         return base, expert, encode(self.antiexpert, prompt.antiexpert)
+
+    def _by_role(self, prompt: Prompt) -> RolePrompt:
+        if self.readers is None or isinstance(prompt, str | Chat):
+            return RolePrompt.same(prompt)
+        expert, antiexpert = self.readers
+        return RolePrompt(
+            prompt,
+            _read(expert, self.expert, prompt),
+            _read(antiexpert, self.antiexpert, prompt),
+        )
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
@@ -64,6 +80,14 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     if not ids:
         raise ValueError("an empty prompt has no token to continue; give it at least one")
     return cast(list[int], ids)
+
+
+def _read(
+    reader: TextReader, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]
+) -> list[int]:
+    """A prompt of the base's ids as a small model reads it, after what its texts begin with."""
+    own, (begin,) = reader.ids(prompt), text_ids(tokenizer, [""])
+    return encode(tokenizer, own if own[: len(begin)] == begin else [*begin, *own])
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """A base and the small models that steer it, stepped as one `engine.Steppable`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +21,15 @@ class Steering:
 
     pair: Pair
     weight: float = 1.0
+
+
+def steering_by(pairs: Iterable[tuple[Pair, float]], vocabulary: Vocabulary) -> list[Steering]:
+    """Experts with their weights; each reads the text in tokens of its own if it has them."""
+    readers = vocabulary.readers
+    return [
+        Steering(pair.read_by(*readers[number]) if readers else pair, weight)
+        for number, (pair, weight) in enumerate(pairs)
+    ]
 
 
 class Steered:

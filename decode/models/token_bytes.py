@@ -7,10 +7,8 @@ its name where it is a special one, or as its tokenizer's file spells it.
 import re
 from typing import cast
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AddedToken, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-from .vocab import tokens_by_id
 
 SPELLINGS = ("\u0120", "\u010a", "\u2581", "<0x")  # a space, a new line, a space, a byte
 _BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}  # GPT-2's spelling
@@ -19,17 +17,38 @@ _ESCAPED = re.compile(r"bytes:(.*\\x[0-9a-fA-F]{2}.*)", re.DOTALL)
 _BYTE = re.compile(rb"\\x([0-9a-fA-F]{2})")
 
 
+def tokens_by_id(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
+    """Every token at its id, added tokens included; None where no token has the id."""
+    vocab = tokenizer.get_vocab()
+    tokens: list[str | None] = [None] * (max(vocab.values()) + 1)
+    for token, id_ in vocab.items():
+        tokens[id_] = token
+    return tokens
+
+
 def token_bytes(tokenizer: PreTrainedTokenizerBase, token_id: int) -> bytes:
     """What a token adds to a text, in bytes; of a special or an added token its name.
 
     Of an id that no token has, none.
     """
     name = cast(str | None, tokenizer.convert_ids_to_tokens(token_id))
-    if name is None:
-        return b""
-    if token_id in tokenizer.added_tokens_decoder:
+    added = tokenizer.added_tokens_decoder.get(token_id)
+    return b"" if name is None else _bytes(name, added, is_byte_level(tokenizer))
+
+
+def bytes_by_id(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
+    """The same of every id; None where no token has it."""
+    added, is_spelt = tokenizer.added_tokens_decoder, is_byte_level(tokenizer)
+    return [
+        None if name is None else _bytes(name, added.get(id_), is_spelt)
+        for id_, name in enumerate(tokens_by_id(tokenizer))
+    ]
+
+
+def _bytes(name: str, added: AddedToken | None, is_byte_level: bool) -> bytes:
+    if added is not None and (added.special or is_byte_level):
         return name.encode()
-    if _is_byte_level(tokenizer) and all(letter in _BYTES for letter in name):
+    if is_byte_level and all(letter in _BYTES for letter in name):
         return bytes(_BYTES[letter] for letter in name)
     if match := _FALLBACK.fullmatch(name):
         return bytes.fromhex(match[1])
@@ -61,9 +80,7 @@ class TokenIds:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         names = tokens_by_id(tokenizer)
         self.size = len(names)
-        self.bytes = [
-            None if name is None else token_bytes(tokenizer, id_) for id_, name in enumerate(names)
-        ]
+        self.bytes = bytes_by_id(tokenizer)
         self._added = {str(token): id_ for id_, token in tokenizer.added_tokens_decoder.items()}
         self._by_name = {name: id_ for id_, name in enumerate(names) if name is not None}
         self._by_bytes: dict[bytes, int] = {}
@@ -88,6 +105,12 @@ class TokenIds:
         return found
 
 
-def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend is not None and b'"ByteLevel"' in backend.decoder.__getstate__()
+def is_byte_fallback(name: str) -> bool:
+    """Whether a token is called by the number of a byte, as SentencePiece does it: `<0x0A>`."""
+    return _FALLBACK.fullmatch(name) is not None
+
+
+def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether each letter of its tokens' names is a byte, as GPT-2 spells them."""
+    decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
+    return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()

@@ -59,7 +59,7 @@ class PromptReader:
             raise BadRequest(
                 f"prompt: token id {max(prompt)}; the models have {self._served.num_ids}", "prompt"
             )
-        return RolePrompt.same(prompt)
+        return self._encode(prompt, "prompt")
 
     def chat(self, messages: Sequence[Message]) -> RolePrompt:
         """A chat, which every role reads in its own template.

@@ -60,7 +60,8 @@ def load_served(
         networks = [one.model for one in (model.models if isinstance(model, Steered) else [model])]
         configs = [network.config.get_text_config(decoder=True) for network in networks]
         limits = [getattr(config, "max_position_embeddings", None) for config in configs]
-        tables = [cast(Any, one.get_input_embeddings()).num_embeddings for one in networks]
+        readers = networks[:1] if tokenizers.readers else networks  # of the base's ids
+        tables = [cast(Any, one.get_input_embeddings()).num_embeddings for one in readers]
         found.append(
             Served(
                 system.role,

@@ -114,8 +114,11 @@ class Decode(Section):
     elsewhere the mean of the samples."""
     device: str = "auto"
     """auto is the GPUs there are (a model too large for one is spread), else the CPU."""
-    vocabulary: Literal["identical", "shared"] = "identical"
-    """identical: all models share one vocabulary; shared: combine on the ids they share."""
+    vocabulary: Literal["identical", "shared", "mapped", "matched"] = "identical"
+    """identical: all models share one vocabulary; shared: combine on the ids they share; mapped:
+    experts of another tokenizer read the text in their own tokens, and a token gets the shift of
+    the one with the same bytes, or of the first that would spell it; matched: tokens without the
+    former get none."""
 
     @property
     def alphas(self) -> tuple[float, ...]:

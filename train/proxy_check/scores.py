@@ -34,7 +34,7 @@ from decode.models.pair import load_tuned
 from decode.models.prompts import RoleTokenizers, encode
 from decode.models.recurrent import as_language_model
 from decode.models.sources import ModelSource, load_frozen, load_tokenizer, load_weights
-from decode.models.steered import Steered
+from decode.models.steered import Steered, steering_by
 
 MARGIN = 1.1  # a right answer may be longer than the one in the data
 MARGIN_TOKENS = 4
@@ -100,7 +100,8 @@ class ProxyScores:
                 self._antiexpert = load_weights(self._lineup.antiexpert, self._device)
             base = self._load_base()
             with live_pair(model, self._antiexpert, self._tokenizers.expert) as pair:
-                steered = Steered(base, pair, self._vocabulary, self._lineup.alphas[0])
+                steering = steering_by([(pair, 1.0)], self._vocabulary)
+                steered = Steered(base, steering, self._vocabulary, self._lineup.alphas[0])
                 size = self._lineup.batch_size
                 proxy = LocalCompleter(steered, self._tokenizers, size, num_draft_tokens=0)
                 found: dict[str, Any] = self._losses(proxy)
@@ -154,7 +155,8 @@ class ProxyScores:
 
     def _gold_ids(self, completions: Sequence[str | None]) -> list[Continuation]:
         """Completions as training reads them, the end of the text included, after their prompts."""
-        tokenizer = self._tokenizers.expert
+        roles = self._tokenizers
+        tokenizer = roles.expert if roles.readers is None else roles.base
         end = [] if tokenizer.eos_token_id is None else [cast(int, tokenizer.eos_token_id)]
         found = []
         rows = zip(self._experiment.questions, completions, strict=True)
