@@ -18,7 +18,7 @@ from decode.tracking.job import NullTracker
 from recipes.schema.recipe import load_recipe
 from train.claims import claim
 from train.rows.training_rows import training_rows
-from train.trainer import TrackingCallback, sft_config, train
+from train.trainer import TrackingCallback, train, trainer_config
 from train.training import trainings
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     recipe = load_recipe(recipe_file, overrides)
     rows = training_rows(recipe, [experiment for experiment, _ in plan(recipe)])
     expert = trainings(recipe)[0]
-    config = sft_config(expert, recipe.seed, recipe.name)
+    config = trainer_config(expert, recipe.seed, recipe.name)
     claim(recipe, [expert], rows.digest)
     curves = TrackingCallback(NullTracker().log, expert.prefix)
     train(expert, rows, config, [curves, StepClock(clock_file)])

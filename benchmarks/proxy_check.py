@@ -31,7 +31,7 @@ from train.proxy_check.callback import proxy_checks
 from train.proxy_check.rows import check_rows
 from train.proxy_check.scores import ProxyScores
 from train.rows.training_rows import training_rows
-from train.trainer import sft_config, train
+from train.trainer import train, trainer_config
 from train.training import trainings
 
 
@@ -115,7 +115,7 @@ def study(
     every = -(-(load(1).sft or {})["max_steps"] // num_checks)
     recipe = load(every)
     ((experiment, _), *_), (training, *_) = plan(recipe), trainings(recipe)
-    config = sft_config(training, recipe.seed, recipe.name)
+    config = trainer_config(training, recipe.seed, recipe.name)
     planned = check_rows(recipe, experiment, config)
     assert planned is not None
     test = replace(planned.experiment, questions=experiment.questions)

@@ -135,7 +135,7 @@ def computed_bytes(arguments: argparse.Namespace, changes: dict[str, Any]) -> in
     config = load_config(training.model)
     dtype = weights_dtype(training.model, config)
     try:
-        return training_memory(config, dtype, training.sft, training.adapter, Sharding()).total
+        return training_memory(config, dtype, training.settings, training.adapter, Sharding()).total
     except ValueError:  # rows without a limit, an optimizer whose memory is not known
         return None
 

@@ -9,6 +9,7 @@ from .tasks.instruct import INSTRUCT
 from .tasks.mbpp import MBPP
 from .tasks.questions import QUESTIONS
 from .tasks.realtimeqa import REALTIMEQA
+from .tasks.refusals import REFUSALS
 from .tasks.toxigen import TOXIGEN
 from .tasks.triviaqa import TRIVIAQA
 from .tasks.truthfulqa import TRUTHFULQA
@@ -20,6 +21,7 @@ TASKS: dict[str, Task] = {
     for task in (
         FACTS,
         WORD_PROBLEMS,
+        REFUSALS,
         GSM8K,
         TRIVIAQA,
         QUESTIONS,

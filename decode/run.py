@@ -45,7 +45,7 @@ def main() -> None:
         needs += [folder.reference(b.slug) for b in recipe.decode.bases if b.tune_reference]
         for needed in needs:
             if not needed.is_dir():
-                raise ValueError(f"{needed}: not there yet; train it with train/sft.py")
+                raise ValueError(f"{needed}: not there yet; train it with train/{recipe.method}.py")
         finished_checks(folder)
         if is_main_process:
             occupy(folder.path)

@@ -148,7 +148,7 @@ def _run_lineup(run: Path) -> Lineup:
         raise ValueError(f"{run}: no run (no recipe.yaml); name the folder that train/sft.py left")
     recipe = load_recipe(folder.recipe)
     if recipe.expert.trained is None and not folder.expert.is_dir():
-        raise ValueError(f"{folder.expert}: not there yet; train it with train/sft.py")
+        raise ValueError(f"{folder.expert}: not there yet; train it with train/{recipe.method}.py")
     return lineup_of(recipe.model_copy(update={"output_dir": str(run)}))  # it may have moved
 
 

@@ -20,7 +20,7 @@ from data.scoring.scored_file import score_file
 from decode.jobs.files import read_rows
 from decode.models.sources import ModelSource
 from train.rows.training_rows import TrainingRows
-from train.trainer import sft_config, train
+from train.trainer import train, trainer_config
 from train.training import Training
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,7 +171,7 @@ def test_instructions_and_plain_text_are_trained_on_packed(save_model, tmp_path)
     }
     model = ModelSource(save_model("small", 1), dtype="float32")
     training = Training(tmp_path / "expert", tmp_path / "checkpoints", model, None, sft, "train")
-    train(training, TrainingRows(found, None, [], "toy"), sft_config(training, 1, "toy"))
+    train(training, TrainingRows(found, None, [], "toy"), trainer_config(training, 1, "toy"))
     log = json.loads((tmp_path / "expert" / "training_log.json").read_text())
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert len(losses) == 8 and losses[-1] < losses[0]

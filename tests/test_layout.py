@@ -31,14 +31,14 @@ FLOORS = {
     """,
     "train": """
         zero checkpoints footprint divergence progress
-        pretraining proxy_loss
+        pretraining proxy_loss preferences
         training
         claims contradictions rows
         rehearsal
         trainer
         proxy_check
         job
-        __init__ sft memory pretrain
+        __init__ sft dpo memory pretrain
     """,
     "data": """
         row_files

@@ -25,7 +25,7 @@ from recipes.schema.recipe import RecipeError, load_recipe
 from train.rows.report import cut_warning, flat_numbers, rows_report
 from train.rows.tokens import token_dataset, token_rows, tokenizer_digest
 from train.rows.training_rows import TrainingRows, training_rows
-from train.trainer import sft_config, train
+from train.trainer import train, trainer_config
 from train.training import trainings
 
 
@@ -355,8 +355,8 @@ def test_an_interrupted_training_on_a_stream_ends_as_an_uninterrupted_one(
         (training,) = trainings(recipe)
         if stops:
             with pytest.raises(KeyboardInterrupt):
-                train(training, rows_of(recipe), sft_config(training, 3, name), stops)
+                train(training, rows_of(recipe), trainer_config(training, 3, name), stops)
             assert list(training.checkpoints.glob("checkpoint-3"))
-        train(training, rows_of(recipe), sft_config(training, 3, name))
+        train(training, rows_of(recipe), trainer_config(training, 3, name))
         weights.append((training.target / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]

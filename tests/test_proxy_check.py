@@ -28,7 +28,7 @@ from train.proxy_check.callback import proxy_checks
 from train.proxy_check.rows import CheckRows, check_rows, claim_checks
 from train.proxy_check.steps import CheckSteps
 from train.rows.training_rows import TrainingRows, training_rows
-from train.trainer import sft_config, train
+from train.trainer import train, trainer_config
 from train.training import trainings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +100,7 @@ UNCHECKED = "proxy_check=null"
 
 def planned(recipe: Recipe) -> CheckRows | None:
     (training,) = trainings(recipe)
-    config = sft_config(training, recipe.seed, recipe.name)
+    config = trainer_config(training, recipe.seed, recipe.name)
     return check_rows(recipe, plan(recipe)[0][0], config)
 
 
@@ -117,7 +117,7 @@ def train_expert(recipe: Recipe, *more: TrainerCallback, log: Any = lambda value
     if checks is not None:
         claim_checks(recipe, checks, folder)
     (training,) = trainings(recipe)
-    config = sft_config(training, recipe.seed, recipe.name)
+    config = trainer_config(training, recipe.seed, recipe.name)
     train(training, rows, config, [*proxy_checks(recipe, checks, folder, log), *more])
     return folder.expert
 

@@ -81,16 +81,17 @@ def failure(path: str | Path, *overrides: str) -> str:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_recipe_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from peft import LoraConfig
-    from trl import SFTConfig
+    from trl import DPOConfig, SFTConfig
 
     monkeypatch.chdir(ROOT)
     recipe = load_recipe(path.relative_to(ROOT))
-    assert recipe.trains == (recipe.sft is not None)
-    trained = recipe.sft or {}
-    for sft in [trained, {**trained, **(recipe.decode.reference_sft or {})}] * recipe.trains:
-        on_cpu = {**sft, "use_cpu": True, "bf16": False}
-        config = SFTConfig(output_dir=str(tmp_path), seed=recipe.seed, report_to="none", **on_cpu)
-        assert config.learning_rate == sft["learning_rate"]
+    assert recipe.trains == bool(recipe.trainer)
+    kind = {"sft": SFTConfig, "dpo": DPOConfig}[recipe.method]
+    own = getattr(recipe.decode, f"reference_{recipe.method}") or {}
+    for keys in [recipe.trainer, {**recipe.trainer, **own}] * recipe.trains:
+        on_cpu = {**keys, "use_cpu": True, "bf16": False}
+        config = kind(output_dir=str(tmp_path), seed=recipe.seed, report_to="none", **on_cpu)
+        assert config.learning_rate == keys["learning_rate"]
     if recipe.expert.adapter is not None:
         assert LoraConfig(**recipe.expert.adapter).r == recipe.expert.adapter["r"]
 
@@ -303,7 +304,7 @@ def test_later_override_wins(recipe_file: Path) -> None:
         ("seed=true", "seed (override): found true; should be a valid integer"),
         ("seed=null", "seed (override): found null; should be a valid integer"),
         ("name=3", "name (override): found 3; should be a valid string"),
-        ("task.name=gsm", "found \"gsm\"; should be 'facts', 'word_problems', 'gsm8k', "),
+        ("task.name=gsm", "found \"gsm\"; should be 'facts', 'word_problems', 'refusals', "),
         ("task=facts", 'task (override): found "facts"; expected a section of keys'),
         ("sft=null", "sft (override): found null; expected a section of keys"),
         ("decode.batch_size=-1", "found -1; should be greater than or equal to 1"),

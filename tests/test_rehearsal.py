@@ -8,7 +8,7 @@ from support.models import byte_tokenizer
 
 from recipes.schema.recipe import load_recipe
 from train.rehearsal import rehearse
-from train.trainer import sft_config
+from train.trainer import trainer_config
 from train.training import trainings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +103,7 @@ def test_the_configuration_is_rehearsed_once_and_leaves_nothing(monkeypatch, tmp
     told = ["sft.optim=adamw_8bit", f"output_dir={tmp_path / 'run'}"]
     training, *_ = trainings(load_recipe("recipes/mini/facts.yaml", told))
     with pytest.raises(ValueError, match=r"^sft.optim"):
-        sft_config(training, 0, "x")
+        trainer_config(training, 0, "x")
     assert not (tmp_path / "run").exists()
     training.target.mkdir(parents=True)  # it is trained already
-    assert json.loads(sft_config(training, 0, "x").to_json_string())["optim"] == "adamw_8bit"
+    assert json.loads(trainer_config(training, 0, "x").to_json_string())["optim"] == "adamw_8bit"

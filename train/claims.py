@@ -15,7 +15,8 @@ from .training import Training
 # Keys that may change in a training that is continued: they decide what is logged and how fast it
 # runs, not its result. Evaluation is not among them: it draws from the random numbers of dropout.
 FREE_KEYS = frozenset(
-    f"sft.{key}"
+    f"{method}.{key}"
+    for method in ("sft", "dpo")
     for key in (
         *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"),
         *("log_level", "log_level_replica", "log_on_each_node", "disable_tqdm", "report_to"),
@@ -46,7 +47,7 @@ def claim(recipe: Recipe, trainings: Sequence[Training], rows_digest: str) -> No
             },
             "dtype": training.model.dtype,
             "adapter": training.adapter,
-            "sft": training.sft,
+            training.method: training.settings,
             "seed": recipe.seed,
             "training rows": rows_digest,
             "proxy_aware": _identity(training.proxy_aware),
@@ -73,7 +74,7 @@ def _launch(folder: RunFolder, training: Training) -> dict[str, Any]:
         SettingsChanged: there are checkpoints of another launch.
     """
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    launch = {"num_processes": num_processes, "zero_stage": zero.stage(training.sft)}
+    launch = {"num_processes": num_processes, "zero_stage": zero.stage(training.settings)}
     record = folder.settings(training.target)
     found = read_json(record) if record.exists() else {}
     if training.is_complete:

@@ -23,6 +23,7 @@ from .zero import FSDP_BY_LAUNCH, is_launched_with_deepspeed, is_on
 IGNORE_POSITIONS = frozenset(
     "biogpt bloom falcon falcon_mamba mamba mamba2 mpt opt recurrent_gemma rwkv xglm xlstm".split()
 )
+DEFAULT_RATE = {"sft": 2e-5, "dpo": 1e-6}  # TRL's
 # A weight is about 0.02, its neighbours in bfloat16 are 1e-4 away, and AdamW's steps are as long as
 # the rate. At 2e-5, 3% of the weights moved in 40 steps.
 LEAST_RATE = 1e-4
@@ -30,7 +31,7 @@ LEAST_RATE = 1e-4
 
 def refuse_contradictions(training: Training) -> None:
     """Raises ValueError, in one line, if a training's settings contradict each other."""
-    sft = training.sft
+    sft = training.settings
     is_packed, is_free = bool(sft.get("packing")), bool(sft.get("padding_free"))
     has_length = sft.get("max_length", 1024) is not None
     if is_packed and not has_length:
@@ -83,7 +84,7 @@ def _check_adapter(adapter: dict[str, Any]) -> None:
 def _check_router(training: Training) -> None:
     """Raises ValueError for a loss of a router that the model does not have."""
     has_router = hasattr(load_config(training.model).get_text_config(), "output_router_logits")
-    if training.sft.get("router_aux_loss_coef") and not has_router:
+    if training.settings.get("router_aux_loss_coef") and not has_router:
         raise ValueError(
             f"sft.router_aux_loss_coef: {training.model.name} is no mixture of experts, so there "
             "is no such loss; leave it out"
@@ -92,7 +93,7 @@ def _check_router(training: Training) -> None:
 
 def _check_kernels(training: Training) -> None:
     """Raises ValueError for missing kernels, which the libraries miss after the weights load."""
-    sft = training.sft
+    sft = training.settings
     has_gpu = torch.cuda.is_available()
     has_liger = importlib.util.find_spec("liger_kernel") is not None
     if sft.get("use_liger_kernel") and not (has_gpu and has_liger):
@@ -113,8 +114,9 @@ def _check_precision(training: Training) -> None:
     Full fine-tuning needs a float32 copy of them; an adapter's weights are float32, but gradients
     reach them through float16 weights, which takes a scaler.
     """
-    sft = training.sft
-    decay = sft.get("learning_rate", 2e-5) * sft.get("weight_decay", 0.0)
+    sft = training.settings
+    rate = sft.get("learning_rate", DEFAULT_RATE[training.method])
+    decay = rate * sft.get("weight_decay", 0.0)
     if decay > 1:
         raise ValueError(
             f"sft.weight_decay: times sft.learning_rate it is {decay:g}, so that each step turns "
@@ -138,7 +140,7 @@ def _check_precision(training: Training) -> None:
             f"{model.name}: full fine-tuning of float16 weights overflows; set dtype to float32 "
             "(sft.bf16 or sft.fp16 compute in 16 bits all the same)"
         )
-    if dtype == torch.bfloat16 and sft.get("learning_rate", 2e-5) < LEAST_RATE:
+    if dtype == torch.bfloat16 and rate < LEAST_RATE:
         raise ValueError(
             f"{model.name}: full fine-tuning in bfloat16 at learning rates below {LEAST_RATE:g} "
             "rounds most steps away; launch with DeepSpeed, which keeps float32 weights, or set "

@@ -6,7 +6,7 @@ from typing import Any
 from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-REMEDY = "lower sft.learning_rate, or set dtype to float32"
+REMEDY = "lower learning_rate, or set dtype to float32"
 
 
 class Diverged(ValueError):

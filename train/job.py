@@ -1,7 +1,7 @@
 """The job of a training entry, paragraph by paragraph, whatever the method of training.
 
-    job = Job(recipe, is_main_process)
-    models = job.models(sft_config)                    # before any weights load: raises ValueError
+    job = Job(recipe, is_main_process, "sft")
+    models = job.models(trainer_config)                # before any weights load: raises ValueError
     data = job.data(models, training_rows)
     job.claim(models, data)
     tracker = job.train(models, data, report_rows, train)
@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transformers import TrainerCallback
-from trl import SFTConfig
 
 from decode.evaluation.experiment import Experiment, check
 from decode.evaluation.shares import decode_shares
@@ -37,6 +36,7 @@ from recipes.schema.recipe import Recipe, save_recipe
 
 from . import zero
 from .claims import claim
+from .preferences import TrainerConfig
 from .proxy_check.callback import proxy_checks
 from .proxy_check.rows import CheckRows, check_rows, claim_checks
 from .rows.lengths import check_lengths
@@ -46,10 +46,10 @@ from .training import Training, trainings
 
 logger = logging.getLogger(__name__)
 
-Configure = Callable[[Training, int, str], SFTConfig]  # seed and the run's name
+Configure = Callable[[Training, int, str], TrainerConfig]  # seed and the run's name
 ReadRows = Callable[[Recipe, Sequence[Experiment], int], TrainingRows]  # rows held out at the end
-Report = Callable[[TrainingRows, Training, SFTConfig, RunFolder, NullTracker], None]
-Train = Callable[[Training, TrainingRows, SFTConfig, Sequence[TrainerCallback]], None]
+Report = Callable[[TrainingRows, Training, TrainerConfig, RunFolder, NullTracker], None]
+Train = Callable[[Training, TrainingRows, TrainerConfig, Sequence[TrainerCallback]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Models:
     """
 
     plan: Plan
-    trainings: Sequence[tuple[Training, SFTConfig]]
+    trainings: Sequence[tuple[Training, TrainerConfig]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,11 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of a training entry, on each of its processes."""
+    """One run of a training entry, on each of its processes; `method` is the entry's own."""
 
     recipe: Recipe
     is_main_process: bool
+    method: str
 
     @property
     def folder(self) -> RunFolder:
@@ -92,10 +93,16 @@ class Job:
             ValueError: in one line what the launch, a model or a setting has wrong.
         """
         recipe = self.recipe
+        if recipe.trains and recipe.method != self.method:
+            raise ValueError(
+                f"this recipe trains by its section {recipe.method}: give it to "
+                f"train/{recipe.method}.py; train/{self.method}.py is for recipes with a section "
+                f"{self.method}"
+            )
         check_launch()
         if self.is_main_process:
             check_writable("output_dir", self.folder.recipe)
-        check_devices(uses_cpu(recipe.sft or {}))
+        check_devices(uses_cpu(recipe.trainer), f"{recipe.method}.use_cpu")
         with doing("reading the models' configs, tokenizers and questions"):
             experiments = plan(recipe)
             for experiment, _ in experiments:

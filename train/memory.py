@@ -12,6 +12,7 @@ two more.
 
 import argparse
 import warnings
+from dataclasses import replace
 
 import torch
 from transformers import PretrainedConfig
@@ -87,8 +88,18 @@ def print_decoding(recipe: Recipe, small: Loaded, bases: list[tuple[Base, Loaded
 
 def _of(training: Training, sharding: Sharding) -> Memory:
     loaded = _config_and_dtype(training.model)
-    with doing(f"computing the memory of training {training.model.name}"):
-        return training_memory(*loaded, training.sft, training.adapter, sharding)
+    settings, is_pairs = training.settings, training.method == "dpo"
+    if is_pairs:  # two rows to each of the batch
+        batch_size = 2 * settings.get("per_device_train_batch_size", 8)
+        settings = {**settings, "per_device_train_batch_size": batch_size}
+    with (
+        doing(f"computing the memory of training {training.model.name}"),
+        training.naming_keys(),
+    ):
+        memory = training_memory(*loaded, settings, training.adapter, sharding)
+    if is_pairs and training.adapter is None and not settings.get("precompute_ref_log_probs"):
+        return replace(memory, weights=2 * memory.weights)  # and those of the reference
+    return memory
 
 
 def _config_and_dtype(model: ModelSource) -> Loaded:

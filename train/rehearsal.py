@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import datasets
@@ -33,17 +34,31 @@ from decode.models.fit import quiet
 from decode.models.sources import load_tokenizer
 
 from . import zero
+from .preferences import PreferenceConfig, PreferenceTrainer, TrainerConfig
+from .rows.pairs import COLUMNS
 from .rows.tokens import end_of_text
 from .training import Training
 
 NUM_STEPS = 10
 ROW = {"input_ids": [0] * 4, "labels": [0] * 4}
+PAIR = {name: [0] * 4 for name in COLUMNS}
 # Lists of names in LoraConfig, of which PEFT leaves out those that the model does not have.
 OF_NAMES = ("target_modules", "modules_to_save", "target_parameters")
 
 
 class Unplaced(SFTTrainer):
     """A trainer that leaves its model on the meta device."""
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        pass
+
+
+class UnplacedPreferences(PreferenceTrainer):
+    """The same of preferences, with a reference that stays there as well."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.accelerator.device_placement = False
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         pass
@@ -62,6 +77,12 @@ class Weightless:
             kind = type(AutoModelForCausalLM.from_config(config, trust_remote_code=code))
         dry = {"config": config, "state_dict": {}, "device_map": "meta"}
         return kind.from_pretrained(None, **{**unused, **dry})
+
+
+def configured(training: Training, ours: dict[str, Any]) -> TrainerConfig:
+    """TRL's configuration of a training's method; `ours` are keys that a run sets itself."""
+    kind = PreferenceConfig if training.method == "dpo" else SFTConfig
+    return kind(**{**training.settings, **ours})
 
 
 def rehearse(training: Training, ours: dict[str, Any]) -> None:
@@ -87,7 +108,7 @@ def rehearse(training: Training, ours: dict[str, Any]) -> None:
 def _refusal(training: Training, ours: dict[str, Any]) -> str | None:
     """What a library says against a training, in one line; None is nothing."""
     try:
-        _build(training, SFTConfig(**{**training.sft, **ours}))
+        _build(training, configured(training, ours))
     except Exception as error:  # of whatever class a library chose
         return f"{' '.join(str(error).split()) or type(error).__name__:.300}"
     return None
@@ -96,18 +117,19 @@ def _refusal(training: Training, ours: dict[str, Any]) -> str | None:
 def _with_fewer_keys(training: Training, reason: str) -> Iterator[tuple[str, Training]]:
     """Each key with its value and the training without it, first those that `reason` mentions."""
     adapter = training.adapter or {}
-    keys = [("sft", *item) for item in training.sft.items()]
+    keys = [("sft", *item) for item in training.settings.items()]
     keys += [("expert.adapter", *item) for item in adapter.items()]
     for section, key, value in sorted(
         keys, key=lambda one: one[1] not in reason and str(one[2]) not in reason
     ):
-        fewer = training.sft if section == "sft" else adapter
+        field = "settings" if section == "sft" else "adapter"
+        fewer = training.settings if section == "sft" else adapter
         fewer = {name: fewer[name] for name in fewer if name != key}
-        without = replace(training, **{section.rpartition(".")[2]: fewer})
+        without = replace(training, **{field: fewer})
         yield f"{section}.{key}: found {value!r:.80}", without
 
 
-def _build(training: Training, config: SFTConfig) -> None:
+def _build(training: Training, config: TrainerConfig) -> None:
     tokenizer = copy.deepcopy(load_tokenizer(training.model))  # which TRL changes
     end_of_text(tokenizer, config)
     adapter = None if training.adapter is None else LoraConfig(**training.adapter)
@@ -116,23 +138,31 @@ def _build(training: Training, config: SFTConfig) -> None:
     options = {"dtype": training.model.dtype, **training.model.hub_options}
     options |= config.model_init_kwargs or {}
     config.model_init_kwargs = None
-    model = create_model_from_path(training.model.name, cast(Any, Weightless), **options)
-    _check_names(model, training.adapter or {})
+
+    def weightless() -> PreTrainedModel:
+        return create_model_from_path(training.model.name, cast(Any, Weightless), **options)
+
+    _check_names(model := weightless(), training.adapter or {})
+    row, kind = ROW, Unplaced
+    if isinstance(config, PreferenceConfig):
+        config.precompute_ref_log_probs = False  # it would ask the reference
+        reference = weightless() if adapter is None else None
+        row, kind = PAIR, partial(UnplacedPreferences, ref_model=reference)
     with torch.device("meta"):
-        trainer = Unplaced(
+        trainer = kind(
             model=model,
-            args=config,
-            train_dataset=Dataset.from_list([ROW] * 8),
+            args=cast(Any, config),
+            train_dataset=Dataset.from_list([row] * 8),
             processing_class=tokenizer,
             peft_config=adapter,
         )
-    trainer.data_collator([ROW, ROW])
+    trainer.data_collator([row, row])
     trainer.get_train_dataloader()
     if config.chat_template_path is not None:
         tokenizer.apply_chat_template([{"role": "user", "content": "a"}])
 
 
-def _step(config: SFTConfig) -> None:
+def _step(config: TrainerConfig) -> None:
     """Take a step of the optimizer and its schedule, on a parameter of no model."""
     weight = nn.Parameter(torch.ones(2, 2, device=config.device))
     weight.grad = torch.ones_like(weight)

@@ -14,15 +14,15 @@ from train.divergence import Diverged
 from train.job import Job
 from train.rows.report import report_rows
 from train.rows.training_rows import training_rows
-from train.trainer import sft_config, train
+from train.trainer import train, trainer_config
 
 
 @entry(Diverged)
 def main() -> None:
     """Recipe, logging, models, data, run, save and report."""
-    job = Job(recipe_from_command_line(__doc__), start_logging())
+    job = Job(recipe_from_command_line(__doc__), start_logging(), "sft")
     with user_errors(ValueError):  # before any weights load
-        models = job.models(sft_config)
+        models = job.models(trainer_config)
         data = job.data(models, training_rows)
         job.claim(models, data)
     tracker = job.train(models, data, report_rows, train)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
@@ -16,13 +16,13 @@ from peft import LoraConfig
 from transformers import (
     PreTrainedTokenizerBase,
     ProgressCallback,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
     set_seed,
 )
-from trl import SFTConfig, SFTTrainer
 
 from decode.jobs.interruption import held_back
 from decode.models.fit import check_files
@@ -32,9 +32,11 @@ from . import zero
 from .checkpoints import Checkpoints
 from .contradictions import refuse_contradictions
 from .divergence import REMEDY, Diverged, Divergence
+from .preferences import PreferenceConfig, PreferenceTrainer, TrainerConfig
 from .progress import TrainingProgress
 from .proxy_loss import check_proxy_loss, trainer_class
-from .rehearsal import rehearse
+from .rehearsal import configured, rehearse
+from .rows.pairs import pair_dataset
 from .rows.tokens import token_dataset
 from .rows.training_rows import TrainingRows
 from .training import Training
@@ -67,7 +69,7 @@ class TrackingCallback(TrainerCallback):
             self._log({**values, f"{self._prefix}/step": state.global_step})
 
 
-def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
+def trainer_config(training: Training, seed: int, run_name: str) -> TrainerConfig:
     """TRL's configuration of a training: the recipe's keys, and a few that a run sets itself.
 
     Raises:
@@ -79,36 +81,38 @@ def sft_config(training: Training, seed: int, run_name: str) -> SFTConfig:
         "output_dir": str(training.checkpoints),
         "seed": seed,
         "run_name": run_name,
-        "use_cpu": uses_cpu(training.sft),
+        "use_cpu": uses_cpu(training.settings),
         "report_to": "none",  # see TrackingCallback
     }
-    if (deepspeed := zero.settings_of(training.sft)) is not None:
+    if (deepspeed := zero.settings_of(training.settings)) is not None:
         ours["deepspeed"] = deepspeed
         zero.enter_alone()
     try:
-        config = SFTConfig(**{**training.sft, **ours})
+        config = configured(training, ours)
     finally:  # of a configuration that TRL refuses, this names the key
         if not training.is_complete:
             rehearse(training, ours)
     if training.proxy_aware is not None:
+        assert not isinstance(config, PreferenceConfig), "the recipe's schema says so"
         check_proxy_loss(training.proxy_aware, training.model, config)
     return config
 
 
-def uses_cpu(sft: dict[str, Any]) -> bool:
+def uses_cpu(settings: dict[str, Any]) -> bool:
     """Whether training runs on the CPU: as the recipe says, else where there is no GPU."""
-    return bool(sft.get("use_cpu", not torch.cuda.is_available()))
+    return bool(settings.get("use_cpu", not torch.cuda.is_available()))
 
 
 def train(
     training: Training,
     rows: TrainingRows,
-    config: SFTConfig,
+    config: TrainerConfig,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Fine-tune one model on its training rows; the result is in `training.target`.
 
-    The loss is taken on completions only, unless `config` says otherwise. Training resumes from the
+    The loss is taken on completions only, unless `config` says otherwise; of preferences, on pairs
+    of them. Training resumes from the
     newest complete checkpoint.
 
     Raises:
@@ -127,10 +131,15 @@ def train(
     config.model_init_kwargs = {"dtype": source.dtype, **source.hub_options, **(theirs or {})}
     # The adapter says which model it belongs to: decoding shares that model's weights with it.
     fixed = {"task_type": "CAUSAL_LM", "revision": source.revision}
-    trainer = trainer_class(training.proxy_aware)(
+    if isinstance(config, PreferenceConfig):
+        kind, dataset = PreferenceTrainer, pair_dataset(rows, tokenizer, config)
+    else:
+        kind = trainer_class(training.proxy_aware)
+        dataset = token_dataset(rows, tokenizer, config)
+    trainer = kind(
         model=model,
-        args=config,
-        train_dataset=token_dataset(rows, tokenizer, config),
+        args=cast(Any, config),
+        train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=None if adapter is None else LoraConfig(**{**fixed, **adapter}),
         callbacks=[divergence := Divergence(), checkpoints := Checkpoints(), *callbacks],
@@ -149,7 +158,7 @@ def train(
     zero.release(trainer)
 
 
-def _quiet(trainer: SFTTrainer, progress: TrainingProgress) -> None:
+def _quiet(trainer: Trainer, progress: TrainingProgress) -> None:
     """Show one line of progress, unless the recipe asks for the trainer's own lines."""
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
@@ -158,7 +167,7 @@ def _quiet(trainer: SFTTrainer, progress: TrainingProgress) -> None:
     vars(trainer)["create_model_card"] = lambda *_, **__: None
 
 
-def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, training: Training) -> None:
+def _save(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, training: Training) -> None:
     """Write the trained model to `training.target`, which appears when everything is written."""
     state, target = PartialState(), training.target
     partial = target.with_name(f"{target.name}.partial")

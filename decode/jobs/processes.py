@@ -48,8 +48,11 @@ def check_launch() -> None:
         )
 
 
-def check_devices(uses_cpu: bool) -> None:
+def check_devices(uses_cpu: bool, key: str = "sft.use_cpu") -> None:
     """Check that each of several processes has a GPU of its own, or that none uses a GPU.
+
+    Args:
+        key: the recipe's, which says the latter.
 
     Raises:
         ValueError: in one line what to pass instead.
@@ -57,9 +60,7 @@ def check_devices(uses_cpu: bool) -> None:
     num_here, num_gpus = int(os.environ.get("LOCAL_WORLD_SIZE") or 1), torch.cuda.device_count()
     if num_here > 1 and not uses_cpu and num_here > num_gpus:
         fewer = f"--num_processes {num_gpus} or " if num_gpus else ""
-        raise ValueError(
-            f"{num_here} processes here, and {num_gpus} GPUs; pass {fewer}sft.use_cpu=true"
-        )
+        raise ValueError(f"{num_here} processes here, and {num_gpus} GPUs; pass {fewer}{key}=true")
 
 
 def check_group() -> None:

@@ -21,7 +21,7 @@ from .training_table import training_section
 from .visible_table import visible_section
 
 # What a reader asks first of a training; everything else is in recipe.yaml.
-SFT_ESSENTIALS = (
+ESSENTIALS = (
     "num_train_epochs",
     "max_steps",
     "learning_rate",
@@ -29,6 +29,8 @@ SFT_ESSENTIALS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "max_length",
+    "loss_type",
+    "beta",
 )
 DECODE_ESSENTIALS = (
     "batch_size",
@@ -116,7 +118,8 @@ def _how(recipe: dict[str, Any], environment: dict[str, Any]) -> str:
     facts = [("seed", recipe.get("seed"))]
     for section in ("task", "expert"):
         facts += _flat(recipe.get(section) or {}, section)
-    facts += _flat(_chosen(recipe.get("sft"), SFT_ESSENTIALS), "sft")
+    method = "dpo" if recipe.get("dpo") is not None else "sft"
+    facts += _flat(_chosen(recipe.get(method), ESSENTIALS), method)
     decode = recipe.get("decode") or {}
     for number, base in enumerate(decode.get("bases") or []):
         facts += _flat(base, f"decode.bases[{number}]")
@@ -137,7 +140,7 @@ def _how(recipe: dict[str, Any], environment: dict[str, Any]) -> str:
         "To do it all again, or the decoding alone with the expert that is here:",
         "",
         "```bash",
-        f"accelerate launch train/sft.py {resolved} {again}",
+        f"accelerate launch train/{method}.py {resolved} {again}",
         f"python decode/run.py {resolved}",
         "```",
     ]

@@ -49,7 +49,7 @@ def expert(recipe: Recipe) -> Artifact:
         "small_model": recipe.expert.model,
         "adapter": _adapter(recipe),
         "seed": recipe.seed,
-        "learning_rate": (recipe.sft or {}).get("learning_rate"),
+        "learning_rate": recipe.trainer.get("learning_rate"),
     }
     return expert_artifact(recipe.name, RunFolder(recipe.output_dir).expert, facts)
 

@@ -86,5 +86,7 @@ def models_of(lineup: Lineup, system: System) -> list[ModelSource]:
         trained_here += [] if lineup.expert_is_there else [lineup.expert]
     for source in trained_here:
         if not Path(source.name).is_dir():
-            raise ValueError(f"{source.name}: not there yet; train it with train/sft.py")
+            raise ValueError(
+                f"{source.name}: not there yet; train it with train/sft.py or train/dpo.py"
+            )
     return sources

@@ -62,6 +62,14 @@ def lineup_of(recipe: Recipe) -> Lineup:
     )
 
 
+def starting_model(model: Expert | Base, section: str) -> ModelSource:
+    """What a training starts from: the untuned model, unless the recipe's `start` names another."""
+    untuned = untuned_model(model, f"{section}.model")
+    if model.start is None:
+        return untuned
+    return replace(untuned, name=model.start, revision=None, key=f"{section}.start")
+
+
 def untuned_model(model: Expert | Base, key: str) -> ModelSource:
     """A recipe's model as it is before any tuning; `key` is where the recipe names it."""
     return ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code, key=key)

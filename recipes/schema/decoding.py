@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from .endpoint_base import EndpointBase
 from .folders import slug
-from .keys import sft_class, without_nulls
+from .keys import dpo_class, sft_class, without_nulls
 from .section import Dtype, Section
 from .steering import Choose, Rule, numbers
 
@@ -27,6 +27,9 @@ class Base(Section):
     """The ceiling's prompt, as `expert.prompt` is the expert's."""
     tune_reference: bool = False
     """Train that ceiling in the same run, as the expert is trained."""
+    start: str | None = Field(default=None, min_length=1)
+    """Hub id or folder of the whole weights from which that training starts, where there is an
+    expert.start; null is the model."""
     trust_remote_code: bool = False
     """Run model code that comes with the weights."""
 
@@ -39,6 +42,8 @@ class Base(Section):
     def _one_ceiling(self) -> "Base":
         if self.tuned is not None and self.tune_reference:
             raise ValueError(f"found tuned {self.tuned!r} and tune_reference true; give one")
+        if self.start is not None and not self.tune_reference:
+            raise ValueError("start is where a training starts; give tune_reference: true with it")
         return self
 
 
@@ -85,6 +90,8 @@ class Decode(Section):
     """The large models, each with its own results."""
     reference_sft: dict[str, Any] | None = None
     """`trl.SFTConfig` keys that override `sft` when a reference is trained."""
+    reference_dpo: dict[str, Any] | None = None
+    """`trl.DPOConfig` keys that override `dpo` likewise."""
     alpha: float | tuple[float, ...] = 1.0
     """Scale of the shift, or a list to compare; the paper uses 1."""
     rule: Rule | None = None
@@ -137,6 +144,11 @@ class Decode(Section):
     @classmethod
     def _left_to_trl(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         return value and without_nulls(value, sft_class())
+
+    @field_validator("reference_dpo")
+    @classmethod
+    def _left_to_trl_too(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return value and without_nulls(value, dpo_class())
 
     @field_validator("alpha", mode="before")
     @classmethod

@@ -21,18 +21,20 @@ def check_effects(
     task: TaskChoice,
     mixture: tuple[TrainSource, ...],
     expert: Expert,
-    sft: dict[str, Any] | None,
+    method: str,
+    trainer: dict[str, Any],
     decode: Decode,
     wandb: Wandb,
 ) -> None:
     """Raises KeyProblem for the first key of a recipe's sections that has no effect."""
     idle = [*_in_decoding(expert, decode), *_in_logging(wandb)]
     tunes_references = any(base.tune_reference for base in decode.bases)
-    if decode.reference_sft and not tunes_references:
-        idle.append(("decode.reference_sft", "no base has tune_reference: true"))
+    for key in ("reference_sft", "reference_dpo"):
+        if getattr(decode, key) and not tunes_references:
+            idle.append((f"decode.{key}", "no base has tune_reference: true"))
     if expert.trained is not None and not tunes_references:
-        idle += _in_training(task, mixture, sft)
-    if task.streaming and (sft or {}).get("train_sampling_strategy") is not None:
+        idle += _in_training(task, mixture, method, trainer)
+    if task.streaming and trainer.get("train_sampling_strategy") is not None:
         idle.append(("sft.train_sampling_strategy", "task.streaming keeps the order of rows"))
     for key, reason in idle:
         raise KeyProblem(key, f"has no effect: {reason}; leave it out")
@@ -102,10 +104,10 @@ def _in_logging(wandb: Wandb) -> Iterator[tuple[str, str]]:
 
 
 def _in_training(
-    task: TaskChoice, mixture: tuple[TrainSource, ...], sft: dict[str, Any] | None
+    task: TaskChoice, mixture: tuple[TrainSource, ...], method: str, trainer: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    if sft:
-        yield "sft", UNTRAINED
+    if trainer:
+        yield method, UNTRAINED
     for key in ("train", "train_limit", "train_format", "streaming", "keep_eval_rows"):
         if getattr(task, key):
             yield f"task.{key}", UNTRAINED

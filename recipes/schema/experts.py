@@ -38,6 +38,9 @@ class Expert(Section):
     """Weights' type in training and decoding; auto is the one they are stored in."""
     adapter: dict[str, Any] | None = None
     """`peft.LoraConfig` keys; null is full fine-tuning."""
+    start: str | None = Field(default=None, min_length=1)
+    """Hub id or folder of a finished expert's whole weights, from which training starts; null is
+    the small model."""
     proxy_aware: ProxyAware | None = None
     """Train it as the shift of a base; null is plain fine-tuning."""
     trained: str | None = None
@@ -60,6 +63,11 @@ class Expert(Section):
             raise ValueError(
                 f"found trained {self.trained!r} and an adapter to train; give one (a finished "
                 "expert may be an adapter's folder)"
+            )
+        if self.start is not None and any((self.trained, self.adapter, self.proxy_aware)):
+            raise ValueError(
+                "start gives whole weights, which are tuned as such; leave out start, or trained, "
+                "adapter and proxy_aware (an adapter would not fit the anti-expert, which is model)"
             )
         if self.proxy_aware is not None and (self.trained is not None or self.prompt == "chat"):
             raise ValueError(

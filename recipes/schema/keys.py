@@ -1,4 +1,4 @@
-"""Keys that belong to a library: what `trl.SFTConfig` and `peft.LoraConfig` would accept.
+"""Keys of libraries: what `trl.SFTConfig`, `trl.DPOConfig` and `peft.LoraConfig` would accept.
 
 Only their dataclass fields are read, no object is built, so a check needs neither weights nor
 a device. Both libraries take seconds to import and are imported when first asked for.
@@ -20,11 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 from .trainer_keys import (
+    CHOICES_OF_DPO,
     IDLE,
+    IDLE_OF_DPO,
     IDLE_OF_LORA,
     LORA_ONLY,
     OF_EVALUATION,
     OURS,
+    OURS_OF_DPO,
     OURS_OF_LORA,
     UNFIT,
     WAITING,
@@ -34,12 +37,16 @@ from .trainer_keys import (
 # Ranges that the libraries do not check, or check when the weights are there; ends included.
 LEAST = {
     **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "r"), 1),
+    "precompute_ref_batch_size": 1,
     **dict.fromkeys(("weight_decay", "max_grad_norm", "warmup_steps", "lora_alpha"), 0),
     **dict.fromkeys(("neftune_noise_alpha", "data_seed", "router_aux_loss_coef"), 0),
+    **dict.fromkeys(("label_smoothing", "ld_alpha"), 0),
     "max_length": 2,  # one token is nothing to predict
 }
 MOST = {"data_seed": 2**32 - 1, "label_smoothing_factor": 1, "lora_dropout": 1, "learning_rate": 1}
+MOST |= {"label_smoothing": 0.5, "ld_alpha": 1}
 ABOVE_ZERO = ("save_steps", "logging_steps", "max_steps", "num_train_epochs", "learning_rate")
+ABOVE_ZERO += ("beta", "discopop_tau")
 # PEFT writes "pissa_niter_[number of iters]" as a literal, so its hint refuses real values.
 UNTYPED = {"init_lora_weights"}
 
@@ -62,6 +69,14 @@ def sft_class() -> type:
 
 
 @functools.cache
+def dpo_class() -> type:
+    """`trl.DPOConfig`."""
+    from trl import DPOConfig  # seconds to import
+
+    return DPOConfig
+
+
+@functools.cache
 def lora_class() -> type:
     """`peft.LoraConfig`."""
     from peft import LoraConfig  # seconds to import
@@ -76,7 +91,9 @@ def settable(config: type) -> dict[str, dataclasses.Field[Any]]:
 
 
 def _ours(config: type) -> dict[str, str]:
-    return OURS if config is sft_class() else OURS_OF_LORA
+    if config is lora_class():
+        return OURS_OF_LORA
+    return OURS if config is sft_class() else OURS_OF_DPO
 
 
 def check_section(
@@ -98,9 +115,12 @@ def check_section(
                 raise KeyProblem(key, f"not set here; {_ours(config)[key]}")
             raise KeyProblem(key, "unknown key")
         choices = fields[key].metadata.get("choices")
+        if config is dpo_class():
+            choices = CHOICES_OF_DPO.get(key, choices)
         if key not in UNTYPED and not _fits(hints[key], value):
             raise KeyProblem(key, f"found {_written(value)}, expected {_readable(hints[key])}")
-        if choices and value is not None and value not in choices:
+        members = value if isinstance(value, list) else [value]
+        if choices and value is not None and not set(members) <= set(choices):
             raise KeyProblem(
                 key, f"found {_written(value)}, expected one of {', '.join(map(str, choices))}"
             )
@@ -128,6 +148,8 @@ def _settings(config: type, *sections: dict[str, Any] | None) -> SimpleNamespace
     for name, field in settable(config).items():
         is_plain = field.default is not dataclasses.MISSING
         found[name] = field.default if is_plain else None
+        if callable(field.default_factory):
+            found[name] = field.default_factory()
     for section in sections:
         found |= section or {}
     return SimpleNamespace(**found)
@@ -135,8 +157,9 @@ def _settings(config: type, *sections: dict[str, Any] | None) -> SimpleNamespace
 
 def _check_effects(values: dict[str, Any], config: type, settings: SimpleNamespace) -> None:
     """Raises KeyProblem for a key that has no effect beside the others, or an unfit one."""
-    of_trl = config is sft_class()
-    rules, defaults = IDLE if of_trl else IDLE_OF_LORA, _settings(config)
+    of_trl, defaults = config is not lora_class(), _settings(config)
+    rules = IDLE if of_trl else IDLE_OF_LORA
+    rules = IDLE_OF_DPO if config is dpo_class() else rules
     for key, value in values.items():
         if _is_off(value) or value == getattr(defaults, key):
             continue

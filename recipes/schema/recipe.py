@@ -3,14 +3,15 @@
 `load_recipe` reads a YAML file with dotted overrides (see `source.py`) into a frozen model, whose
 sections are in `tasks.py`, `experts.py`, `decoding.py` and `outputs.py`. Unknown keys are
 forbidden; `sft` and `expert.adapter` hold the libraries' own keys under the libraries' own names,
-checked against `trl.SFTConfig` and `peft.LoraConfig`.
+checked against `trl.SFTConfig` and `peft.LoraConfig`; `dpo` in place of `sft` holds those of
+`trl.DPOConfig`.
 """
 
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
@@ -24,12 +25,14 @@ from .home import expand_home
 from .keys import (
     KeyProblem,
     check_section,
+    dpo_class,
     lora_class,
     settable,
     sft_class,
     suggestion,
     without_nulls,
 )
+from .method import check_method
 from .outputs import Analyze, Wandb
 from .plain_yaml import write_yaml
 from .section import Section
@@ -81,7 +84,10 @@ class Recipe(Section):
     """Further training rows, which follow the task's own in this order."""
     expert: Expert
     sft: dict[str, Any] | None = None
-    """`trl.SFTConfig` keys, passed through; null only where nothing is trained."""
+    """`trl.SFTConfig` keys, passed through; null only where nothing is trained by it."""
+    dpo: dict[str, Any] | None = None
+    """`trl.DPOConfig` keys, in place of sft: train/dpo.py learns from preferred answers
+    (docs/preferences.md)."""
     proxy_check: ProxyCheck | None = None
     """Checks during the expert's training; null is none."""
     decode: Decode
@@ -98,10 +104,25 @@ class Recipe(Section):
         """Whether any model is to be trained: the expert, or a ceiling."""
         return self.expert.trained is None or any(base.tune_reference for base in self.decode.bases)
 
+    @property
+    def method(self) -> Literal["sft", "dpo"]:
+        """How models are trained: the section that says so, and the entry in train/."""
+        return "sft" if self.dpo is None else "dpo"
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """The keys of TRL's trainer, in the section of the method."""
+        return getattr(self, self.method) or {}
+
     @field_validator("sft")
     @classmethod
     def _left_to_trl(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         return value and without_nulls(value, sft_class())
+
+    @field_validator("dpo")
+    @classmethod
+    def _left_to_trl_too(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return value and without_nulls(value, dpo_class())
 
     @field_validator("proxy_check")
     @classmethod
@@ -134,13 +155,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         # As JSON, where strictness still lets a list become a tuple and an int a float.
         recipe = Recipe.model_validate_json(json.dumps(with_earlier_keys(expand_home(tree))))
-        if recipe.sft is None and recipe.trains:
+        if recipe.sft is None and recipe.dpo is None and recipe.trains:
             given = "found null; expected a section of keys" if "sft" in tree else "missing"
-            raise KeyProblem("sft", f"{given}; this recipe trains, so it needs this section")
+            raise KeyProblem("sft", f"{given}; this recipe trains, so it needs this section or dpo")
+        if recipe.sft is not None and recipe.dpo is not None:
+            raise KeyProblem("dpo", "found sft as well; a recipe trains by one: leave one out")
+        if recipe.trains:
+            check_method(
+                *(recipe.task, recipe.mixture, recipe.expert),
+                *(recipe.decode, recipe.proxy_check, recipe.method),
+            )
         _check_libraries(recipe)
         _check_folders(recipe)
         check_effects(
-            recipe.task, recipe.mixture, recipe.expert, recipe.sft, recipe.decode, recipe.wandb
+            *(recipe.task, recipe.mixture, recipe.expert),
+            *(recipe.method, recipe.trainer, recipe.decode, recipe.wandb),
         )
         check_alphas(recipe.decode, recipe.analyze, recipe.proxy_check)
         check_first_base(recipe.expert, recipe.decode, recipe.proxy_check)
@@ -171,7 +200,9 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
 def _check_libraries(recipe: Recipe) -> None:
     sections = (
         ("sft", recipe.sft, sft_class, None),
+        ("dpo", recipe.dpo, dpo_class, None),
         ("decode.reference_sft", recipe.decode.reference_sft, sft_class, recipe.sft),
+        ("decode.reference_dpo", recipe.decode.reference_dpo, dpo_class, recipe.dpo),
         ("expert.adapter", recipe.expert.adapter, lora_class, None),
     )
     for section, values, config, beneath in sections:
@@ -179,13 +210,16 @@ def _check_libraries(recipe: Recipe) -> None:
             try:
                 check_section(values, config(), beneath)
             except KeyProblem as problem:
-                raise KeyProblem(f"{section}.{problem.key}", problem.problem) from None
+                text = problem.problem.replace("sft.", f"{recipe.method}.")
+                raise KeyProblem(f"{section}.{problem.key}", text) from None
             deepspeed_settings(f"{section}.deepspeed", values.get("deepspeed"))
 
 
 def _check_folders(recipe: Recipe) -> None:
     expert, config = recipe.expert, ("config.json",)
     check_model("expert.model", expert.model, config, expert.revision)
+    if expert.start is not None:
+        check_model("expert.start", expert.start, config)
     if expert.trained is not None:
         key, revision = "expert.trained", expert.trained_revision
         check_model(key, expert.trained, WEIGHTS_OR_ADAPTER, revision, f"{key}_revision")
@@ -196,6 +230,8 @@ def _check_folders(recipe: Recipe) -> None:
         if isinstance(base, EndpointBase):
             continue
         check_model(f"decode.bases.{index}.model", base.model, config, base.revision)
+        if base.start is not None:
+            check_model(f"decode.bases.{index}.start", base.start, config)
         if base.tuned is not None:
             check_model(f"decode.bases.{index}.tuned", base.tuned, WEIGHTS_OR_ADAPTER)
     for index, more in enumerate(recipe.decode.experts):
@@ -255,7 +291,9 @@ def _keys_by_section() -> dict[str, list[str]]:
         "expert.proxy_aware": list(ProxyAware.model_fields),
         "wandb": list(Wandb.model_fields),
         "sft": list(settable(sft_class())),
+        "dpo": list(settable(dpo_class())),
         "decode.reference_sft": list(settable(sft_class())),
+        "decode.reference_dpo": list(settable(dpo_class())),
         "expert.adapter": list(settable(lora_class())),
     }
 

@@ -10,6 +10,7 @@ from .section import Section
 TaskName = Literal[
     "facts",
     "word_problems",
+    "refusals",
     "gsm8k",
     "triviaqa",
     "questions",

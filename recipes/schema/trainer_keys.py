@@ -1,4 +1,4 @@
-"""Keys of `trl.SFTConfig` and `peft.LoraConfig` that a recipe leaves out, each with the reason.
+"""Keys of `trl.SFTConfig`, `trl.DPOConfig` and `peft.LoraConfig` that a recipe leaves out, and why.
 
 Every other key has an effect here. A value that is switched off, or is the key's default, may stay.
 """
@@ -31,6 +31,17 @@ OURS = {
     "trackio_bucket_id": "see the section wandb",
     "trackio_static_space_id": "see the section wandb",
     "hub_token": "recipes are saved with results and hold no secrets; use `hf auth login`",
+}
+OURS_OF_DPO = OURS | {
+    "label_names": "a pair's labels are its two answers",
+    "dataset_num_proc": "pairs are made into tokens before TRL sees them",
+    "padding_free": "TRL pads pairs in any case",
+    "sync_ref_model": "a killed run would go on with another reference",
+    **dict.fromkeys(
+        ("ref_model_mixup_alpha", "ref_model_sync_steps"), "the reference is the starting model"
+    ),
+    "label_smoothing_factor": "the loss on pairs has label_smoothing",
+    "pad_token": "the tokenizer names it",
 }
 # Keys about an evaluation of TRL's own, of which there is none.
 OF_EVALUATION = frozenset(
@@ -119,6 +130,36 @@ IDLE: dict[str, Rule] = {
         ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
         _NO_HUB,
     ),
+}
+
+# What TRL would find out at the first step.
+CHOICES_OF_DPO: dict[str, tuple[str, ...]] = {
+    "loss_type": (
+        *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard"),
+        *("aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+    ),
+    "f_divergence_type": ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"),
+    "truncation_mode": ("keep_start",),
+}
+IDLE_OF_DPO: dict[str, Rule] = IDLE | {
+    "precompute_ref_batch_size": (
+        lambda s: not s.precompute_ref_log_probs,
+        "it is for precompute_ref_log_probs: true",
+    ),
+    "f_alpha_divergence_coef": (
+        lambda s: s.f_divergence_type != "alpha_divergence",
+        "it is for f_divergence_type: alpha_divergence",
+    ),
+    "label_smoothing": (
+        lambda s: not {"robust", "exo_pair"} & set(s.loss_type),
+        "it is for loss_type robust and exo_pair",
+    ),
+    "discopop_tau": (
+        lambda s: "discopop" not in s.loss_type,
+        "it is for loss_type discopop",
+    ),
+    "loss_weights": (lambda s: len(s.loss_type) < 2, "it is for several losses in loss_type"),
+    "beta": (lambda s: [*s.loss_type] == ["sft"], "loss_type sft has no reference"),
 }
 
 IDLE_OF_LORA: dict[str, Rule] = {

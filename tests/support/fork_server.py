@@ -84,6 +84,7 @@ def serve() -> None:
     import deepspeed
     import matplotlib.pyplot  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401  (what every run would import)
+    import trl.trainer.dpo_trainer
     import trl.trainer.sft_trainer  # noqa: F401
     import wandb.sdk.data_types._private  # noqa: F401
 

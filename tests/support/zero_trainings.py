@@ -21,7 +21,7 @@ from recipes.schema.hardware import DEEPSPEED
 from train import zero
 from train.proxy_loss import ProxyTarget
 from train.rows.training_rows import TrainingRows
-from train.trainer import sft_config, train
+from train.trainer import train, trainer_config
 from train.training import Training
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -74,7 +74,7 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         target = ProxyTarget(source, 1.0) if case.pop("proxy_aware", False) else None
         place, sft = folder / "checkpoints" / name, {**SFT, **case}
         training = Training(folder / name, place, source, adapter, sft, "train", target)
-        runs.append((training, sft_config(training, 1, name)))
+        runs.append((training, trainer_config(training, 1, name)))
     for training, config in runs:  # all configured before the first is trained, as in a run
         name = training.target.name
         assert config.world_size == int(os.environ["WORLD_SIZE"])

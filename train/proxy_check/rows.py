@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trl import SFTConfig
-
 from data import TASKS
 from decode.engine.rule import Alpha
 from decode.evaluation.check_record import Checks, finished_checks
@@ -19,6 +17,7 @@ from decode.jobs.folder import RunFolder
 from decode.jobs.seals import SEALED
 from recipes.schema.recipe import ProxyCheck, Recipe
 
+from ..preferences import TrainerConfig
 from ..zero import uses_fsdp
 
 ZERO_3 = 3
@@ -54,7 +53,7 @@ class CheckRows:
         }
 
 
-def check_rows(recipe: Recipe, experiment: Experiment, config: SFTConfig) -> CheckRows | None:
+def check_rows(recipe: Recipe, experiment: Experiment, config: TrainerConfig) -> CheckRows | None:
     """The questions of the recipe's proxy check, None if it has no check.
 
     Args:
@@ -127,7 +126,7 @@ def claim_checks(recipe: Recipe, rows: CheckRows, folder: RunFolder) -> None:
         Checks(folder)
 
 
-def _refuse(recipe: Recipe, config: SFTConfig) -> None:
+def _refuse(recipe: Recipe, config: TrainerConfig) -> None:
     task = TASKS[recipe.task.name]
     plugin = config.deepspeed_plugin
     reasons = {

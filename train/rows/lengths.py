@@ -6,16 +6,16 @@ its step.
 """
 
 from transformers import PreTrainedTokenizerBase
-from trl import SFTConfig
 
 from decode.models.sources import load_config, load_tokenizer
 
+from ..preferences import TrainerConfig
 from ..training import Training
 from .tokens import IGNORED, end_of_text, first_rows, token_rows
 from .training_rows import TrainingRows
 
 
-def check_lengths(training_rows: TrainingRows, training: Training, config: SFTConfig) -> None:
+def check_lengths(training_rows: TrainingRows, training: Training, config: TrainerConfig) -> None:
     """Check the rows of a training against `sft.max_length` and the model's positions.
 
     A stream is judged by its sample.
@@ -43,7 +43,7 @@ def check_lengths(training_rows: TrainingRows, training: Training, config: SFTCo
         )
 
 
-def kept(config: SFTConfig) -> slice:
+def kept(config: TrainerConfig) -> slice:
     """The part of a row that the trainer keeps."""
     is_split = config.packing and config.packing_strategy != "bfd"
     if config.max_length is None or is_split:
@@ -54,7 +54,7 @@ def kept(config: SFTConfig) -> slice:
 
 
 def _learns(
-    rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: SFTConfig, cut: slice
+    rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: TrainerConfig, cut: slice
 ) -> bool:
     eos, completion_only = end_of_text(tokenizer, config), config.completion_only_loss is not False
     made = token_rows(rows.rows, tokenizer, eos, completion_only)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from trl import SFTConfig, pack_dataset
+from trl import pack_dataset
 
 from decode.jobs.files import FileChanged, read_json, write_json
 from decode.jobs.folder import RunFolder
@@ -14,6 +14,7 @@ from decode.models.sources import load_tokenizer
 from decode.reports.training_table import training_table
 from decode.tracking.job import NullTracker
 
+from ..preferences import TrainerConfig
 from ..training import Training
 from .tokens import BATCH_ROWS, IGNORED, first_rows
 from .training_rows import TrainingRows
@@ -24,7 +25,7 @@ WARN_SHARE_CUT = 0.01
 
 
 def rows_report(
-    training_rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: SFTConfig
+    training_rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: TrainerConfig
 ) -> dict[str, Any]:
     """Rows of each source, lengths in tokens, what is cut, and how full packed rows are.
 
@@ -63,7 +64,7 @@ def rows_report(
 def report_rows(
     training_rows: TrainingRows,
     training: Training,
-    config: SFTConfig,
+    config: TrainerConfig,
     folder: RunFolder,
     tracker: NullTracker,
 ) -> None:
@@ -74,7 +75,7 @@ def report_rows(
     made_for = {
         "digest": training_rows.digest,
         "model": training.model.name,
-        "sft": training.sft,
+        training.method: training.settings,
     }
     path = folder.training_rows
     try:
@@ -88,7 +89,7 @@ def report_rows(
         write_json(path, report)
         folder.keep(path)
         logger.info("%s", _lines(report))
-        if warning := cut_warning(report):
+        if warning := cut_warning(report, training.method):
             logger.warning("%s", warning)
     tracker.summary(flat_numbers({k: v for k, v in report.items() if k != "made_for"}))
 
@@ -99,15 +100,15 @@ def _lines(report: dict[str, Any]) -> str:
     return "\n".join(line if line.startswith("|") else fill(line, 80) for line in lines)
 
 
-def cut_warning(report: dict[str, Any]) -> str | None:
+def cut_warning(report: dict[str, Any], method: str = "sft") -> str | None:
     """A warning if more than WARN_SHARE_CUT of the rows are cut, else None."""
     if report["num_cut"] <= WARN_SHARE_CUT * report["num_rows"]:
         return None
     share = report["num_cut"] / report["num_rows"]
     return (
         f"{report['num_cut']} of {report['num_rows']} training rows ({share:.1%}) are longer than "
-        f"sft.max_length {report['max_length']} and are cut: {report['num_lost_tokens']} tokens "
-        "are lost"
+        f"{method}.max_length {report['max_length']} and are cut: {report['num_lost_tokens']} "
+        "tokens are lost"
     )
 
 
@@ -124,7 +125,7 @@ def flat_numbers(report: dict[str, Any], prefix: str = "training_rows") -> dict[
     return numbers
 
 
-def _count(dataset: Dataset, config: SFTConfig) -> tuple[list[int], int, int]:
+def _count(dataset: Dataset, config: TrainerConfig) -> tuple[list[int], int, int]:
     """The rows' lengths, tokens in the loss, and rows that the cut leaves without any."""
     lengths, num_loss, num_without = [], 0, 0
     is_cut = config.max_length is not None and not config.packing
@@ -139,7 +140,7 @@ def _count(dataset: Dataset, config: SFTConfig) -> tuple[list[int], int, int]:
     return lengths, num_loss, num_without
 
 
-def _packing(dataset: Dataset, config: SFTConfig) -> dict[str, Any]:
+def _packing(dataset: Dataset, config: TrainerConfig) -> dict[str, Any]:
     """The size of the packed rows; the trainer finds them in the cache unless it shuffles first."""
     assert config.max_length is not None, "TRL packs to a length"
     chosen = dataset.select_columns(["input_ids", "labels"])

@@ -1,6 +1,7 @@
 """Where a recipe's training rows come from: its task, then each source of its mixture."""
 
 import copy
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,22 +15,25 @@ from data.row_files import is_local
 from data.rows import HubSource, SourceError
 from data.training.formats import Format, Message, Render, formatted
 from data.training.mixture import Source
+from data.training.preferences import preference
 from decode.models.chat_date import dated_template
 from decode.models.prompts import text_ids
 from decode.models.sources import load_tokenizer
-from decode.stage.recipe_models import untuned_model
+from decode.stage.recipe_models import starting_model
 from recipes.schema.recipe import Recipe, TrainSource
 
 logger = logging.getLogger(__name__)
 
 
 def sources_of(recipe: Recipe) -> list[Source]:
-    """The task's own rows, then the mixture's.
+    """The task's own rows, then the mixture's; or the preferences, of which each makes two rows.
 
     Raises:
         ValueError: in one line what is missing or unknown.
     """
     choice, more = recipe.task, recipe.mixture
+    if recipe.method == "dpo":
+        return [_preferences(recipe)]
     formats = [choice.train_format, *(source.format for source in more)]
     keys = ["task.train_format", *(f"mixture.{index}.format" for index in range(len(more)))]
     is_chat = "messages" in formats
@@ -73,13 +77,23 @@ def task_source(name: str, task: Task, rows: str | None, limit: int | None) -> S
 def _of_format(
     name: str, format: Format, rows: str | None, limit: int | None, render: Render | None
 ) -> Source:
+    return Source(name, _place(rows), lambda row: formatted(row, format, render), limit)
+
+
+def _preferences(recipe: Recipe) -> Source:
+    choice, name = recipe.task, f"{recipe.task.name} (preferences)"
+    renderer = functools.cache(lambda: _renderer(recipe, "task.train"))
+    place = _place(choice.train)
+    return Source(name, place, lambda row: preference(row, renderer), choice.train_limit)
+
+
+def _place(rows: str | None) -> str | HubSource:
     assert rows is not None, "the recipe's schema says so"
-    place = rows if is_local(rows) else HubSource(rows, None, "train")
-    return Source(name, place, lambda row: formatted(row, format, render), limit)
+    return rows if is_local(rows) else HubSource(rows, None, "train")
 
 
 def _renderer(recipe: Recipe, key: str) -> Render:
-    """The small model's chat template, with a warning if decoding will not use it.
+    """The chat template that training starts with, with a warning if decoding will not use it.
 
     Args:
         key: the recipe's, which asks for it.
@@ -88,22 +102,28 @@ def _renderer(recipe: Recipe, key: str) -> Render:
         ValueError: the model has none.
     """
     small = recipe.expert
-    tokenizer = load_tokenizer(untuned_model(small, "expert.model"))
-    template = (recipe.sft or {}).get("chat_template_path")
+    source = starting_model(small, "expert")
+    tokenizer = load_tokenizer(source)
+    template = recipe.trainer.get("chat_template_path")
     if template is not None and Path(template).is_file():
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.chat_template = Path(template).read_text("utf-8")
     if tokenizer.chat_template is None:
         raise ValueError(
-            f"{key}: '{small.model}' has no chat template to write messages with; name a .jinja "
-            "file in sft.chat_template_path, or take a model that has one"
+            f"{key}: '{source.name}' has no chat template to write messages with; "
+            + (
+                ""
+                if recipe.method == "dpo"
+                else "name a .jinja file in sft.chat_template_path, or "
+            )
+            + "take a model that has one"
         )
     if small.prompt == "raw":
         logger.warning(
             "the expert learns from chats, and will be asked without its chat template; "
             "expert.prompt=chat asks it as it learns"
         )
-    return chat_renderer(tokenizer, (recipe.sft or {}).get("eos_token"))
+    return chat_renderer(tokenizer, recipe.trainer.get("eos_token"))
 
 
 def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) -> Render:

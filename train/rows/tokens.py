@@ -13,7 +13,6 @@ from typing import Any
 import transformers
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
-from trl import SFTConfig
 from trl.data_utils import common_prefix_length
 
 from data import TrainRow
@@ -21,6 +20,7 @@ from decode.jobs.files import json_digest
 from decode.jobs.terminal import Progress
 from decode.models.prompts import text_ids
 
+from ..preferences import TrainerConfig
 from .training_rows import TrainingRows
 
 IGNORED = -100  # the label that is left out of the loss
@@ -55,7 +55,7 @@ def token_rows(
 
 
 def token_dataset(
-    training_rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: SFTConfig
+    training_rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: TrainerConfig
 ) -> Dataset | IterableDataset:
     """The trainer's data set: all rows from the cache, or a stream.
 
@@ -76,7 +76,7 @@ def token_dataset(
 
 
 def first_rows(
-    training_rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: SFTConfig
+    training_rows: TrainingRows, tokenizer: PreTrainedTokenizerBase, config: TrainerConfig
 ) -> Dataset:
     """All rows as tokens, from the cache if they are there; of a stream its sample."""
     eos = end_of_text(tokenizer, config)
@@ -94,7 +94,7 @@ def first_rows(
     return dataset
 
 
-def end_of_text(tokenizer: PreTrainedTokenizerBase, config: SFTConfig) -> str:
+def end_of_text(tokenizer: PreTrainedTokenizerBase, config: TrainerConfig) -> str:
     """The token that ends every training row.
 
     Raises:
