@@ -3,6 +3,7 @@
 from .backends.completer import Completer, Continuation, Scored
 from .backends.local import LocalCompleter
 from .backends.proxy_tuned import ProxyTuned, WeightedExpert
+from .backends.thinking import Thinking, Thought, complete_with_thinking
 from .engine.request import Chat, Completion, Request, RolePrompt
 from .engine.rule import Alpha, Rule
 from .engine.sampling import Sampling
@@ -24,5 +25,8 @@ __all__ = [
     "Rule",
     "Sampling",
     "Scored",
+    "Thinking",
+    "Thought",
     "WeightedExpert",
+    "complete_with_thinking",
 ]

@@ -1,7 +1,7 @@
 """The five systems on one task: what is decoded, what is kept, and what is never done twice."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from decode.evaluation.metric import Metric
 from decode.evaluation.summary import measure
 from decode.jobs.files import read_rows
 from decode.jobs.folder import RunFolder
+from decode.models.chat import PromptForm
 from decode.models.loaded import ExpertSource
 from decode.models.prompts import RoleTokenizers
 from decode.models.sources import ModelSource
@@ -215,7 +216,16 @@ def test_check_finds_mistakes_before_weights_load(experiment, save_model):
     with pytest.raises(ValueError, match="row 'q0' has 15 tokens; with 500 new ones"):
         check(changed(experiment, max_new_tokens=500))
     with pytest.raises(ValueError, match="no chat template"):
-        check(changed(experiment, expert_is_chat=True))
+        check(changed(experiment, expert_prompt=PromptForm(True)))
+    written = {"trained_template": "{{ messages[0].content }}", "expert_prompt": PromptForm(True)}
+    check(changed(experiment, **written))  # by the training of the expert
+    with pytest.raises(ValueError, match="no chat template"):
+        check(changed(experiment, **written, expert_is_there=True))
+    (contender,) = experiment.lineup.contenders
+    later = ModelSource(str(Path(stranger.name).with_name("later")))
+    untuned = replace(contender, tuned=later, tuned_is_there=False, tuned_prompt=PromptForm(True))
+    with pytest.raises(ValueError, match=r"'.*large' has no chat template"):  # nor will it have one
+        check(changed(experiment, contenders=(untuned,)))
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ import json
 from datetime import datetime
 
 import pytest
+from support.chat_templates import family_tokenizer
 from support.models import byte_tokenizer
 from tokenizers import pre_tokenizers, processors
 from transformers import GemmaTokenizer, GPT2Tokenizer, LlamaTokenizer
@@ -221,6 +222,16 @@ def test_a_run_that_goes_on_the_next_day_reads_the_same_texts(on_day, tmp_path):
     (tmp_path / "moved" / "chat_date.txt").write_text("yesterday")
     with pytest.raises(ValueError, match=r"chat_date\.txt: expected the date"):
         texts(tmp_path / "moved", "2026-11-28")
+
+
+def test_rows_are_written_with_the_arguments_that_the_expert_is_asked_with():
+    tokenizer = family_tokenizer("qwen3")
+    asked = {"enable_thinking": False}
+    render = chat_renderer(tokenizer, "<eos>", asked)
+    (row,) = formatted(messages(*CHAT[1:3]), "messages", render)
+    assert row.prompt.endswith("assistant\n<think>\n\n</think>\n\n")
+    assert row.completion == "4<|im_end|>\n"
+    assert encode(tokenizer, Chat("2+2?", arguments=asked)) == encode(tokenizer, row.prompt)
 
 
 def test_a_template_without_a_date_leaves_no_file(tmp_path):

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from data import TASKS
 from data.judges.endpoint import Endpoint
+from decode.models.chat import PromptForm
+from decode.stage.recipe_models import lineup_of
 from recipes.schema.endpoint_base import EndpointBase
 from recipes.schema.folders import slug
 from recipes.schema.keys import lora_class, sft_class
@@ -30,6 +32,7 @@ from recipes.schema.recipe import (
     save_recipe,
 )
 from recipes.schema.tasks import ClassifierChoice, EndpointChoice, JudgeChoice
+from train.rows.sources import _say_what_disagrees
 
 ROOT = Path(__file__).resolve().parents[1]
 # Hardware settings, sweeps, and the making of the mini models, are no experiments.
@@ -263,6 +266,62 @@ def test_override_replaces(
     assert value == expected
 
 
+def test_a_prompt_is_a_word_or_a_chat_for_every_role(recipe_file: Path, tmp_path: Path) -> None:
+    chat = "{system: Be brief., template: {enable_thinking: false, effort: [1]}, prefix: It is}"
+    overrides = [
+        "expert.prompt=chat",
+        f"expert.antiexpert_prompt={chat}",
+        f"decode.bases.0.prompt={chat}",
+        "decode.thinking={max_tokens: 64}",
+    ]
+    made = load_recipe(recipe_file, overrides)
+    save_recipe(made, tmp_path / "saved.yaml")
+    assert load_recipe(tmp_path / "saved.yaml") == made
+    lineup = lineup_of(made)
+    form = PromptForm(True, "Be brief.", "It is", {"enable_thinking": False, "effort": [1]})
+    assert lineup.contenders[0].prompt == lineup.antiexpert_prompt == form
+    assert lineup.expert_prompt == PromptForm(True)
+    plain = lineup_of(load_recipe(recipe_file))
+    assert plain.contenders[0].prompt == plain.expert_prompt == PromptForm()
+    behind = "decode.bases.1={endpoint: 'http://127.0.0.1:1/v1', model: b, top_logprobs: 5}"
+    assert "decode.thinking (override): needs bases that" in failure(
+        recipe_file, behind, "decode.thinking={}"
+    )
+    aware = ("expert.proxy_aware={}", "decode.bases.0.prompt=chat")
+    assert "decode.bases.0.prompt (override): expert.proxy_aware" in failure(recipe_file, *aware)
+    assert "proxy_check asks for" in failure(
+        recipe_file, "proxy_check={num_rows: 2}", "decode.thinking={}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_chat", "told"),
+    [
+        ([], True, ["the expert learns from chats, and will be asked without"]),
+        (["expert.prompt=chat"], True, []),
+        (["expert.prompt=chat"], False, ["the expert learns from raw prompts, and will be asked"]),
+        (["expert.prompt={system: Be brief.}"], True, ["learns from the rows' own"]),
+        (["decode.bases.0.tune_reference=true"], False, []),
+        (
+            ["decode.bases.0={model: a/large, tune_reference: true, tuned_prompt: chat}"],
+            False,
+            ["the directly tuned large learns from raw prompts"],
+        ),
+        (["expert={model: a/b, dtype: auto, trained: c/d, prompt: chat}", "sft=null"], False, []),
+    ],
+)
+def test_a_model_asked_otherwise_than_it_learns_is_told_of(
+    recipe_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    overrides: list[str],
+    is_chat: bool,
+    told: list[str],
+) -> None:
+    _say_what_disagrees(load_recipe(recipe_file, overrides), is_chat)
+    assert len(caplog.messages) == len(told)
+    assert all(words in said for words, said in zip(told, caplog.messages, strict=True))
+
+
 def test_later_override_wins(recipe_file: Path) -> None:
     assert load_recipe(recipe_file, ["seed=2", "seed=3"]).seed == 3
 
@@ -356,6 +415,14 @@ def test_later_override_wins(recipe_file: Path) -> None:
         ("sft.report_to=none", "not set here; see wandb.mode"),
         ("sft.hub_token=x", "recipes are saved with results and hold no secrets"),
         ("decode.reference_sft={seed: 1}", "decode.reference_sft.seed (override): not set here"),
+        ("expert.prompt=chatt", "found \"chatt\"; should be 'raw' or 'chat'"),
+        ("expert.prompt={sistem: a}", "expert.prompt.sistem (override): unknown key; did you mean"),
+        ("expert.antiexpert_prompt={prefix: 3}", "antiexpert_prompt.prefix (override): found 3; "),
+        ("decode.bases.0.prompt={template: a}", "decode.bases.0.prompt.template (override): found"),
+        ("decode.bases.0.prompt={templat: {}}", "did you mean decode.bases.0.prompt.template?"),
+        ("decode.thinking={start: <a>}", "start and end go together; give both"),
+        ("decode.thinking={max_tokens: 0}", "decode.thinking.max_tokens (override): found 0; sh"),
+        ("decode.thinking={max_token: 9}", "did you mean decode.thinking.max_tokens?"),
         # keys that would do nothing
         ("expert.trained_revision=main", "expert.trained_revision (override): has no effect: it"),
         ("decode.bases.0.tuned_prompt=chat", "decode.bases.0.tuned_prompt (override): has no eff"),

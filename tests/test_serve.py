@@ -11,11 +11,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import httpx
 import pytest
 import torch
 from soak_serve import SECRET, Soak
+from support.chat_templates import QWEN3
 from support.models import byte_tokenizer, save_tiny, tiny_model
 from support.tiny_run import ROOT
 from test_engine import IDS, complete, requests
@@ -30,6 +32,7 @@ from decode import serve as entry
 from decode.engine.engine import Engine
 from decode.engine.sampling import Sampling, row_key
 from decode.evaluation.lineup import Contender, Lineup
+from decode.models.chat import PromptForm
 from decode.models.loaded import ExpertSource
 from decode.models.pair import load_pair
 from decode.models.recurrent import as_language_model
@@ -41,6 +44,8 @@ from decode.serving.app import create_app
 from decode.serving.gate import Access
 from decode.serving.job import STOPPED
 from decode.serving.loop import Loop, Ticket
+from decode.serving.prompts import PromptReader
+from decode.serving.protocol import BadRequest, ChatBody, read_body
 from decode.serving.served_engine import Stopped
 from decode.serving.systems import load_served
 from decode.serving.text import GrowingText
@@ -241,6 +246,38 @@ def test_chats_are_read_in_each_roles_template(systems):
         proxy.tokenizers.expert.chat_template = None
 
 
+def test_chats_go_on_and_bring_arguments_of_their_template(systems):
+    served = by_name(systems, "base")
+    own = served.tokenizers.base
+    served = replace(served, prompt=PromptForm(True, arguments={"enable_thinking": False}).of)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2?"}]
+    begun = {"role": "assistant", "content": "It is"}
+
+    def read(*more, **fields):
+        body = {"model": "base", "messages": [*turns, *more], **fields}
+        return reader.chat(read_body(ChatBody, json.dumps(body).encode())).base
+
+    own.chat_template = QWEN3
+    try:
+        reader = PromptReader(served, 400)
+
+        def theirs(messages, **options):
+            return own.apply_chat_template(messages, return_dict=False, **options)
+
+        asked = theirs(turns, add_generation_prompt=True, enable_thinking=False)  # the recipe's
+        assert read() == read(add_generation_prompt=True) == asked
+        thinks = {"chat_template_kwargs": {"enable_thinking": True}}
+        assert read(**thinks) == theirs(turns, add_generation_prompt=True)
+        going_on = theirs([*turns, begun], continue_final_message=True)
+        assert read(begun, continue_final_message=True) == going_on
+        assert read(begun, continue_final_message=True, add_generation_prompt=False) == going_on
+        for kwargs in ({"tokenize": False}, {"enable_thinkin": False}):
+            with pytest.raises(BadRequest, match="chat_template_kwargs: no chat template of"):
+                read(chat_template_kwargs=kwargs)
+    finally:
+        own.chat_template = None
+
+
 @pytest.mark.parametrize("name", ["proxy", "base"])
 @pytest.mark.parametrize("echoes", [False, True])
 def test_logprobs_are_the_completers_scores(systems, server, name, echoes):
@@ -413,6 +450,10 @@ REFUSED = [
     ({**CHAT, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
     ({**CHAT, "messages": [*CHAT["messages"]] * 3}, "messages"),
     ({**CHAT, "tools": [{}]}, "tools"),
+    ({**CHAT, "continue_final_message": True}, "continue_final_message"),
+    ({**CHAT, "add_generation_prompt": False}, "add_generation_prompt"),
+    ({**CHAT, "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+    ({**CHAT, "chat_template_kwargs": [1]}, "chat_template_kwargs"),
     ({**CHAT, "response_format": {"type": "json_object"}}, "response_format"),
     ({**CHAT, "top_logprobs": 2}, "top_logprobs"),
     ({**CHAT, "max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),

@@ -76,6 +76,8 @@ def print_decoding(recipe: Recipe, small: Loaded, bases: list[tuple[Base, Loaded
     ours = (one for one in recipe.evaluations if isinstance(one, Evaluation))
     longest = max(TASKS[evaluation.name].max_new_tokens for evaluation in ours)
     row_tokens = PROMPT_TOKENS + (recipe.decode.max_new_tokens or longest)
+    if (thinking := recipe.decode.thinking) is not None:
+        row_tokens += thinking.max_tokens or 0
     num_rows, is_adapter = recipe.decode.batch_size, recipe.expert.adapter is not None
     print(f"\n{f'decoding, {num_rows} rows of {row_tokens:,} tokens':49}", end="")
     columns = ("base", "its cache", "small models", "their caches", "in all")

@@ -119,9 +119,10 @@ class _Reader:
         found: list[list[dict[str, Any]]] = [[] for _ in rows]
         emitted = [row["token_ids"] for row in rows]
         # What would follow the last token is not needed.
-        rows_read = [
-            Row(replace(request, prompt=tokenizers.encode(request.prompt)))
-            for request in self._experiment.requests(self._system, places)
+        requests = self._experiment.requests(self._system, places)
+        rows_read = [  # thinking is beyond what a request asks for
+            Row(replace(one, prompt=tokenizers.encode(one.prompt), max_new_tokens=len(ids)))
+            for one, ids in zip(requests, emitted, strict=True)
         ]
         steps = forced_role_logits(model, rows_read, [ids[:-1] for ids in emitted])
         for first, logits in steps:

@@ -20,10 +20,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..engine.request import Chat, Prompt, Request, RolePrompt
+from ..engine.request import Prompt, Request, RolePrompt
 from ..engine.sampling import Sampling
 from ..models.chat_date import dated_template
-from ..models.prompts import RoleTokenizers, encode
+from ..models.prompts import RoleTokenizers, encode, reads_chats
 from .completer import Completer, Continuation
 from .harness_tokens import Ids, prefix_id, text_ids
 
@@ -91,11 +91,10 @@ class HarnessModel(TemplateLM):
         Raises:
             ValueError: there is no template, or a role's prompts are put in its own already.
         """
-        asked = self._as_asked("")
-        if isinstance(asked.expert if isinstance(asked, RolePrompt) else asked, Chat):
+        if reads_chats(self._as_asked("")):
             raise ValueError(
                 "--apply_chat_template: this system's models read each question in a chat template "
-                "of their own already (expert.prompt or tuned_prompt is chat); leave it out"
+                "of their own already, by the recipe's prompts; leave it out"
             )
         if self.tokenizer.chat_template is None:
             raise ValueError(

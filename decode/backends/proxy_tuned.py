@@ -24,6 +24,7 @@ from ..models.prompts import RoleTokenizers
 from ..models.sources import ModelSource, adapter_base, is_adapter
 from ..models.steered import Steered
 from .local import LocalCompleter
+from .thinking import Thinking, complete_with_thinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,13 @@ class ProxyTuned:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Chat | RolePrompt],
         max_new_tokens: int | Sequence[int],
         *,
         alpha: float | Alpha | Sequence[float | Alpha] | None = None,
-        expert_prompts: Sequence[str] | None = None,
+        expert_prompts: Sequence[str | Chat] | None = None,
         chat_expert: bool = False,
+        thinking: Thinking | None = None,
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         top_k: int | None = None,
@@ -99,11 +101,15 @@ class ProxyTuned:
         """Completions of `prompts`, in their order; each is named by its place.
 
         Args:
+            prompts: texts; or chats, which each role reads in its own chat template; or what
+                each role reads.
             max_new_tokens: of every completion, or one number a prompt.
             alpha: instead of the model's own; one, or one a prompt; a number keeps the
                 model's rule.
             expert_prompts: what the expert reads instead, one a prompt.
             chat_expert: the expert reads each prompt as a user's turn in its chat template.
+            thinking: tells it from the answer; completions that think are a `Thought`, whose text
+                is the answer.
             stop: strings that end a completion and are cut from its text.
             temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`. For settings that
                 differ from prompt to prompt, give `complete` requests of their own.
@@ -112,6 +118,9 @@ class ProxyTuned:
             num_draft_tokens: tokens the expert drafts a round; "auto" is the fastest measured. The
                 completions do not depend on it.
             stats: counts and timings are added to it.
+
+        Raises:
+            ValueError: a prompt cannot be encoded, or says twice what the expert reads.
         """
         if isinstance(max_new_tokens, int):
             max_new_tokens = [max_new_tokens] * len(prompts)
@@ -122,7 +131,7 @@ class ProxyTuned:
         requests = [
             Request(
                 number,
-                RolePrompt(prompt, Chat(theirs) if chat_expert else theirs, prompt),
+                _by_role(prompt, theirs, chat_expert),
                 limit,
                 tuple(stop),
                 sampling,
@@ -132,7 +141,8 @@ class ProxyTuned:
             for number, (prompt, theirs, limit, own) in enumerate(each)
         ]
         completer = self.completer(batch_size, num_draft_tokens, stats)
-        found = {completion.name: completion for completion in completer.complete(requests)}
+        completions = complete_with_thinking(completer, requests, thinking)
+        found = {completion.name: completion for completion in completions}
         return [found[number] for number in range(len(requests))]
 
     def completer(
@@ -143,6 +153,20 @@ class ProxyTuned:
     ) -> LocalCompleter:
         """A completer of requests, each with prompts, alpha, stops and sampling of its own."""
         return LocalCompleter(self.steered, self.tokenizers, batch_size, num_draft_tokens, stats)
+
+
+def _by_role(
+    prompt: str | Chat | RolePrompt, theirs: str | Chat | RolePrompt, chat_expert: bool
+) -> RolePrompt:
+    """What each role reads; `theirs` is the expert's, or the prompt again."""
+    if isinstance(prompt, RolePrompt) and theirs is prompt and not chat_expert:
+        return prompt
+    if isinstance(prompt, RolePrompt) or isinstance(theirs, RolePrompt):
+        raise ValueError(
+            "a RolePrompt says what the expert reads; leave out expert_prompts and chat_expert"
+        )
+    is_text = isinstance(theirs, str)
+    return RolePrompt(prompt, Chat(theirs) if chat_expert and is_text else theirs, prompt)
 
 
 def expert_source(one: WeightedExpert) -> ExpertSource:

@@ -96,7 +96,7 @@ class Engine:
         self._eos_ids = model.eos_ids if eos_ids is None else eos_ids
         self._stats = DecodingStats() if stats is None else stats
         self._draft_length = DraftLength(num_draft_tokens if model.can_draft else 0)
-        self._stops = lru_cache(256)(lambda stop: Stops(self._eos_ids, stop, tokenizer))
+        self._stops = lru_cache(256)(lambda ids, stop: Stops(self._eos_ids | ids, stop, tokenizer))
         self._names: set[Name] = set()  # of requests under way
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []  # by slot
@@ -192,7 +192,7 @@ class Engine:
         """Append tokens up to the row's end; a row that ends is gone."""
         row, completion = self._rows[slot], None
         request, num_before = row.request, len(row.token_ids)
-        stops = self._stops(request.stop)
+        stops = self._stops(frozenset(request.stop_ids), request.stop)
         for token in tokens:
             if token < 0:
                 raise FloatingPointError(request.name, tuple(row.token_ids))

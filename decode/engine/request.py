@@ -3,9 +3,9 @@
 A request carries all that decides its completion, so requests of any kinds go together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from .rule import Alpha
 from .sampling import Sampling
@@ -16,12 +16,14 @@ FinishReason = Literal["eos", "stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A user's turn, which the reading model's own chat template writes out."""
+    """Turns, which the reading model's own chat template writes out."""
 
-    text: str
+    messages: str | Sequence[Mapping[str, Any]]  # a user's text, or messages as templates take them
+    goes_on: bool = False  # the completion goes on from the last message
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the template
 
 
-Prompt = str | Chat | Sequence[int]  # text, a turn, or token ids as they are
+Prompt = str | Chat | Sequence[int]  # text, a chat, or token ids as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Request:
         stop: strings that end it, also across tokens; they are no part of its text.
         alpha: scale of the shift; None is the completer's own.
         banned_ids: tokens that are never chosen.
+        stop_ids: tokens that end it, beside those that end any text.
     """
 
     name: Name
@@ -58,6 +61,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     alpha: Alpha | None = None
     banned_ids: tuple[int, ...] = ()
+    stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

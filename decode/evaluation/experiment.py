@@ -6,11 +6,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
+from transformers import PreTrainedTokenizerBase
+
 from ..backends.local import LocalCompleter
 from ..backends.next_tokens import EndpointSource
-from ..engine.request import Chat, Request
+from ..backends.thinking import Thinking
+from ..engine.request import Request
 from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
+from ..models.chat import with_template
 from ..models.loaded import align_models
 from ..models.prompts import RoleTokenizers, encode
 from ..models.sources import (
@@ -20,7 +24,7 @@ from ..models.sources import (
     load_tokenizer,
     resolve_device,
 )
-from .lineup import Lineup, System
+from .lineup import Contender, Lineup, System
 from .metric import Metric
 
 LETTERS_A_TOKEN = 32  # more than any text has, on average
@@ -123,6 +127,7 @@ class Experiment:
         num_samples: completions of each question.
         combine: a question's worth, from that of its completions.
         choosing: what chooses further systems; None if nothing does.
+        thinking: how it is told from answers, which alone are scored; None is not to.
     """
 
     lineup: Lineup
@@ -138,6 +143,7 @@ class Experiment:
     num_samples: int = 1
     combine: Callable[[Sequence[float]], float] = fmean
     choosing: Choosing | None = None
+    thinking: Thinking | None = None
 
     @property
     def row_ids(self) -> list[str]:
@@ -176,7 +182,8 @@ def check(experiment: Experiment) -> None:
 
     Raises:
         ValueError: the device or a model is missing, vocabularies differ, a prompt cannot be
-            encoded, weights do not fit their model, or an endpoint would have to go on.
+            encoded, weights do not fit their model, an endpoint would have to go on, or no chat
+            template says how it marks thinking.
     """
     lineup = experiment.lineup
     resolve_device(lineup.device)
@@ -188,9 +195,13 @@ def check(experiment: Experiment) -> None:
             _check_goes_on(contender.base, experiment)
         own = lineup.tokenizer_of(contender.base)
         tokenizers, _ = align_models(own, [there, *more], lineup.vocabulary)
-        if contender.tuned is not None and contender.tuned_is_chat:
+        if not lineup.expert_is_there:
+            expert = with_template(tokenizers.expert, lineup.trained_template)
+            tokenizers = replace(tokenizers, expert=expert)
+        tuned = _tuned_tokenizer(lineup, contender)
+        if tuned is not None and contender.tuned_prompt.is_chat:
             first_prompt = experiment.questions[0].prompt[:LETTERS_A_TOKEN]
-            encode(load_tokenizer(contender.tuned), Chat(first_prompt))
+            encode(tuned, contender.tuned_prompt.of(first_prompt))
         contexts = [
             getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
             for source in (own, lineup.antiexpert)
@@ -199,25 +210,29 @@ def check(experiment: Experiment) -> None:
             small = [source for one in (there, *more) for source in (one.expert, one.antiexpert)]
             proxy = System("proxy", contender)
             experiment.harness.check(lineup, proxy, tokenizers, [contender.loaded_base, *small])
-            if contender.tuned is not None and contender.tuned_is_chat:
-                alone = RoleTokenizers.alone(load_tokenizer(contender.tuned))
-                tuned = System("tuned", contender)
-                experiment.harness.check(lineup, tuned, alone, [contender.loaded_base])
+            if tuned is not None and contender.tuned_prompt.is_chat:
+                alone = RoleTokenizers.alone(tuned)
+                system = System("tuned", contender)
+                experiment.harness.check(lineup, system, alone, [contender.loaded_base])
             continue
         context = min((length for length in contexts if length), default=None)
+        num_new, lower = experiment.max_new_tokens, ""
+        if experiment.thinking is not None:
+            emitting = [tokenizers.base, tokenizers.expert, tuned or tokenizers.base]
+            num_new += experiment.thinking.num_tokens(emitting)
+            lower = " or decode.thinking.max_tokens"
         for question in asked_of(experiment):
             # A text of megabytes takes minutes and gigabytes: its beginning alone may be too long.
             begin = question.prompt[: None if context is None else context * LETTERS_A_TOKEN]
             for text in dict.fromkeys((begin, question.prompt)):
                 asked = lineup.prompt(System("proxy", contender), text)
                 num_prompt_tokens = max(map(len, tokenizers.encode_all(asked)))
-                if context and num_prompt_tokens + experiment.max_new_tokens > context:
+                if context and num_prompt_tokens + num_new > context:
                     more = " or more" if text != question.prompt else ""
                     raise ValueError(
                         f"evaluation row '{question.id}' has {num_prompt_tokens}{more} tokens; "
-                        f"with {experiment.max_new_tokens} new ones it is longer than the "
-                        f"{context} the models can hold: lower decode.max_new_tokens or leave "
-                        "the row out"
+                        f"with {num_new} new ones it is longer than the {context} the models can "
+                        f"hold: lower decode.max_new_tokens{lower} or leave the row out"
                     )
     pairs = [
         (first.antiexpert, first.expert, lineup.expert_is_there),
@@ -232,6 +247,13 @@ def check(experiment: Experiment) -> None:
         check_weights(untuned)
         if tuned is not None and (is_there or Path(tuned.name).is_dir()):
             check_weights(tuned)
+
+
+def _tuned_tokenizer(lineup: Lineup, contender: Contender) -> PreTrainedTokenizerBase | None:
+    """That of the directly tuned base, which it keeps from the base if it is yet to be trained."""
+    if contender.tuned is None or contender.tuned_is_there:
+        return contender.tuned and load_tokenizer(contender.tuned)
+    return with_template(load_tokenizer(contender.loaded_base), lineup.trained_template)
 
 
 def _check_goes_on(base: EndpointSource, experiment: Experiment) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..backends.next_tokens import EndpointSource
-from ..engine.request import Chat, Prompt, RolePrompt
+from ..engine.request import Prompt, RolePrompt
 from ..engine.rule import Alpha
+from ..models.chat import RAW, PromptForm
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
 from .systems import Role, headline_alpha, system_name
@@ -20,14 +21,15 @@ class Contender:
         base: a model that is loaded, or one behind an endpoint.
         slug: the name its systems, files and W&B keys go by; the recipe decides it.
         tuned: its `untuned` is the base.
-        tuned_is_chat: the tuned model reads prompts in its chat template.
+        prompt, tuned_prompt: how either reads a question.
         tuned_is_there: the tuned model exists already, so that it can be checked as well.
     """
 
     slug: str
     base: ModelSource | EndpointSource
     tuned: ModelSource | None
-    tuned_is_chat: bool = False
+    prompt: PromptForm = RAW
+    tuned_prompt: PromptForm = RAW
     tuned_is_there: bool = True
 
     def __post_init__(self) -> None:
@@ -77,7 +79,9 @@ class Lineup:
         alphas: the scales that every base is steered at, all by one rule.
         chosen: by base's slug, what validation rows chose for it.
         is_choosing: only the steered bases are compared.
-        expert_is_chat: the expert reads prompts in its chat template, the others raw.
+        expert_prompt, antiexpert_prompt: how either reads a question.
+        trained_template: the chat template that models trained in the run are given; None leaves
+            them their own.
         expert_is_there: the expert exists already, so that it can be checked as well.
         batch_size, num_draft_tokens: they decide the speed, not the results.
     """
@@ -87,7 +91,9 @@ class Lineup:
     alphas: tuple[Alpha, ...]
     chosen: Mapping[str, Alpha] = field(default_factory=dict)
     is_choosing: bool = False
-    expert_is_chat: bool = False
+    expert_prompt: PromptForm = RAW
+    antiexpert_prompt: PromptForm = RAW
+    trained_template: str | None = None
     expert_is_there: bool = False
     vocabulary: str = "identical"
     batch_size: int = 8
@@ -136,11 +142,10 @@ class Lineup:
 
     def prompt(self, system: System, text: str) -> RolePrompt | Prompt:
         """A question's prompt as a system's models read it."""
-        expert = Chat(text) if self.expert_is_chat else text
-        if system.role == "proxy":
-            return RolePrompt(text, expert, text)
-        if system.role == "expert":
-            return expert
+        expert, antiexpert = self.expert_prompt.of(text), self.antiexpert_prompt.of(text)
         contender = system.contender
-        is_chat = system.role == "tuned" and contender is not None and contender.tuned_is_chat
-        return Chat(text) if is_chat else text
+        if contender is None:
+            return expert if system.role == "expert" else antiexpert
+        if system.role == "proxy":
+            return RolePrompt(contender.prompt.of(text), expert, antiexpert)
+        return (contender.tuned_prompt if system.role == "tuned" else contender.prompt).of(text)

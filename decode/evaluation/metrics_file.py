@@ -160,6 +160,18 @@ class Decoding(Record):
     """Of a base behind an endpoint."""
 
 
+class Thoughts(Record):
+    """How one system thought before it answered."""
+
+    num_rows: int
+    """Completions that thought at all."""
+    mean_tokens: float
+    num_cut: int
+    """Those whose thinking used its budget up."""
+    num_unended: int
+    """Those whose thinking never ended, so that the answer is empty."""
+
+
 class MeanOverTasks(Record):
     """One proxy's mean gap closed over all tasks; None, with the reason, if a task has none."""
 
@@ -209,6 +221,8 @@ class Metrics(Record):
     uncounted: Uncounted | None = None
     parts: dict[str, dict[str, float]] = {}
     """What judged scores are made of."""
+    thinking: dict[str, Thoughts] = {}
+    """By system; those that never thought are left out."""
     also: tuple["Metrics", ...] = ()
     mean_gap_closed: tuple[MeanOverTasks, ...] = ()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..backends.completer import NotFinite
 from ..backends.local import LocalCompleter
+from ..backends.thinking import Thought, complete_with_thinking
 from ..engine.request import Completion
 from ..jobs.faults import doing
 from ..jobs.files import write_json, write_rows
@@ -124,6 +125,8 @@ def _complete(
             row = ids[error.name] if isinstance(error.name, int) else error.name
             raise NotFinite(row, error.problem, where) from None
     taken = completer.taken()
+    if experiment.thinking is not None:  # a row takes several requests
+        taken["num_rows"] = len(missing)
     if replica.rank == 0 and taken["num_rows"]:  # scoring alone takes no steps
         kept = folder.decoding(system.name)
         write_json(kept, folder.seals(kept, path).put(taken))
@@ -156,7 +159,8 @@ def _rows(
     if experiment.harness is not None:
         yield from experiment.harness.rows(experiment.lineup, system, completer, places)
         return
-    for done in completer.complete(experiment.requests(system, places)):
+    requests = experiment.requests(system, places)
+    for done in complete_with_thinking(completer, requests, experiment.thinking):
         assert isinstance(done.name, int), "rows are named by their places"
         yield done.name, _row(experiment, done.name, done)
 
@@ -174,6 +178,12 @@ def _row(experiment: Experiment, place: int, done: Completion) -> dict[str, Any]
     else:
         prediction, score = experiment.score(done.text, question.answers)
         row |= {"prediction": prediction, **gold, "score": score}
+    if isinstance(done, Thought):
+        row |= {
+            "thinking": done.thinking,
+            "thinking_end": done.thinking_end,
+            "num_thinking_tokens": done.num_thinking_tokens,
+        }
     return {
         **row,
         "finish_reason": done.finish_reason,

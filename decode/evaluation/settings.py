@@ -13,6 +13,7 @@ from ..engine.sampling import Sampling
 from ..jobs.files import read_json, text_digest, weights_digest
 from ..jobs.folder import RunFolder, SettingsChanged
 from ..jobs.seals import DECODING_SEALED, SEALED
+from ..models.chat import PromptForm
 from ..models.sources import ModelSource
 from .experiment import Experiment
 from .lineup import Lineup, System
@@ -43,21 +44,25 @@ def claim(experiment: Experiment, folder: RunFolder) -> None:
 def model_settings(lineup: Lineup, system: System) -> dict[str, Any]:
     """A system's models, each with the digest of its weights, and how they are combined."""
     contender = system.contender
-    expert = {"expert": _identity(lineup.expert), "chat": lineup.expert_is_chat}
+    expert = {"expert": _identity(lineup.expert), "chat": lineup.expert_prompt.settings}
+    antiexpert = {
+        "antiexpert": _identity(lineup.antiexpert),
+        **_chat("antiexpert_chat", lineup.antiexpert_prompt),
+    }
     if system.role == "expert":
         return expert
     if contender is None:
-        return {"antiexpert": _identity(lineup.antiexpert)}
+        return antiexpert
+    base = {"base": _identity(contender.base), **_chat("base_chat", contender.prompt)}
     if system.role == "base":
-        return {"base": _identity(contender.base)}
+        return base
     if system.role == "tuned":
         assert contender.tuned is not None
-        chat = {"chat": True} if contender.tuned_is_chat else {}
-        return {"tuned": _identity(contender.tuned), **chat}
+        return {"tuned": _identity(contender.tuned), **_chat("chat", contender.tuned_prompt)}
     assert system.alpha is not None
     return {
-        "base": _identity(contender.base),
-        "antiexpert": _identity(lineup.antiexpert),
+        **base,
+        **antiexpert,
         **expert,
         **steering_settings(system.alpha),
         "vocabulary": lineup.vocabulary,
@@ -70,6 +75,11 @@ def model_settings(lineup: Lineup, system: System) -> dict[str, Any]:
             for more in lineup.experts[1:]
         ],
     }
+
+
+def _chat(key: str, form: PromptForm) -> dict[str, Any]:
+    """How a model is asked, if not by raw prompts, which records leave out."""
+    return {key: form.settings} if form.is_chat else {}
 
 
 def check_models(lineup: Lineup, system: System, folder: RunFolder) -> None:
@@ -116,6 +126,7 @@ def _settings(experiment: Experiment, system: System) -> dict[str, Any]:
         **_sampling(experiment.sampling),
         **({"num_samples": experiment.num_samples} if experiment.num_samples > 1 else {}),
         **({} if experiment.harness is None else {"lm_eval": experiment.harness.settings}),
+        **({} if experiment.thinking is None else {"thinking": asdict(experiment.thinking)}),
     }
 
 

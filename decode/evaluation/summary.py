@@ -28,6 +28,7 @@ from .metrics_file import (
     MeasuredProxy,
     Metrics,
     Pair,
+    Thoughts,
     Uncounted,
     read_decoding,
 )
@@ -88,6 +89,7 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
     count = experiment.num_samples
     counted = [count * place + sample for place in places for sample in range(count)]
     parts = {name: part_means([rows[i] for i in counted]) for name, rows in predictions.items()}
+    thoughts = {name: own for name, rows in predictions.items() if (own := thoughts_of(rows))}
     found = {
         "decoding": {
             name: read_decoding(
@@ -102,6 +104,7 @@ def measure(experiment: Experiment, predictions: Mapping[str, Rows], folder: Run
             by_system={name: own.count(None) for name, own in values.items()},
         ),
         **({"parts": parts} if any(parts.values()) else {}),
+        **({"thinking": thoughts} if thoughts else {}),
     }
     metrics = summarize(experiment.task, experiment.metric, *small, bases).model_copy(update=found)
     return metrics.model_copy(update={"bases": _with_endpoints(metrics.bases, experiment.lineup)})
@@ -154,6 +157,21 @@ def part_means(rows: Rows) -> dict[str, float]:
             if value is not None:
                 found.setdefault(name, []).append(value)
     return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def thoughts_of(rows: Rows) -> Thoughts | None:
+    """How a system thought, over all of its rows; None if no row did."""
+    ends = [row["thinking_end"] for row in rows if "thinking_end" in row]
+    if not ends:
+        return None
+    num_tokens = sum(row.get("num_thinking_tokens", 0) for row in rows)
+    counts = ends.count("budget"), ends.count("never")
+    return Thoughts(
+        num_rows=len(ends),
+        mean_tokens=num_tokens / len(ends),
+        num_cut=counts[0],
+        num_unended=counts[1],
+    )
 
 
 def summarize(

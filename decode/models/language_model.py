@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..engine.engine import Pick
 from ..engine.row import Row, Rows
 from .cache import SlotCache
+from .chat import end_of_turn
 from .fast_path import fast_path
 from .fused import FusedKernels
 from .graphs import SPAN_STEP, Capture, CudaCapture, Recordings
@@ -34,7 +35,7 @@ class LanguageModel:
     Attributes:
         model: the transformers model, in evaluation mode.
         device: of its input tokens.
-        eos_ids: ids that end a completion.
+        eos_ids: ids that end a completion, the end of a turn in the chat template among them.
         lane: where it computes; the device's own if the model is on one GPU.
         capture: records forwards of repeating shape (graphs.py); None off a GPU.
     """
@@ -287,4 +288,5 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     generation = getattr(model, "generation_config", None)
     configured = getattr(generation, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(id_ for id_ in [*ids, tokenizer.eos_token_id] if id_ is not None)
+    own = [*ids, tokenizer.eos_token_id, end_of_turn(tokenizer)]
+    return frozenset(id_ for id_ in own if id_ is not None)

@@ -7,7 +7,7 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerBase
 
 from ..engine.request import Chat, Prompt, RolePrompt
-from .chat_date import dated_template
+from .chat import chat_ids
 from .text_reader import TextReader
 
 
@@ -43,6 +43,16 @@ class RoleTokenizers:
         base, expert = encode(self.base, prompt.base), encode(self.expert, prompt.expert)
         return base, expert, encode(self.antiexpert, prompt.antiexpert)
 
+    def longer(self, prompt: RolePrompt, token_ids: Sequence[int]) -> RolePrompt:
+        """A prompt as ids that goes on with tokens of the base, as each role reads them."""
+        more = [token_ids] * 3
+        if self.readers is not None:
+            more[1:] = [reader.ids(token_ids) for reader in self.readers]
+        roles = (prompt.base, prompt.expert, prompt.antiexpert)
+        return RolePrompt(
+            *([*cast(Sequence[int], a), *b] for a, b in zip(roles, more, strict=True))
+        )
+
     def _by_role(self, prompt: Prompt) -> RolePrompt:
         if self.readers is None or isinstance(prompt, str | Chat):
             return RolePrompt.same(prompt)
@@ -55,31 +65,27 @@ class RoleTokenizers:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """A prompt as ids: text with the tokenizer's own first token, a turn by its chat template.
+    """A prompt as ids: text with the tokenizer's own first token, a chat by its chat template.
 
     Raises:
-        ValueError: the prompt has no tokens, or the tokenizer has no template for a turn.
+        ValueError: the prompt has no tokens, or a chat cannot be written.
     """
     if isinstance(prompt, str):
         (ids,) = text_ids(tokenizer, [prompt])
-    elif not isinstance(prompt, Chat):
-        ids = list(prompt)
-    elif tokenizer.chat_template is None:
-        raise ValueError(
-            f"'{tokenizer.name_or_path}' has no chat template; its prompts can only be raw"
-        )
+    elif isinstance(prompt, Chat):
+        ids = chat_ids(tokenizer, prompt)
     else:
-        turn = [{"role": "user", "content": prompt.text}]
-        ids = tokenizer.apply_chat_template(
-            turn,
-            chat_template=dated_template(tokenizer),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-        )
+        ids = list(prompt)
     if not ids:
         raise ValueError("an empty prompt has no token to continue; give it at least one")
-    return cast(list[int], ids)
+    return ids
+
+
+def reads_chats(prompt: RolePrompt | Prompt) -> bool:
+    """Whether any role reads a chat."""
+    is_one = not isinstance(prompt, RolePrompt)
+    roles = [prompt] if is_one else [prompt.base, prompt.expert, prompt.antiexpert]
+    return any(isinstance(one, Chat) for one in roles)
 
 
 def _read(
@@ -94,9 +100,12 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     """Texts as ids, after the tokens that the tokenizer puts before every text.
 
     Those that it puts after one (`add_eos_token`) are left out: a prompt goes on, and the end of a
-    training row is written by who makes the row.
+    training row is written by who makes the row. A text that begins with its own bos token, as
+    chat templates write it, gets no second one.
     """
-    mask: Any = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    one: Any = tokenizer("a", return_special_tokens_mask=True)
+    mask, bos = one["special_tokens_mask"], tokenizer.bos_token_id
     num_after = next((n for n, is_added in enumerate(reversed(mask)) if not is_added), 0)
+    doubled = [bos, bos] if bos is not None and one["input_ids"][0] == bos else None
     rows: Any = tokenizer(list(texts))["input_ids"]
-    return [ids[: len(ids) - num_after] for ids in rows]
+    return [ids[ids[:2] == doubled : len(ids) - num_after] for ids in rows]

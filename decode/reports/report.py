@@ -17,6 +17,7 @@ from .overview import further_sections, overview_section
 from .pair_table import pairs_section
 from .plots import plot_alpha, plot_systems
 from .tables import parts_table, systems_table
+from .thinking_table import thinking_section
 from .training_table import training_section
 from .visible_table import visible_section
 
@@ -80,6 +81,7 @@ def write_report(
         sections.append("![The metric against alpha](plots/alpha.png)")
     sections += [
         pairs_section(metrics),
+        *thinking_section(metrics),
         examples_section(metrics, predictions),
         *further_sections(metrics),
         *checks_section(run_dir),
@@ -125,6 +127,7 @@ def _how(recipe: dict[str, Any], environment: dict[str, Any]) -> str:
         facts += _flat(base, f"decode.bases[{number}]")
     facts += [("decode.alpha", decode.get("alpha"))]
     facts += _flat(decode.get("rule") or {}, "decode.rule")
+    facts += _flat(decode.get("thinking") or {}, "decode.thinking")
     facts += _flat(_chosen(decode, DECODE_ESSENTIALS), "decode")
     lines = [
         "## How it was run",

@@ -90,7 +90,7 @@ def read_job(served: Served, reader: PromptReader, body: Body) -> Given:
         num_likeliest, echoes = body.logprobs, bool(body.echo)
     else:
         assert isinstance(body, ChatBody)
-        prompts = [reader.chat(body.messages)]
+        prompts = [reader.chat(body)]
         num_likeliest = (body.top_logprobs or 0) if body.logprobs else None
         echoes = False
     if body.by_role:

@@ -2,17 +2,16 @@
 
 import copy
 import threading
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..engine.request import Chat, Prompt, RolePrompt
 from ..evaluation.experiment import LETTERS_A_TOKEN
-from ..models.chat_date import dated_template
-from ..models.prompts import RoleTokenizers
-from .protocol import BadRequest, Message
+from ..models.chat import reads_argument
+from ..models.prompts import RoleTokenizers, reads_chats
+from .protocol import BadRequest, ChatBody
 from .systems import Served
 
 
@@ -46,11 +45,7 @@ class PromptReader:
         if isinstance(prompt, str):
             self._check_size(len(prompt))
             return self._encode(self._served.prompt(prompt), "prompt")
-        found = self._served.prompt("")
-        reads_chats = isinstance(found, Chat) or (
-            isinstance(found, RolePrompt) and isinstance(found.expert, Chat)
-        )
-        if reads_chats:
+        if reads_chats(self._served.prompt("")):
             raise BadRequest(
                 "prompt: token ids, and this model reads prompts in a chat template; send text",
                 "prompt",
@@ -61,20 +56,33 @@ class PromptReader:
             )
         return self._encode(prompt, "prompt")
 
-    def chat(self, messages: Sequence[Message]) -> RolePrompt:
+    def chat(self, body: ChatBody) -> RolePrompt:
         """A chat, which every role reads in its own template.
 
-        A role without a template reads a single user's message as bare text.
+        Arguments of the templates are the recipe's own, and the client's before them. A role
+        without a template reads a single user's message as bare text.
 
         Raises:
             BadRequest: in one line what is wrong.
         """
-        turns = [message.turn() for message in messages]
+        turns, own = [message.turn() for message in body.messages], self.tokenizers
         self._check_size(sum(len(turn["content"]) for turn in turns))
-        roles = (self.tokenizers.base, self.tokenizers.expert, self.tokenizers.antiexpert)
-        with self._lock:
-            ids = {id(role): _chat(role, turns) for role in roles}
-        return self._encode(RolePrompt(*(ids[id(role)] for role in roles)), "messages")
+        asked, given = self._served.prompt(""), body.chat_template_kwargs or {}
+        roles = [(own.base, asked)]
+        if isinstance(asked, RolePrompt):
+            prompts = (asked.base, asked.expert, asked.antiexpert)
+            roles = list(zip((own.base, own.expert, own.antiexpert), prompts, strict=True))
+        for key in given:
+            if not any(one.chat_template and reads_argument(one, key) for one, _ in roles):
+                raise BadRequest(
+                    f"chat_template_kwargs: no chat template of '{self._served.name}' has an "
+                    f"argument '{key:.60}'",
+                    "chat_template_kwargs",
+                )
+        goes_on = bool(body.continue_final_message)
+        chats = [_chat(one, turns, goes_on, prompt, given) for one, prompt in roles]
+        whole = RolePrompt(*chats) if len(chats) > 1 else chats[0]
+        return self._encode(whole, "messages")
 
     def num_tokens(self, prompts: Sequence[RolePrompt], limit: int | None, usual: int) -> int:
         """How long the completions of prompts may be.
@@ -109,11 +117,18 @@ class PromptReader:
         try:
             with self._lock:
                 return self.tokenizers.encode(prompt)
-        except (ValueError, TemplateError) as error:
+        except ValueError as error:
             raise BadRequest(f"{param}: {' '.join(str(error).split()):.300}", param) from None
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> Prompt:
+def _chat(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: list[dict[str, str]],
+    goes_on: bool,
+    asked: Prompt | RolePrompt,
+    given: Mapping[str, Any],
+) -> Prompt:
+    """A role's chat; `asked` is how the recipe asks it, `given` the client's arguments."""
     if tokenizer.chat_template is None:
         if len(turns) == 1 and turns[0]["role"] == "user":
             return turns[0]["content"]
@@ -122,17 +137,6 @@ def _chat(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> Pr
             "send one, or /v1/completions",
             "messages",
         )
-    try:
-        ids = tokenizer.apply_chat_template(
-            turns,
-            chat_template=dated_template(tokenizer),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-        )
-        return cast(list[int], ids)
-    except TemplateError as error:
-        said = " ".join(str(error).split())
-        raise BadRequest(
-            f"messages: the chat template refuses them ({said:.200})", "messages"
-        ) from None
+    known = {key: value for key, value in given.items() if reads_argument(tokenizer, key)}
+    own = asked.arguments if isinstance(asked, Chat) else {}
+    return Chat(turns, goes_on, {**own, **known})

@@ -210,6 +210,11 @@ class ChatBody(Body):
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[Literal["text"]] | None = None
+    # vLLM's
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = None
+    continue_final_message: bool | None = None
+    """The completion goes on from the last message, an assistant's."""
+    add_generation_prompt: bool | None = None
 
     @property
     def limit(self) -> int | None:
@@ -223,6 +228,18 @@ class ChatBody(Body):
             raise BadRequest("max_tokens: found 0; give 1 or more", "max_tokens")
         if self.top_logprobs is not None and not self.logprobs:
             raise BadRequest("top_logprobs: only with logprobs: true", "top_logprobs")
+        goes_on, begins = bool(self.continue_final_message), self.add_generation_prompt
+        if begins is not None and begins == goes_on:
+            raise BadRequest(
+                "add_generation_prompt: an answer begins with it, or else goes on by "
+                "continue_final_message: true; leave it out",
+                "add_generation_prompt",
+            )
+        if goes_on and self.messages[-1].role != "assistant":
+            raise BadRequest(
+                "continue_final_message: the last message must be an assistant's",
+                "continue_final_message",
+            )
 
 
 def read_body(kind: type[B], data: bytes) -> B:

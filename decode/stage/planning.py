@@ -29,6 +29,7 @@ from recipes.schema.recipe import (
     Recipe,
 )
 
+from ..backends.thinking import Thinking
 from ..engine.sampling import Sampling
 from ..evaluation.experiment import Experiment, Grader, Question
 from ..evaluation.lineup import Lineup
@@ -80,6 +81,11 @@ def _planned(
         raise ValueError(
             f"{section}.lm_eval: tasks of lm-eval need bases that are loaded, and decode.bases has "
             "one behind an endpoint; leave one of the two out"
+        )
+    if recipe.decode.thinking is not None:
+        raise ValueError(
+            f"{section}.lm_eval: tasks of lm-eval score all that is said, and decode.thinking "
+            "keeps a part of it out; leave one of the two out"
         )
     if find_spec("lm_eval") is None:
         raise ValueError(f'{section}.lm_eval: this needs lm-eval: pip install -e ".[eval]"')
@@ -139,6 +145,7 @@ def _experiment(
         sampling=sampling,
         num_samples=num_samples,
         choosing=choosing,
+        thinking=decode.thinking and Thinking(**decode.thinking.model_dump()),
         combine=fmean if pass_at is None else _passes(pass_at),
     )
 

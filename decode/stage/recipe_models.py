@@ -2,12 +2,15 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
+from recipes.schema.prompts import AnyPrompt, ChatPrompt
 from recipes.schema.recipe import Base, EndpointBase, Expert, Recipe
 
 from ..engine.rule import Alpha
 from ..evaluation.lineup import Contender, Lineup
 from ..jobs.folder import RunFolder
+from ..models.chat import PromptForm
 from ..models.loaded import ExpertSource
 from ..models.sources import ModelSource
 from .endpoint_base import endpoint_source
@@ -31,7 +34,8 @@ def lineup_of(recipe: Recipe) -> Lineup:
             base.slug,
             untuned,
             None if tuned is None else replace(untuned, name=tuned, revision=None, key=key),
-            tuned_is_chat=base.tuned_prompt == "chat",
+            prompt=prompt_form(base.prompt),
+            tuned_prompt=prompt_form(base.tuned_prompt),
             tuned_is_there=not base.tune_reference,
         )
 
@@ -53,7 +57,9 @@ def lineup_of(recipe: Recipe) -> Lineup:
         experts=(ExpertSource(tuned, antiexpert), *more),
         contenders=tuple(itertools.starmap(contender, enumerate(decode.bases))),
         alphas=tuple(Alpha(alpha, rule_of(decode.rule)) for alpha in decode.alphas),
-        expert_is_chat=small.prompt == "chat",
+        expert_prompt=prompt_form(small.prompt),
+        antiexpert_prompt=prompt_form(small.antiexpert_prompt),
+        trained_template=trained_template(recipe),
         expert_is_there=small.trained is not None,
         vocabulary=decode.vocabulary,
         batch_size=decode.batch_size,
@@ -73,3 +79,16 @@ def starting_model(model: Expert | Base, section: str) -> ModelSource:
 def untuned_model(model: Expert | Base, key: str) -> ModelSource:
     """A recipe's model as it is before any tuning; `key` is where the recipe names it."""
     return ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code, key=key)
+
+
+def trained_template(recipe: Recipe) -> str | None:
+    """The chat template that models trained here are given; None leaves them their own."""
+    place = recipe.trainer.get("chat_template_path")
+    return Path(place).read_text("utf-8") if place is not None and Path(place).is_file() else None
+
+
+def prompt_form(prompt: AnyPrompt) -> PromptForm:
+    """A recipe's prompt of a model, as the lineup has it."""
+    if isinstance(prompt, ChatPrompt):
+        return PromptForm(True, prompt.system, prompt.prefix, prompt.template or {})
+    return PromptForm(prompt == "chat")

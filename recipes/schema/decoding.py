@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from .endpoint_base import EndpointBase
 from .folders import slug
 from .keys import dpo_class, sft_class, without_nulls
+from .prompts import AnyPrompt, Thinking
 from .section import Dtype, Section
 from .steering import Choose, Rule, numbers
 
@@ -23,8 +24,10 @@ class Base(Section):
     """Weights' type in decoding; auto is the one they are stored in."""
     tuned: str | None = None
     """Hub id or folder of this model directly tuned on the task: the ceiling."""
-    tuned_prompt: Literal["raw", "chat"] = "raw"
-    """The ceiling's prompt, as `expert.prompt` is the expert's."""
+    prompt: AnyPrompt = "raw"
+    """The base's prompt, as `expert.prompt` is the expert's."""
+    tuned_prompt: AnyPrompt = "raw"
+    """The ceiling's prompt, likewise."""
     tune_reference: bool = False
     """Train that ceiling in the same run, as the expert is trained."""
     start: str | None = Field(default=None, min_length=1)
@@ -104,6 +107,8 @@ class Decode(Section):
     """Rows decoded side by side."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest completion, in tokens; null is the task's protocol."""
+    thinking: Thinking | None = None
+    """Keep thinking apart from answers; null is not to."""
     num_draft_tokens: int | Literal["auto"] = "auto"
     """Tokens the expert drafts a round: a number, or auto for whatever is measured to be fastest.
     It changes the speed, never the tokens (but for rounding, in types other than float32)."""

@@ -95,6 +95,26 @@ def check_first_base(expert: Expert, decode: Decode, check: ProxyCheck | None) -
         )
 
 
+def check_prompts(expert: Expert, decode: Decode, check: ProxyCheck | None) -> None:
+    """Raises KeyProblem for prompts and thinking that the rest of a recipe does not go with."""
+    is_behind = [isinstance(base, EndpointBase) for base in decode.bases]
+    for index, base in enumerate(decode.bases):
+        if expert.proxy_aware is not None and not is_behind[index] and base.prompt != "raw":
+            raise KeyProblem(
+                f"decode.bases.{index}.prompt",
+                "expert.proxy_aware trains beside a base that reads raw prompts; leave one out",
+            )
+    if decode.thinking is not None and any(is_behind):
+        raise KeyProblem(
+            "decode.thinking",
+            "needs bases that are loaded, and one is behind an endpoint; leave one of the two out",
+        )
+    if decode.thinking is not None and check is not None:
+        raise KeyProblem(
+            "decode.thinking", "proxy_check asks for answers without thinking; leave one out"
+        )
+
+
 def _in_logging(wandb: Wandb) -> Iterator[tuple[str, str]]:
     if wandb.project is not None or "project" in wandb.model_fields_set:  # null: switched off
         return

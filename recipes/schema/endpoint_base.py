@@ -33,7 +33,7 @@ class EndpointBase(EndpointKeys):
 
     # What a base in memory may have besides: an endpoint's model has no directly tuned self here.
     tuned: ClassVar[None] = None
-    tuned_prompt: ClassVar[str] = "raw"
+    tuned_prompt: ClassVar[Any] = "raw"
     tune_reference: ClassVar[bool] = False
 
     @property

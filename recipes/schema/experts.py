@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from .folders import slug
+from .prompts import AnyPrompt
 from .section import Dtype, Section
 
 
@@ -47,8 +48,11 @@ class Expert(Section):
     """Hub id or folder of a finished expert: none is trained then."""
     trained_revision: str | None = None
     """Its commit, tag or branch on the hub; null is the newest."""
-    prompt: Literal["raw", "chat"] = "raw"
-    """The expert's prompt: the task's own, or the task's own inside the chat template."""
+    prompt: AnyPrompt = "raw"
+    """The expert's prompt: raw, the task's own; chat, that in the chat template; or the chat's
+    system, prefix and template."""
+    antiexpert_prompt: AnyPrompt = "raw"
+    """The prompt of the untuned small model, likewise."""
     trust_remote_code: bool = False
     """Run model code that comes with the weights."""
 
@@ -69,7 +73,8 @@ class Expert(Section):
                 "start gives whole weights, which are tuned as such; leave out start, or trained, "
                 "adapter and proxy_aware (an adapter would not fit the anti-expert, which is model)"
             )
-        if self.proxy_aware is not None and (self.trained is not None or self.prompt == "chat"):
+        prompts = (self.prompt, self.antiexpert_prompt)
+        if self.proxy_aware is not None and (self.trained is not None or prompts != ("raw", "raw")):
             raise ValueError(
                 "proxy_aware is for an expert that is trained here and reads raw prompts, as bases "
                 "do; leave out proxy_aware, or trained and prompt"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from .decoding import BEHIND_ENDPOINT, HERE, Base, Decode, MoreExpert, of_other_kind
-from .effects import check_alphas, check_effects, check_first_base
+from .effects import check_alphas, check_effects, check_first_base, check_prompts
 from .endpoint_base import EndpointBase
 from .experts import Expert, ProxyAware, ProxyCheck
 from .folders import check_model
@@ -35,6 +35,7 @@ from .keys import (
 from .method import check_method
 from .outputs import Analyze, Wandb
 from .plain_yaml import write_yaml
+from .prompts import CHAT, WORD, ChatPrompt, Thinking
 from .section import Section
 from .source import RecipeError, override_key, read_tree
 from .steering import with_earlier_keys
@@ -50,6 +51,8 @@ from .tasks import (
     TrainSource,
 )
 
+PROMPTS = ("expert.prompt", "expert.antiexpert_prompt")
+PROMPTS += ("decode.bases.0.prompt", "decode.bases.0.tuned_prompt")
 WEIGHTS_OR_ADAPTER = ("config.json", "adapter_config.json")
 
 __all__ = ["Analyze", "Base", "Decode", "Evaluation", "Expert", "HarnessTask", "JudgeChoice"]
@@ -173,6 +176,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         )
         check_alphas(recipe.decode, recipe.analyze, recipe.proxy_check)
         check_first_base(recipe.expert, recipe.decode, recipe.proxy_check)
+        check_prompts(recipe.expert, recipe.decode, recipe.proxy_check)
     except ValidationError as error:
         problem = _first_problem(error)
     except KeyProblem as error:
@@ -252,7 +256,7 @@ def _first_problem(error: ValidationError) -> KeyProblem:
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
     kind = next((part for part in problem["loc"] if part in (HERE, BEHIND_ENDPOINT)), None)
-    key = ".".join(str(part) for part in problem["loc"] if part != kind)
+    key = ".".join(str(part) for part in problem["loc"] if part not in (kind, WORD, CHAT))
     if problem["type"] == "extra_forbidden":
         own = kind and of_other_kind(str(problem["loc"][-1]), str(kind))
         return KeyProblem(key, own or "unknown key")
@@ -286,6 +290,8 @@ def _keys_by_section() -> dict[str, list[str]]:
         "decode": list(Decode.model_fields),
         "decode.bases.0": [*Base.model_fields, *EndpointBase.model_fields],
         "decode.experts.0": list(MoreExpert.model_fields),
+        "decode.thinking": list(Thinking.model_fields),
+        **{key: list(ChatPrompt.model_fields) for key in PROMPTS},
         "analyze": list(Analyze.model_fields),
         "proxy_check": list(ProxyCheck.model_fields),
         "expert.proxy_aware": list(ProxyAware.model_fields),

@@ -40,13 +40,15 @@ class CheckRows:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that decide a given expert's scores; they must not change half-way."""
-        experiment = self.experiment
-        base = experiment.lineup.contenders[0].loaded_base
+        experiment, lineup = self.experiment, self.experiment.lineup
+        base = lineup.contenders[0].loaded_base
+        forms = {"base": lineup.contenders[0].prompt, "antiexpert": lineup.antiexpert_prompt}
         texts = [text for q in experiment.questions for text in (q.prompt, *q.answers)]
         return {
             "base": {"name": base.name, "revision": base.revision, "dtype": base.dtype},
             "weights": weights_digest(base.name),
             **{k: v for k, v in steering_settings(experiment.lineup.alphas[0]).items() if v},
+            **{f"{role}_chat": form.settings for role, form in forms.items() if form.is_chat},
             "task": experiment.task,
             "max_new_tokens": experiment.max_new_tokens,
             "validation rows": text_digest(texts),

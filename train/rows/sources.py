@@ -1,11 +1,10 @@
 """Where a recipe's training rows come from: its task, then each source of its mixture."""
 
-import copy
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
@@ -16,10 +15,12 @@ from data.rows import HubSource, SourceError
 from data.training.formats import Format, Message, Render, formatted
 from data.training.mixture import Source
 from data.training.preferences import preference
+from decode.models.chat import reads_argument, with_template
 from decode.models.chat_date import dated_template
 from decode.models.prompts import text_ids
 from decode.models.sources import load_tokenizer
-from decode.stage.recipe_models import starting_model
+from decode.stage.recipe_models import prompt_form, starting_model, trained_template
+from recipes.schema.prompts import ChatPrompt
 from recipes.schema.recipe import Recipe, TrainSource
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def sources_of(recipe: Recipe) -> list[Source]:
     formats = [choice.train_format, *(source.format for source in more)]
     keys = ["task.train_format", *(f"mixture.{index}.format" for index in range(len(more)))]
     is_chat = "messages" in formats
+    _say_what_disagrees(recipe, is_chat)
     render = _renderer(recipe, keys[formats.index("messages")]) if is_chat else None
     if choice.train_format is None:
         try:
@@ -82,7 +84,12 @@ def _of_format(
 
 def _preferences(recipe: Recipe) -> Source:
     choice, name = recipe.task, f"{recipe.task.name} (preferences)"
-    renderer = functools.cache(lambda: _renderer(recipe, "task.train"))
+
+    @functools.cache
+    def renderer() -> Render:  # where a row is messages
+        _say_what_disagrees(recipe, is_chat=True)
+        return _renderer(recipe, "task.train")
+
     place = _place(choice.train)
     return Source(name, place, lambda row: preference(row, renderer), choice.train_limit)
 
@@ -92,22 +99,51 @@ def _place(rows: str | None) -> str | HubSource:
     return rows if is_local(rows) else HubSource(rows, None, "train")
 
 
+def _say_what_disagrees(recipe: Recipe, is_chat: bool) -> None:
+    """Warn of a model that learns from chats and is asked by raw prompts, or the reverse."""
+    trained = [("the expert", "expert.prompt", recipe.expert.prompt)]
+    if recipe.expert.trained is not None:
+        trained.clear()
+    for index, base in enumerate(recipe.decode.bases):
+        if base.tune_reference:
+            key = f"decode.bases.{index}.tuned_prompt"
+            trained.append((f"the directly tuned {base.slug}", key, base.tuned_prompt))
+    for model, key, prompt in trained:
+        if is_chat and prompt == "raw":
+            logger.warning(
+                "%s learns from chats, and will be asked without its chat template; "
+                "%s=chat asks it as it learns",
+                model,
+                key,
+            )
+        if not is_chat and prompt != "raw":
+            logger.warning(
+                "%s learns from raw prompts, and will be asked in its chat template; "
+                "%s=raw asks it as it learns",
+                model,
+                key,
+            )
+        if isinstance(prompt, ChatPrompt) and prompt.system is not None and is_chat:
+            logger.warning(
+                "%s is asked with the system's message of %s, and learns from the rows' own; "
+                "let both be the same",
+                model,
+                key,
+            )
+
+
 def _renderer(recipe: Recipe, key: str) -> Render:
-    """The chat template that training starts with, with a warning if decoding will not use it.
+    """The small model's chat template, with the arguments that the expert is asked with.
 
     Args:
         key: the recipe's, which asks for it.
 
     Raises:
-        ValueError: the model has none.
+        ValueError: the model has none, or it takes no such argument.
     """
     small = recipe.expert
     source = starting_model(small, "expert")
-    tokenizer = load_tokenizer(source)
-    template = recipe.trainer.get("chat_template_path")
-    if template is not None and Path(template).is_file():
-        tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.chat_template = Path(template).read_text("utf-8")
+    tokenizer = with_template(load_tokenizer(source), trained_template(recipe))
     if tokenizer.chat_template is None:
         raise ValueError(
             f"{key}: '{source.name}' has no chat template to write messages with; "
@@ -118,19 +154,28 @@ def _renderer(recipe: Recipe, key: str) -> Render:
             )
             + "take a model that has one"
         )
-    if small.prompt == "raw":
-        logger.warning(
-            "the expert learns from chats, and will be asked without its chat template; "
-            "expert.prompt=chat asks it as it learns"
-        )
-    return chat_renderer(tokenizer, recipe.trainer.get("eos_token"))
+    arguments = prompt_form(small.prompt).arguments
+    for argument in arguments:
+        if not reads_argument(tokenizer, argument):
+            raise ValueError(
+                f"expert.prompt.template: '{argument}' is no argument of the chat template of "
+                f"'{tokenizer.name_or_path}'; leave it out"
+            )
+    return chat_renderer(tokenizer, recipe.trainer.get("eos_token"), arguments)
 
 
-def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) -> Render:
+def chat_renderer(
+    tokenizer: PreTrainedTokenizerBase,
+    eos: str | None = None,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+) -> Render:
     """Messages as the tokenizer's template writes them, for a tokenizer to encode as any text.
 
     The token that the tokenizer puts before every text is left out, so that it is there once. White
     space after an end-of-text token is left out as well: the row's own end-of-text token follows.
+
+    Args:
+        arguments: of the template, as the expert is asked with.
     """
     eos = eos or cast(str | None, tokenizer.eos_token)
     (encoded,) = text_ids(tokenizer, [""])
@@ -144,6 +189,7 @@ def chat_renderer(tokenizer: PreTrainedTokenizerBase, eos: str | None = None) ->
             chat_template=dated_template(tokenizer),
             tokenize=False,
             add_generation_prompt=is_open,
+            **arguments,
         )
         assert isinstance(text, str)
         text = text.removeprefix(bos) if isinstance(bos, str) else text
