@@ -60,6 +60,10 @@ def test_rows_are_those_of_generate_alone_and_in_a_batch(architecture):
         ("bert", {}, "is_decoder: true"),
         ("t5", {}, "not among the causal language models"),
         ("clip", {}, "not among the causal language models"),
+        ("llava", {}, "llava reads more than text and is not among the causal"),
+        ("qwen2_5_vl", {}, r"reads more than text and .* one whose text model can be loaded"),
+        ("llama4", {}, "llama4 reads more than text and is not loaded as its text model alone"),
+        ("mllama", {}, "mllama reads more than text and is not loaded as its text model alone"),
     ],
 )
 def test_what_cannot_be_decoded_is_refused_before_weights_load(tmp_path, name, options, reason):
@@ -69,7 +73,7 @@ def test_what_cannot_be_decoded_is_refused_before_weights_load(tmp_path, name, o
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["llama", "bamba", "bloom", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "bamba", "bloom", "gemma3", "gemma4", "qwen3_5"])
 def test_others_are_not_refused(name):
     refuse_undecodable(name, AutoConfig.for_model(name))
 

@@ -28,8 +28,28 @@ def refuse_undecodable(name: str, config: PretrainedConfig) -> None:
         reason = "reads in both directions unless its config.json says is_decoder: true"
     elif not has_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         reason = "is not among the causal language models of transformers"
+    elif not has_code and _keeps_its_other_parts(config):
+        reason = "is not loaded as its text model alone by transformers"
+    if reason and _reads_more_than_text(config):
+        raise ValueError(
+            f"model '{name}': {kind} reads more than text and {reason}; choose a text model, or "
+            "one whose text model can be loaded (gemma3, gemma4, qwen3_5)"
+        )
     if reason:
         raise ValueError(f"model '{name}': {kind} {reason}; choose another model")
+
+
+def _reads_more_than_text(config: PretrainedConfig) -> bool:
+    return any(hasattr(config, f"{part}_config") for part in ("vision", "audio"))
+
+
+def _keeps_its_other_parts(config: PretrainedConfig) -> bool:
+    """Whether weights of images or sound would be left over beside the text model."""
+    if not _reads_more_than_text(config):
+        return False
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    is_text_model = model.config_class is not type(config)
+    return is_text_model and not model._keys_to_ignore_on_load_unexpected
 
 
 def is_positional(config: PretrainedConfig) -> bool:
