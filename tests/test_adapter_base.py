@@ -81,6 +81,25 @@ def test_the_python_entry_takes_adapters_whose_base_is_gone(models, save_model, 
     assert model.generate(["ab"], 8) == wanted
 
 
+def test_a_base_in_reach_of_another_shape_is_one_line_that_names_both(models, save_model):
+    small, folder = models
+    other = save_model("other", 2, width=64)
+    edit_config(folder, base_model_name_or_path=other)
+    with pytest.raises(ValueError, match=rf"put on '{other}'.* not on '{small}'") as error:
+        check_weights(ModelSource(str(folder), untuned=ModelSource(small)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["base_model_name_or_path", "revision"])
+@pytest.mark.parametrize("value", [3, ["a"], {"a": 1}])
+def test_what_an_adapter_remembers_is_text(key, value, models):
+    small, folder = models
+    edit_config(folder, **{key: value})
+    for source in (ModelSource(str(folder)), ModelSource(str(folder), untuned=ModelSource(small))):
+        with pytest.raises(ValueError, match=f"{key}: found .*, expected text or null"):
+            check_weights(source)
+
+
 def test_without_an_antiexpert_a_base_that_is_gone_is_one_line(models, save_model):
     _, folder = models
     for named, problem in (

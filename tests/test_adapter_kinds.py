@@ -150,12 +150,16 @@ SETTINGS = {
     "parameters": {"target_parameters": ["mlp.gate_proj.weight"]},
     "patterns": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}},
     "one_layer": {"layers_to_transform": [1]},
+    "excluded": {"target_modules": "all-linear", "exclude_modules": ["k_proj"]},
+    "saved_norm": {"modules_to_save": ["norm"]},
+    "saved_layer": {"modules_to_save": ["gate_proj"]},
+    "rslora_dora": {"use_rslora": True, "use_dora": True},
     "kasa": {"kasa_config": KasaConfig()},
     "monteclora": {"monteclora_config": MontecloraConfig()},
     "velora": {"velora_config": VeloraConfig()},
 }
 QUICK = {"lora_bias", "embeddings", "layer_replication", "head"}
-SHARED = {"rslora", "patterns", "one_layer", "head"}
+SHARED = {"rslora", "patterns", "one_layer", "head", "excluded"}
 
 
 @pytest.mark.filterwarnings("ignore")

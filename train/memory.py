@@ -14,12 +14,9 @@ import argparse
 import warnings
 from dataclasses import replace
 
-import torch
-from transformers import PretrainedConfig
-
 from data import TASKS
 from decode.jobs.faults import doing
-from decode.models.sources import ModelSource, load_config, weights_dtype
+from decode.models.sources import load_config, weights_dtype
 from decode.stage.command import HelpFormatter, entry, user_errors
 from decode.stage.recipe_models import untuned_model
 from recipes.schema.recipe import Base, Evaluation, Recipe, load_recipe
@@ -27,8 +24,6 @@ from train.footprint.decoding_memory import decoding_memory
 from train.footprint.sharding import Sharding, read_sharding
 from train.footprint.training_memory import Memory, training_memory
 from train.training import Training, trainings
-
-Loaded = tuple[PretrainedConfig, torch.dtype]
 
 GIB = 1 << 30
 PROMPT_TOKENS = 256  # in decoding; the prompts of most tasks are shorter
@@ -48,14 +43,9 @@ def main() -> None:
         file = arguments.config_file
         sharding = Sharding() if file is None else read_sharding(file)
         rows = [(training, _of(training, sharding)) for training in trainings(recipe)]
-        small = _config_and_dtype(untuned_model(recipe.expert, "expert.model"))
-        bases = [
-            (base, _config_and_dtype(untuned_model(base, f"decode.bases.{index}.model")))
-            for index, base in enumerate(recipe.decode.bases)
-            if isinstance(base, Base)
-        ]
+        decodings = _decodings(recipe)
     print_trainings(sharding, rows)
-    print_decoding(recipe, small, bases)
+    print_decoding(recipe, decodings)
 
 
 def print_trainings(sharding: Sharding, rows: list[tuple[Training, Memory]]) -> None:
@@ -71,25 +61,49 @@ def print_trainings(sharding: Sharding, rows: list[tuple[Training, Memory]]) -> 
         print("".join(f"{value:13.1f}" for value in values))
 
 
-def print_decoding(recipe: Recipe, small: Loaded, bases: list[tuple[Base, Loaded]]) -> None:
+def print_decoding(recipe: Recipe, decodings: list[tuple[Base, tuple[int, ...]]]) -> None:
     """Print the table of decoding."""
-    ours = (one for one in recipe.evaluations if isinstance(one, Evaluation))
-    longest = max(TASKS[evaluation.name].max_new_tokens for evaluation in ours)
-    row_tokens = PROMPT_TOKENS + (recipe.decode.max_new_tokens or longest)
-    if (thinking := recipe.decode.thinking) is not None:
-        row_tokens += thinking.max_tokens or 0
-    num_rows, is_adapter = recipe.decode.batch_size, recipe.expert.adapter is not None
-    print(f"\n{f'decoding, {num_rows} rows of {row_tokens:,} tokens':49}", end="")
+    rows = f"{recipe.decode.batch_size} rows of {_row_tokens(recipe):,} tokens"
+    print(f"\n{f'decoding, {rows}':49}", end="")
     columns = ("base", "its cache", "small models", "their caches", "in all")
     print("".join(f"{column:>13}" for column in columns))
-    for base, loaded in bases:
-        parts = decoding_memory(loaded, small, is_adapter, num_rows, row_tokens)
+    for base, parts in decodings:
         values = (part / GIB for part in (*parts, sum(parts)))
         print(f"{base.model:49.49}" + "".join(f"{value:13.1f}" for value in values))
 
 
+def _row_tokens(recipe: Recipe) -> int:
+    ours = (one for one in recipe.evaluations if isinstance(one, Evaluation))
+    longest = max(TASKS[evaluation.name].max_new_tokens for evaluation in ours)
+    thinking = recipe.decode.thinking
+    budget = 0 if thinking is None else thinking.max_tokens or 0
+    return PROMPT_TOKENS + (recipe.decode.max_new_tokens or longest) + budget
+
+
+def _decodings(recipe: Recipe) -> list[tuple[Base, tuple[int, ...]]]:
+    """Every base that is loaded, and what decoding with it takes."""
+    small, is_adapter = untuned_model(recipe.expert, "expert.model"), recipe.expert.adapter
+    found = []
+    for index, base in enumerate(recipe.decode.bases):
+        if isinstance(base, Base):
+            large = untuned_model(base, f"decode.bases.{index}.model")
+            with doing(f"computing the memory of decoding with {base.model}"):
+                parts = decoding_memory(
+                    large,
+                    small,
+                    is_adapter is not None,
+                    recipe.decode.batch_size,
+                    _row_tokens(recipe),
+                )
+            found.append((base, parts))
+    return found
+
+
 def _of(training: Training, sharding: Sharding) -> Memory:
-    loaded = _config_and_dtype(training.model)
+    model = training.model
+    with doing(f"reading the config of {model.name}"):
+        config = load_config(model)
+        loaded = config, weights_dtype(model, config)
     settings, is_pairs = training.settings, training.method == "dpo"
     if is_pairs:  # two rows to each of the batch
         batch_size = 2 * settings.get("per_device_train_batch_size", 8)
@@ -102,12 +116,6 @@ def _of(training: Training, sharding: Sharding) -> Memory:
     if is_pairs and training.adapter is None and not settings.get("precompute_ref_log_probs"):
         return replace(memory, weights=2 * memory.weights)  # and those of the reference
     return memory
-
-
-def _config_and_dtype(model: ModelSource) -> Loaded:
-    with doing(f"reading the config of {model.name}"):
-        config = load_config(model)
-        return config, weights_dtype(model, config)
 
 
 if __name__ == "__main__":

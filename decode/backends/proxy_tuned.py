@@ -11,9 +11,9 @@ completions = model.generate(["Name a prime number above 20."], max_new_tokens=3
 print(completions[0].text)
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..engine.request import Chat, Completion, Request, RolePrompt
 from ..engine.rule import Alpha
@@ -21,6 +21,7 @@ from ..engine.sampling import Sampling
 from ..engine.stats import DecodingStats
 from ..models.loaded import ExpertSource, LoadedModels
 from ..models.prompts import RoleTokenizers
+from ..models.quantization import settings_text
 from ..models.sources import ModelSource, adapter_base, is_adapter
 from ..models.steered import Steered
 from .local import LocalCompleter
@@ -57,6 +58,7 @@ class ProxyTuned:
         device: str = "auto",
         vocabulary: str = "identical",
         more_experts: Sequence[WeightedExpert] = (),
+        quantization: Mapping[str, Any] | None = None,
     ) -> "ProxyTuned":
         """The three models, by name or folder; vocabularies are compared before weights load.
 
@@ -69,13 +71,17 @@ class ProxyTuned:
             device: "auto" takes a GPU if there is one, or spreads over several.
             vocabulary: "identical", or "shared" to combine only the ids all models share.
             more_experts: the shift is alpha times the sum of weighted differences.
+            quantization: of the base, by transformers' keys, quant_method among them.
 
         Raises:
-            ValueError: a model is missing, or has another vocabulary.
+            ValueError: a model is missing, has another vocabulary, or cannot be quantised so.
         """
         weighted = [WeightedExpert(expert, 1.0, antiexpert), *more_experts]
         experts = [expert_source(one) for one in weighted]
-        return cls(*LoadedModels(device).steered(_source(base), experts, vocabulary, alpha))
+        large = _source(base)
+        if quantization is not None:
+            large = replace(large, quantization=settings_text(quantization, "quantization"))
+        return cls(*LoadedModels(device).steered(large, experts, vocabulary, alpha))
 
     def generate(
         self,

@@ -148,4 +148,6 @@ def _by_weights(value: Any) -> Any:
         return value
     if "weights" not in value:
         return {key: _by_weights(item) for key, item in value.items()}
-    return value["weights"] or f"{value['name']}@{value['revision']}"
+    weights = value["weights"] or f"{value['name']}@{value['revision']}"
+    quantization = value.get("quantization")
+    return weights if quantization is None else {"weights": weights, "quantised": quantization}

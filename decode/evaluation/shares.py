@@ -13,11 +13,11 @@ import os
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from ..jobs.folder import RunFolder
 from ..jobs.processes import Replica
-from ..models.sources import ModelSource, adapter_base, is_adapter, load_config, weights_dtype
+from ..models.sources import ModelSource, adapter_base, is_adapter
+from ..models.weight_bytes import weight_bytes as bytes_of
 from .experiment import Experiment
 from .lineup import Lineup, System
 from .predict import decode_all
@@ -87,12 +87,4 @@ def weight_bytes(lineup: Lineup, system: System) -> int:
 @functools.cache
 def _model_bytes(source: ModelSource) -> int:
     """A model's weights, from its configuration; an adapter counts as its base."""
-    whole = adapter_base(source) if is_adapter(source) else source
-    config = load_config(whole)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config,
-            dtype=weights_dtype(source, config),
-            trust_remote_code=source.trust_remote_code,
-        )
-    return sum(item.numel() * item.element_size() for item in model.parameters())
+    return bytes_of(adapter_base(source) if is_adapter(source) else source)

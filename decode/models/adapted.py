@@ -101,7 +101,7 @@ def _plain_layers(expert: PeftModel) -> list[tuple[str, LoraLinear]] | None:
     config = expert.peft_config["default"]
     is_plain = _is_low_rank_only(config) and all(
         type(layer) is LoraLinear
-        and isinstance(layer.base_layer, nn.Linear)
+        and type(layer.base_layer) is nn.Linear  # not one of quantised weights
         and not layer.lora_variant  # DoRA and its kind
         and not layer.merged
         for _, layer in layers

@@ -48,11 +48,17 @@ def check_folder(name: str, options: dict[str, Any]) -> None:
         _check_folder(folder, name, json.dumps(options), _stats(folder))
 
 
-def check_numbers(name: str, revision: str | None) -> None:
-    """Raises ValueError, in one line, if the weights that `check_folder` has seen hold NaN."""
+def check_numbers(
+    name: str, revision: str | None, most_bytes: int | None = READ_FIRST_BYTES
+) -> None:
+    """Raises ValueError, in one line, if the weights that `check_folder` has seen hold NaN.
+
+    Args:
+        most_bytes: larger ones are not read; None reads all.
+    """
     folder = model_folder(name, revision)
     if folder is not None:
-        _check_numbers(folder, name, _stats(folder))
+        _check_numbers(folder, name, most_bytes, _stats(folder))
 
 
 def _stats(folder: str) -> tuple[Any, ...]:
@@ -85,9 +91,9 @@ def _check_folder(folder: str, name: str, options: str, stats: tuple[Any, ...]) 
 
 
 @functools.lru_cache(maxsize=64)
-def _check_numbers(folder: str, name: str, stats: tuple[Any, ...]) -> None:
+def _check_numbers(folder: str, name: str, most_bytes: int | None, stats: tuple[Any, ...]) -> None:
     files = sorted(Path(folder).glob("*.safetensors"))
-    if sum(file.stat().st_size for file in files) <= READ_FIRST_BYTES:
+    if most_bytes is None or sum(file.stat().st_size for file in files) <= most_bytes:
         check_files(files, name)
 
 

@@ -17,6 +17,7 @@ from .fused import FusedKernels
 from .graphs import SPAN_STEP, Capture, CudaCapture, Recordings
 from .lane import Lane
 from .prefill import prefill_chunks
+from .quantised import can_be_recorded
 
 Ids = Sequence[int]
 
@@ -55,7 +56,8 @@ class LanguageModel:
         is_on_one_gpu = self.device.type == "cuda" and len(_devices(model)) == 1
         self.lane = Lane(self.device if is_on_one_gpu else None)
         stream = self.lane.stream
-        self.capture: Capture | None = None if stream is None else CudaCapture(stream)
+        self._is_recorded = stream is not None and can_be_recorded(model)
+        self.capture: Capture | None = CudaCapture(stream) if self._is_recorded else None
         self._recordings: Recordings | None = None
         self._kernels = FusedKernels(model)
         config = model.config.get_text_config(decoder=True)
@@ -72,7 +74,7 @@ class LanguageModel:
         own._cache = own._recordings = own._lengths = None
         own._prompt_lengths = []
         own.lane = Lane(None if self.lane.stream is None else self.device)
-        own.capture = None if own.lane.stream is None else CudaCapture(own.lane.stream)
+        own.capture = CudaCapture(own.lane.stream) if self._is_recorded else None
         return own
 
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:

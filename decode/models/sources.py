@@ -1,6 +1,7 @@
 """How models come from a folder or a hub id to memory, and what an adapter says of its base."""
 
 import functools
+import json
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ from .model_files import (
     read_model_file,
     unusable,
 )
+from .quantised import load_quantised, loading_config
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class ModelSource:
     Attributes:
         untuned: what it was tuned from. An adapter is put on it where the model that the adapter
             names is not in reach.
+        quantization: how its weights are quantised as they load (`quantization.settings_text`);
+            None loads them as they are stored.
         key: the recipe's, which errors name.
     """
 
@@ -63,16 +67,19 @@ class ModelSource:
     dtype: str = "auto"
     trust_remote_code: bool = False
     untuned: "ModelSource | None" = None
+    quantization: str | None = None
     key: str = field(default="", compare=False)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What is recorded of it beside results."""
+        quantised = self.quantization and {"quantization": json.loads(self.quantization)}
         return {
             "name": self.name,
             "revision": self.revision,
             "dtype": self.dtype,
             "trust_remote_code": self.trust_remote_code,
+            **(quantised or {}),
         }
 
     @property
@@ -110,7 +117,8 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             if file.suffix in TOKENIZER_SUFFIXES:
                 stat = file.stat()
                 stamp.append((file.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return _read_tokenizer(replace(source, name=name, dtype="auto", untuned=None), tuple(stamp))
+    plain = replace(source, name=name, dtype="auto", untuned=None, quantization=None)
+    return _read_tokenizer(plain, tuple(stamp))
 
 
 @functools.lru_cache(maxsize=64)
@@ -160,8 +168,11 @@ def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
     Raises:
         ValueError: there is no such model, or its weights do not fit it.
     """
-    load_config(source)
+    quantization = loading_config(source.name, source.quantization, load_config(source))
     check_folder(source.name, source.hub_options)
+    if quantization is not None:
+        own = None if source.quantization is None else quantization
+        return load_quantised(source.name, own, device, source.dtype, source.hub_options)
     placement = {"device_map": "auto"} if device == "auto" else {}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -193,8 +204,17 @@ def check_weights(source: ModelSource) -> None:
     if (folder := _adapter(source)) is not None:
         base = adapter_base(source)
         check_weights(base)
-        return check_adapter(folder, source.name, load_config(base), base.trust_remote_code)
-    load_config(source)
+        try:
+            return check_adapter(folder, source.name, load_config(base), base.trust_remote_code)
+        except ValueError as error:
+            given = source.untuned
+            if given is None or base.is_in_same_place(given):
+                raise
+            raise ValueError(
+                f"{error} (it is put on '{base.name}', which it remembers and which is in reach, "
+                f"not on '{given.name}': see base_model_name_or_path in its {ADAPTER_FILE})"
+            ) from error
+    loading_config(source.name, source.quantization, load_config(source))
     check_folder(source.name, source.hub_options)
     return check_numbers(source.name, source.revision)
 
@@ -255,6 +275,9 @@ def adapter_base(expert: ModelSource) -> ModelSource:
             "save_pretrained)"
         )
     name, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+    for key, value in (("base_model_name_or_path", name), ("revision", revision)):
+        if not isinstance(value, str | None):
+            raise ValueError(f"{file}: {key}: found {value!r:.60}, expected text or null")
     named = replace(expert, name=str(name), revision=revision, untuned=None) if name else None
     untuned = expert.untuned
     if untuned is None:

@@ -12,6 +12,7 @@ from ..evaluation.lineup import Contender, Lineup
 from ..jobs.folder import RunFolder
 from ..models.chat import PromptForm
 from ..models.loaded import ExpertSource
+from ..models.quantization import settings_text
 from ..models.sources import ModelSource
 from .endpoint_base import endpoint_source
 from .validation import rule_of
@@ -78,7 +79,11 @@ def starting_model(model: Expert | Base, section: str) -> ModelSource:
 
 def untuned_model(model: Expert | Base, key: str) -> ModelSource:
     """A recipe's model as it is before any tuning; `key` is where the recipe names it."""
-    return ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code, key=key)
+    source = ModelSource(model.model, model.revision, model.dtype, model.trust_remote_code, key=key)
+    if isinstance(model, Expert) or model.quantization is None:
+        return source
+    place = f"{key.removesuffix('.model')}.quantization"
+    return replace(source, quantization=settings_text(model.quantization, place))
 
 
 def trained_template(recipe: Recipe) -> str | None:

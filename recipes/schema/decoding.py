@@ -22,6 +22,9 @@ class Base(Section):
     """Commit, tag or branch on the hub; null is the newest."""
     dtype: Dtype = "auto"
     """Weights' type in decoding; auto is the one they are stored in."""
+    quantization: dict[str, Any] | None = None
+    """transformers' keys of a quantisation, quant_method among them: this model's weights, and
+    those of tuned, are quantised as they load. null loads them as they are stored."""
     tuned: str | None = None
     """Hub id or folder of this model directly tuned on the task: the ceiling."""
     prompt: AnyPrompt = "raw"
@@ -47,6 +50,11 @@ class Base(Section):
             raise ValueError(f"found tuned {self.tuned!r} and tune_reference true; give one")
         if self.start is not None and not self.tune_reference:
             raise ValueError("start is where a training starts; give tune_reference: true with it")
+        if self.quantization is not None and self.tune_reference:
+            raise ValueError(
+                "found quantization and tune_reference true; a ceiling is trained on whole weights "
+                "only: give tuned, or leave one of the two out"
+            )
         return self
 
 

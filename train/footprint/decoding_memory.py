@@ -1,9 +1,9 @@
 """The memory of decoding: weights of a base and of a small pair, and their caches."""
 
-import torch
 from transformers import PretrainedConfig
 
-from .activations import empty_model
+from decode.models.sources import ModelSource, load_config, weights_dtype
+from decode.models.weight_bytes import weight_bytes
 
 
 def cache_bytes(config: PretrainedConfig, num_rows: int, row_tokens: int, width: int) -> int:
@@ -15,8 +15,8 @@ def cache_bytes(config: PretrainedConfig, num_rows: int, row_tokens: int, width:
 
 
 def decoding_memory(
-    base: tuple[PretrainedConfig, torch.dtype],
-    small: tuple[PretrainedConfig, torch.dtype],
+    base: ModelSource,
+    small: ModelSource,
     is_adapter: bool,
     num_rows: int,
     row_tokens: int,
@@ -26,8 +26,9 @@ def decoding_memory(
     An adapter's expert and anti-expert share their weights; its own matrices are not counted.
     """
     parts = []
-    for (config, dtype), num_copies, num_caches in ((base, 1, 1), (small, 2 - is_adapter, 2)):
-        num_parameters = sum(p.numel() for p in empty_model(config, dtype).parameters())
-        cache = cache_bytes(config, num_rows, row_tokens, dtype.itemsize)
-        parts += [num_copies * num_parameters * dtype.itemsize, num_caches * cache]
+    for source, num_copies, num_caches in ((base, 1, 1), (small, 2 - is_adapter, 2)):
+        config = load_config(source)
+        width = weights_dtype(source, config).itemsize
+        cache = cache_bytes(config, num_rows, row_tokens, width)
+        parts += [num_copies * weight_bytes(source), num_caches * cache]
     return tuple(parts)

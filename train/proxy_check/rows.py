@@ -45,7 +45,7 @@ class CheckRows:
         forms = {"base": lineup.contenders[0].prompt, "antiexpert": lineup.antiexpert_prompt}
         texts = [text for q in experiment.questions for text in (q.prompt, *q.answers)]
         return {
-            "base": {"name": base.name, "revision": base.revision, "dtype": base.dtype},
+            "base": {k: v for k, v in base.identity.items() if k != "trust_remote_code"},
             "weights": weights_digest(base.name),
             **{k: v for k, v in steering_settings(experiment.lineup.alphas[0]).items() if v},
             **{f"{role}_chat": form.settings for role, form in forms.items() if form.is_chat},
