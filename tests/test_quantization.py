@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from support.models import save_tiny, tiny_model
 from transformers import AutoConfig
 
 from decode import ProxyTuned
 from decode.evaluation.settings import model_settings
+from decode.models.pair import load_tuned
 from decode.models.quantised import can_be_recorded
 from decode.models.quantization import settings_text
-from decode.models.sources import ModelSource, check_weights, load_weights
+from decode.models.sources import ModelSource, check_weights, load_frozen, load_weights
 from decode.models.weight_bytes import weight_bytes
 from decode.stage.recipe_models import lineup_of
 from recipes.schema.recipe import RecipeError, load_recipe
@@ -42,6 +44,7 @@ def quantised(folder, settings) -> ModelSource:
 PROBLEMS = {
     "no_method": ({}, "quant_method: missing; expected one of .*bitsandbytes"),
     "unknown_method": ({"quant_method": "bnb"}, "quant_method: found 'bnb'; expected one of"),
+    "gguf": ({"quant_method": "gguf"}, "quant_method: found 'gguf'; expected one of"),
     "no_text": ({"quant_method": [1]}, r"quant_method: found \[1\]"),
     "of_checkpoints": ({"quant_method": "gptq", "bits": 4}, "name a checkpoint that is"),
     "unknown_key": ({**NF4, "bnb_4bit_quant_typ": "nf4"}, "typ: unknown key; did you mean bnb_4"),
@@ -112,6 +115,7 @@ def test_a_package_that_is_not_installed_is_one_line(tmp_path):
         ({"quant_method": "gptq", "bits": 4}, None, "quantised weights.*(optimum|gptqmodel|GPU)"),
         ({"quant_method": "some_new"}, None, r"quantised weights \(some_new\): Unknown"),
         ({"bits": 4}, None, r"quantised weights.*quant_method"),
+        ("4bit", None, r"config.json: .*'str' object"),
         ({"quant_method": "gptq", "bits": 4}, NF4, r"quantised already \(gptq\), and load as they"),
     ],
 )
@@ -124,6 +128,16 @@ def test_a_quantised_checkpoint_that_cannot_load_is_one_line(stored, given, prob
         with pytest.raises(ValueError, match=problem) as error:
             use(source)
         assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_says_null_of_its_quantisation_is_checked(tmp_path):
+    folder, file = save_tiny(tmp_path / "model", 1), tmp_path / "model/config.json"
+    config = {**json.loads(file.read_text()), "quantization_config": None}
+    file.write_text(json.dumps(config))
+    check_weights(ModelSource(folder))
+    file.write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    with pytest.raises(ValueError, match="9 tensors of no use"):
+        check_weights(ModelSource(folder))
 
 
 def test_bytes_leave_head_embeddings_and_norms_in_16_bits(tmp_path):
@@ -192,6 +206,26 @@ def test_an_int8_base_decodes_as_it_would_alone():
     assert weight_bytes(quantised(large, INT8)) == real
     whole = weight_bytes(ModelSource(large))
     assert real < 0.62 * whole
+
+
+@needs_torchao
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_on_an_int8_base_decodes_as_peft_has_it(tmp_path):
+    base, folder = save_tiny(tmp_path / "base", 1), str(tmp_path / "adapter")
+    model = get_peft_model(tiny_model(1), LoraConfig(r=4, target_modules=["q_proj", "up_proj"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    large = quantised(base, INT8)
+    tuned = load_tuned(replace(large, name=folder, untuned=large), "cpu")
+    own = PeftModel.from_pretrained(load_weights(large, "cpu"), folder).eval()
+    ids = torch.arange(9)[None]
+    with torch.inference_mode():
+        expected = own(ids).logits
+        torch.testing.assert_close(tuned.model(ids).logits, expected)
+        assert (expected - load_frozen(large, "cpu")(ids).logits).abs().max() > 0.1
 
 
 @needs_torchao

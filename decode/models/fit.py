@@ -73,7 +73,7 @@ def _stats(folder: str) -> tuple[Any, ...]:
 def _check_folder(folder: str, name: str, options: str, stats: tuple[Any, ...]) -> None:
     config = read_model_file(Path(folder) / "config.json")
     refuse_nan(config, f"{name}/config.json")
-    if "quantization_config" in config:
+    if config.get("quantization_config") is not None:
         return  # its tensors are others than the model's
     with quiet(shows_bars=not Path(name).is_dir()):  # what is fetched takes long
         try:

@@ -14,11 +14,10 @@ from .quantization import one_line, quantization_config
 
 
 def stored_quantization(config: PretrainedConfig) -> dict[str, Any] | None:
-    """How a checkpoint's weights are quantised already, by its config.json; None if they are not"""
-    text = config.get_text_config(decoder=True)
-    found = getattr(config, "quantization_config", None) or getattr(
-        text, "quantization_config", None
-    )
+    """How a checkpoint's weights are quantised already, by its config.json; None if they are not."""
+    own = (config, config.get_text_config(decoder=True))
+    given = [getattr(one, "quantization_config", None) for one in own]
+    found = next((one for one in given if one is not None), None)
     return found.to_dict() if isinstance(found, QuantizationConfigMixin) else found
 
 

@@ -22,8 +22,7 @@ INSTALL = 'pip install -e ".[quant]"'
 BITSANDBYTES = ("bitsandbytes_4bit", "bitsandbytes_8bit")  # two names for one set of keys
 # They need calibration, or are formats of whole checkpoints: such weights load as they come.
 AS_THEY_COME = frozenset(
-    "aqlm auto-round awq bitnet compressed-tensors gemma gguf gptq mxfp8 nvfp4 quark spqr "
-    "vptq".split()
+    "aqlm auto-round awq bitnet compressed-tensors gemma gptq mxfp8 nvfp4 quark spqr vptq".split()
 )
 
 
@@ -47,7 +46,8 @@ def quantization_config(settings: Mapping[str, Any], key: str) -> QuantizationCo
     method = settings.pop("quant_method", None)
     if method is None and settings.keys() & {"load_in_4bit", "load_in_8bit"}:
         method = "bitsandbytes"  # as transformers takes it
-    known = sorted(AUTO_QUANTIZATION_CONFIG_MAPPING.keys() - AS_THEY_COME - {*BITSANDBYTES})
+    others = AS_THEY_COME | {*BITSANDBYTES, "gguf"}  # GGUF is another kind of file
+    known = sorted(AUTO_QUANTIZATION_CONFIG_MAPPING.keys() - others)
     known.append("bitsandbytes")
     if isinstance(method, str) and method in AS_THEY_COME:
         raise ValueError(
