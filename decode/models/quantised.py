@@ -14,7 +14,7 @@ from .quantization import one_line, quantization_config
 
 
 def stored_quantization(config: PretrainedConfig) -> dict[str, Any] | None:
-    """How a checkpoint's weights are quantised already, by its config.json; None if they are not."""
+    """How config.json says that a checkpoint is quantised already; None if it does not."""
     own = (config, config.get_text_config(decoder=True))
     given = [getattr(one, "quantization_config", None) for one in own]
     found = next((one for one in given if one is not None), None)
