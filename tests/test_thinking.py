@@ -6,7 +6,15 @@ import pytest
 import torch
 from support.chat_templates import QWEN3, family_tokenizer
 
-from decode import Chat, LocalCompleter, Request, Thinking, Thought, complete_with_thinking
+from decode import (
+    Chat,
+    LocalCompleter,
+    Request,
+    RolePrompt,
+    Thinking,
+    Thought,
+    complete_with_thinking,
+)
 from decode.engine.sampling import Sampling
 from decode.models.lane import Lane
 from decode.models.prompts import RoleTokenizers
@@ -105,6 +113,24 @@ def test_thinking_that_never_ends_has_an_empty_answer(story, budget, limit, reas
 def test_without_a_budget_thinking_may_leave_no_room_for_an_answer():
     found = thought(scripted(THOUGHT + "4<|im_end|>"), limit=18)
     assert (found.text, found.thinking_end, found.finish_reason) == ("", "own", "length")
+
+
+def test_white_space_may_come_before_the_thinking():
+    found = thought(scripted("\n" + THOUGHT + "4<|im_end|>"), Thinking(max_tokens=20))
+    assert (found.thinking, found.text) == ("Two and\n\ntwo.", "4")
+
+
+def test_small_models_read_the_thinking_in_their_own_tokens():
+    class Reader:
+        def ids(self, token_ids):
+            return [id_ + 100 for id_ in token_ids]
+
+    tokenizer = family_tokenizer("qwen3")
+    own = RoleTokenizers(tokenizer, tokenizer, tokenizer)
+    prompt = RolePrompt([1], [2, 3], [4])
+    assert own.longer(prompt, (5, 6)) == RolePrompt([1, 5, 6], [2, 3, 5, 6], [4, 5, 6])
+    mapped = replace(own, readers=(Reader(), Reader()))
+    assert mapped.longer(prompt, (5,)) == RolePrompt([1, 5], [2, 3, 105], [4, 105])
 
 
 @pytest.mark.parametrize("story", ["It is 4.<|im_end|>", "<|im_end|>", "<thin.<|im_end|>"])

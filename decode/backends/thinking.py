@@ -17,10 +17,12 @@ from .completer import NotFinite
 from .local import LocalCompleter
 
 BATCHES_AT_ONCE = 8  # of requests; a killed run loses no more than these
-# As published templates write them: DeepSeek-R1, Qwen3 and many more; Magistral; gpt-oss.
+NUM_BLANKS = 2  # tokens of white space that may come before the start mark
+# As published templates write them: DeepSeek-R1, Qwen3 and many more; Magistral; Gemma 4; gpt-oss.
 MARKS = (
     ("<think>", "</think>\n\n"),
     ("[THINK]", "[/THINK]"),
+    ("<|channel>thought", "<channel|>"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 )
 
@@ -229,7 +231,7 @@ def _num_opening(tokenizer: PreTrainedTokenizerBase, start: str) -> int:
     """How many tokens a completion may take to emit the start mark."""
     ids = _ids(tokenizer, start)
     is_token = ids[0] in set(cast(Any, tokenizer).get_added_vocab().values())
-    return len(ids) if is_token else len(start.encode())
+    return NUM_BLANKS + (len(ids) if is_token else len(start.encode()))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
