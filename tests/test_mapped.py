@@ -8,49 +8,31 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support.models import byte_tokenizer, save_tiny, tiny_model
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from support.models import (
+    CORPUS,
+    byte_tokenizer,
+    save_tiny,
+    save_trained,
+    tiny_model,
+    trained_tokenizer,
+)
+from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from decode import Alpha, ProxyTuned, Rule, WeightedExpert
 from decode.backends.completer import Continuation
 from decode.engine.request import Request
+from decode.evaluation.lineup import Contender, Lineup
+from decode.models.loaded import ExpertSource
+from decode.models.sources import ModelSource
 from decode.models.text_reader import TextReader, Tokens
+from decode.serving.prompts import PromptReader
+from decode.serving.systems import load_served
 
 PROMPTS = ["Q: 1+1=", "hello", "é a longer prompt, to be ragged", "x"]
-CORPUS = [
-    "the capital of Peru is Lima and the capital of Kenya is Nairobi",
-    "a longer prompt, to be ragged; hello hello world, what is the answer?",
-    "Question: how many pens? Answer: 12 pens. déjà vu, naïve café",
-]
 LIMIT = 12
 BYTES: Any = byte_tokenizer()
 SAMPLED = {"temperature": 1.5, "top_p": 0.95, "seed": 3}
-
-
-def trained_tokenizer(size: int = 300, **special: Any) -> Any:
-    """A byte-level BPE with some merges, so that words are cut otherwise than their beginnings."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(
-        CORPUS,
-        trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False),
-    )
-    special = special or {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<none>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-
-
-def save_trained(folder: Path, seed: int, **special: Any) -> str:
-    """A tiny model with a trained tokenizer, saved."""
-    tokenizer = trained_tokenizer(**special)
-    model = tiny_model(seed, vocab_size=len(tokenizer))
-    model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = model.config.pad_token_id = None
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def save_permuted(folder: Path, seed: int) -> str:
@@ -336,3 +318,18 @@ def test_rules_and_further_experts_of_another_tokenizer(tmp_path):
     together = model.generate(PROMPTS, 16, alpha=alphas, batch_size=4)
     for prompt, alpha, found in zip(PROMPTS, alphas, together, strict=True):
         assert model.generate([prompt], 16, alpha=alpha)[0].token_ids == found.token_ids
+
+
+def test_a_server_takes_the_bases_ids(tmp_path):
+    base = save_trained(tmp_path / "base", 0)  # with more ids than the expert
+    expert, small = (save_tiny(tmp_path / f"small{seed}", seed) for seed in (1, 2))
+    source = ExpertSource(ModelSource(expert), ModelSource(small))
+    contender = Contender("base", ModelSource(base), None)
+    lineup = Lineup((source,), (contender,), (Alpha(1.0),), vocabulary="mapped", device="cpu")
+    (served,) = load_served(lineup, contender, {"proxy"}, 1)
+    tokenizer: Any = served.tokenizers.base
+    assert served.num_ids == len(tokenizer) > 258
+    ids = tokenizer(CORPUS[1])["input_ids"]
+    assert max(ids) > 258
+    read = PromptReader(served, 512).text(ids)
+    assert (read.base, read.expert) == (ids, BYTES(CORPUS[1])["input_ids"])

@@ -426,6 +426,10 @@ def test_later_override_wins(recipe_file: Path) -> None:
         # keys that would do nothing
         ("expert.trained_revision=main", "expert.trained_revision (override): has no effect: it"),
         ("decode.bases.0.tuned_prompt=chat", "decode.bases.0.tuned_prompt (override): has no eff"),
+        (
+            "decode={vocabulary: matched, num_draft_tokens: 4, batch_size: 1, bases: [{model: a}]}",
+            "decode.num_draft_tokens (override): has no effect: with decode.vocabulary matched",
+        ),
         ("decode.reference_sft={max_steps: 3}", "decode.reference_sft (override): has no effect"),
         ("decode={bases: [{model: a/b}], batch_size: 1, alpha: 0, alpha_warmup_tokens: 4}", "is 0"),
         ("expert={model: a/b, dtype: auto, trained: c/d}", "sft: has no effect: expert.trained is"),

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -13,6 +14,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+CORPUS = [
+    "the capital of Peru is Lima and the capital of Kenya is Nairobi",
+    "a longer prompt, to be ragged; hello hello world, what is the answer?",
+    "Question: how many pens? Answer: 12 pens. déjà vu, naïve café",
+]
 ARCHITECTURES = {
     "llama": {},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512},
@@ -80,6 +86,31 @@ def save_tiny(folder: Path, seed: int, extra: tuple[str, ...] = (), **options) -
     """The folder, in which a tiny model and its byte tokenizer are now saved."""
     tiny_model(seed, **options).save_pretrained(folder)
     byte_tokenizer(extra).save_pretrained(folder)
+    return str(folder)
+
+
+def trained_tokenizer(size: int = 300, **special: Any) -> Any:
+    """A byte-level BPE with some merges, so that words are cut otherwise than their beginnings."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False),
+    )
+    special = special or {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<none>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def save_trained(folder: Path, seed: int, **special: Any) -> str:
+    """A tiny model with a trained tokenizer, saved."""
+    tokenizer = trained_tokenizer(**special)
+    model = tiny_model(seed, vocab_size=len(tokenizer))
+    model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = model.config.pad_token_id = None
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 
