@@ -164,6 +164,13 @@ def test_a_recipe_that_trains_nothing_is_one_line():
     assert "Traceback" not in done.stderr
 
 
+def test_another_tokenizer_emits_the_same_tokens():
+    sizes = ("--num-prompts", "2", "--num-tokens", "3", "--batch-size", "2", "--num-rounds", "1")
+    done = bench("mapped.py", *sizes)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| mapped, another tokenizer |" in done.stdout
+
+
 def test_a_server_is_compared_with_its_engine(tmp_path):
     run, out = tmp_path / "run", tmp_path / "out.json"
     shutil.copytree(ROOT / "data/mini/small", run / "expert")

@@ -191,12 +191,18 @@ def test_tokens_without_a_counterpart_have_the_place_of_their_first_piece_or_non
     assert first.column[base.convert_tokens_to_ids("a")] == small("a")["input_ids"][0]
 
 
-def test_special_tokens_are_matched_by_role_then_name_then_as_ends_of_turns():
+def test_special_tokens_are_matched_as_ends_then_by_name_then_by_role():
     base = trained_tokenizer(
-        eos_token="<end>", additional_special_tokens=["<|tool|>", "<|im_end|>", "<|odd|>"]
+        eos_token="<end>",
+        bos_token="<begin>",
+        pad_token="<|tool|>",
+        additional_special_tokens=["<|tool|>", "<|im_end|>", "<|odd|>"],
     )
     small = trained_tokenizer(
-        eos_token="</s>", additional_special_tokens=["<|tool|>", "<end_of_turn>", "<end>"]
+        eos_token="</s>",
+        bos_token="<s>",
+        pad_token="<none>",
+        additional_special_tokens=["<|tool|>", "<end_of_turn>", "<end>"],
     )
     reader = pair(base, small)
 
@@ -206,6 +212,7 @@ def test_special_tokens_are_matched_by_role_then_name_then_as_ends_of_turns():
     assert own("<end>") == "</s>"
     assert own("<|tool|>") == "<|tool|>"
     assert own("<|im_end|>") == "<end_of_turn>"
+    assert own("<begin>") == "<s>"
     odd = base.convert_tokens_to_ids("<|odd|>")
     assert reader.column[odd] == -1
     ids = [*base("the")["input_ids"], odd, *base(" answer")["input_ids"]]

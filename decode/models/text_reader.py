@@ -1,10 +1,10 @@
 """What a base has written, in the tokens of a small model that has another tokenizer.
 
 Tokens of two tokenizers are the same where they add the same bytes to a text, whatever their ids.
-Special tokens are the same by role (beginning, end of a text, padding), by name, or because both
-end a turn. A completion is read as the small model's tokenizer would cut its text; bytes that are
-no whole character, as where a token ends inside one, are read byte by byte. Where both tokenizers
-have the same tokens under other ids, each token is read as its counterpart instead.
+Special tokens are the same where both end a text, by name, where both end a turn, or where both
+begin a text or pad it. A completion is read as the small model's tokenizer would cut its text;
+bytes that are no whole character, as where a token ends inside one, are read byte by byte. Where
+both tokenizers have the same tokens under other ids, each is read as its counterpart instead.
 
 Shape letter: V tokens of the base.
 """
@@ -180,11 +180,12 @@ def _special_counterparts(base: Tokens, small: Tokens) -> dict[int, int]:
     turns = [small.special[name] for name in END_OF_TURN if name in small.special]
     ends = [*turns, small.tokenizer.eos_token_id]
     for name, id_ in base.special.items():
-        by_role = (
-            getattr(small.tokenizer, role) for role in ROLES if getattr(base.tokenizer, role) == id_
+        eos, *others = (
+            getattr(small.tokenizer, role) if getattr(base.tokenizer, role) == id_ else None
+            for role in ROLES
         )
-        by_turn = ends[0] if name in END_OF_TURN else None
-        candidates = (*by_role, small.special.get(name), by_turn)
+        turn = ends[0] if name in END_OF_TURN else None
+        candidates = (eos, small.special.get(name), turn, *others)
         own = next((other for other in candidates if other is not None), None)
         if own is not None:
             found[id_] = own
