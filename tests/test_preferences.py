@@ -174,6 +174,15 @@ def test_a_recipe_of_preferences_says_what_it_has_wrong(recipe, overrides, probl
         recipe(*overrides)
 
 
+def test_a_start_is_whole_weights(recipe, tmp_path):
+    base = "decode.bases=[{model: data/mini/large}]"
+    with pytest.raises(RecipeError, match=r"expert.start .*: found .*, a folder without config"):
+        recipe(f"expert.start={tmp_path}", base)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"expert.start .*: found .*, an adapter; .*merge"):
+        recipe(f"expert.start={tmp_path}", base)
+
+
 def test_trl_knows_every_choice_that_a_recipe_has():
     source = inspect.getsource(trl.DPOTrainer._compute_loss)
     for key in ("loss_type", "f_divergence_type"):
@@ -296,7 +305,7 @@ def test_preferences_from_the_command_to_the_report(overrides, tmp_path):
     assert second["rewards/margins"] > 0
     report = (run / "report.md").read_text()
     assert "accelerate launch train/dpo.py" in report
-    assert "| system | answered | refused |" in report
+    assert "| system | answered | " in report  # no question to refuse is among these five
     assert (run / "expert/model.safetensors").exists()
 
 

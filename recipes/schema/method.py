@@ -1,9 +1,11 @@
 """What goes together with a recipe's method of training, `sft` or `dpo`, and with its start."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from .decoding import Decode
 from .experts import Expert, ProxyCheck
+from .folders import check_model
 from .keys import KeyProblem
 from .tasks import TaskChoice, TrainSource
 
@@ -27,6 +29,19 @@ def check_method(
         problems += _not_for_preferences(task, mixture, expert, check)
     for key, problem in problems:
         raise KeyProblem(key, problem)
+
+
+def check_start(key: str, start: str | None) -> None:
+    """Raises KeyProblem for a start that is not there, or is no whole weights."""
+    if start is None:
+        return
+    if (Path(start) / "adapter_config.json").is_file():
+        raise KeyProblem(
+            key,
+            f"found {start!r}, an adapter; training starts from whole weights: merge it first "
+            "(PEFT's merge_and_unload), or train it with expert.adapter: null",
+        )
+    check_model(key, start, ("config.json",))
 
 
 def _not_for_preferences(

@@ -32,7 +32,7 @@ from .keys import (
     suggestion,
     without_nulls,
 )
-from .method import check_method
+from .method import check_method, check_start
 from .outputs import Analyze, Wandb
 from .plain_yaml import write_yaml
 from .prompts import CHAT, WORD, ChatPrompt, Thinking
@@ -222,8 +222,7 @@ def _check_libraries(recipe: Recipe) -> None:
 def _check_folders(recipe: Recipe) -> None:
     expert, config = recipe.expert, ("config.json",)
     check_model("expert.model", expert.model, config, expert.revision)
-    if expert.start is not None:
-        check_model("expert.start", expert.start, config)
+    check_start("expert.start", expert.start)
     if expert.trained is not None:
         key, revision = "expert.trained", expert.trained_revision
         check_model(key, expert.trained, WEIGHTS_OR_ADAPTER, revision, f"{key}_revision")
@@ -234,8 +233,7 @@ def _check_folders(recipe: Recipe) -> None:
         if isinstance(base, EndpointBase):
             continue
         check_model(f"decode.bases.{index}.model", base.model, config, base.revision)
-        if base.start is not None:
-            check_model(f"decode.bases.{index}.start", base.start, config)
+        check_start(f"decode.bases.{index}.start", base.start)
         if base.tuned is not None:
             check_model(f"decode.bases.{index}.tuned", base.tuned, WEIGHTS_OR_ADAPTER)
     for index, more in enumerate(recipe.decode.experts):
