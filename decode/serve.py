@@ -2,6 +2,7 @@
 
     python decode/serve.py runs/mini-facts
     python decode/serve.py --base data/mini/large --expert runs/mini-facts/expert
+    python decode/serve.py runs/mini-facts --engine vllm    # vLLM's own server (docs/vllm.md)
 
 The models are called proxy, base, expert and tuned (where the run has one). Each request may bring
 an alpha of its own. The server listens on this machine alone unless --host says otherwise; then
@@ -12,12 +13,14 @@ import argparse
 import logging
 import math
 import os
+import shutil
 import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from decode.engine.rule import Alpha
+from decode.evaluation.engines import check_installed
 from decode.evaluation.lineup import Contender, Lineup
 from decode.jobs.faults import doing
 from decode.jobs.folder import RunFolder
@@ -32,11 +35,13 @@ from decode.models.sources import (
 )
 from decode.stage.command import HelpFormatter, entry, start_logging, user_errors
 from decode.stage.recipe_models import lineup_of
+from decode.stage.steered_folder import server_command, write_steered
 from recipes.schema.recipe import load_recipe
 
 logger = logging.getLogger(__name__)
 
 NAMES = ("proxy", "base", "expert", "tuned")
+OURS_ALONE = "models device max_waiting max_length allow_host allow_origin".split()
 
 
 @entry()
@@ -44,6 +49,10 @@ def main() -> None:
     """Arguments, models, server."""
     arguments = _arguments()
     start_logging()
+    if arguments.engine == "vllm":
+        with user_errors(ValueError):
+            command, environment = _on_vllm(arguments)
+        os.execve(command[0], command, environment)
     with user_errors(ValueError):  # before any weights load
         try:
             from decode.serving import app, gate, loop, server, systems
@@ -110,7 +119,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--max-length", type=_count, default=4096, help="tokens of a request (default 4096)"
     )
+    parser.add_argument(
+        "--engine", choices=("local", "vllm"), default="local", help="vllm is its own server"
+    )
     arguments = parser.parse_args()
+    idle = [name for name in OURS_ALONE if getattr(arguments, name) != parser.get_default(name)]
+    if arguments.engine == "vllm" and idle:
+        option = idle[0].replace("_", "-")
+        parser.error(f"--{option} is of the toolkit's own server; leave it out with --engine vllm")
+    if arguments.engine == "vllm" and not arguments.run:
+        parser.error("--engine vllm serves a run; name its folder")
     own = [arguments.expert, arguments.antiexpert, arguments.tuned, arguments.alpha]
     if arguments.run and any(value is not None for value in own):
         parser.error("a run has its models and alphas; leave out the run, or these options")
@@ -131,6 +149,21 @@ def _number(text: str) -> float:
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"found {number}, expected a number")
     return number
+
+
+def _on_vllm(arguments: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """The command of vLLM's server on a folder in the run's, and its environment."""
+    check_installed()
+    run = Path(arguments.run)
+    folder = run / "vllm"
+    shutil.rmtree(folder, ignore_errors=True)  # links to weights are not followed
+    name = "proxy" if arguments.base is None else f"proxy-{arguments.base}"
+    command = server_command(folder, write_steered(run, name, None, folder))
+    command += ["--host", arguments.host, "--port", str(arguments.port)]
+    command += ["--max-num-seqs", str(arguments.batch_size)]
+    key = _api_key(arguments.api_key_env)
+    settings = {"VLLM_USE_V2_MODEL_RUNNER": "0"}  # V1 has requests' own alphas
+    return command, os.environ | settings | ({"VLLM_API_KEY": key} if key else {})
 
 
 def _api_key(name: str | None) -> str | None:

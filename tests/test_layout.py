@@ -27,7 +27,7 @@ FLOORS = {
         analysis tracking
         serving
         stage
-        __init__ run score compare analyze serve workspace harness
+        __init__ run score compare analyze serve export workspace harness
     """,
     "train": """
         zero checkpoints footprint divergence progress
@@ -63,7 +63,7 @@ PLANNED = {
     "train.pretraining",
 }  # rooms that may be missing
 
-MOST_OUTSIDE_ROOMS = 8
+MOST_OUTSIDE_ROOMS = 9
 MOST_ENGINE_LINES = 1050
 HEIGHTS = {
     folder if name == "__init__" else f"{folder}.{name}": height

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ..engine.request import Completion, Name, Prompt, Request, RolePrompt
 from ..engine.rule import Alpha
+from ..models.prompts import RoleTokenizers
 
 Likeliest = tuple[tuple[tuple[int, float], ...], ...]  # at each place (token, logarithm)
 
@@ -87,3 +88,10 @@ class Completer(Protocol):
     def taken(self) -> dict[str, Any]:
         """Counts and timings of all completing so far: see `metrics_file.Decoding`."""
         ...
+
+
+class ModelCompleter(Completer, Protocol):
+    """A completer of models whose tokenizers are at hand: those in memory, or on vLLM."""
+
+    tokenizers: RoleTokenizers
+    batch_size: int  # rows stepped together at most

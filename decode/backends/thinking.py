@@ -13,8 +13,7 @@ from typing import Any, Literal, cast
 from transformers import PreTrainedTokenizerBase
 
 from ..engine.request import Chat, Completion, Name, Prompt, Request, RolePrompt
-from .completer import NotFinite
-from .local import LocalCompleter
+from .completer import ModelCompleter, NotFinite
 
 BATCHES_AT_ONCE = 8  # of requests; a killed run loses no more than these
 NUM_BLANKS = 2  # tokens of white space that may come before the start mark
@@ -95,7 +94,7 @@ class Thought(Completion):
 
 
 def complete_with_thinking(
-    completer: LocalCompleter, requests: Iterable[Request], thinking: Thinking | None
+    completer: ModelCompleter, requests: Iterable[Request], thinking: Thinking | None
 ) -> Iterator[Completion]:
     """Completions as `completer.complete` makes them; those that think are a `Thought`.
 
@@ -114,7 +113,7 @@ def complete_with_thinking(
 class _Thinker:
     """Completes requests in steps: whether they think, what they think, what they answer."""
 
-    def __init__(self, completer: LocalCompleter, marks: Marks, max_tokens: int | None) -> None:
+    def __init__(self, completer: ModelCompleter, marks: Marks, max_tokens: int | None) -> None:
         self._completer, self._tokenizer = completer, completer.tokenizers.base
         (self._start, self._end), self._max_tokens = marks, max_tokens
         first = _ids(self._tokenizer, self._end)[0]

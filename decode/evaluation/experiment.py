@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from ..backends.local import LocalCompleter
+from ..backends.completer import ModelCompleter
 from ..backends.next_tokens import EndpointSource
 from ..backends.thinking import Thinking
 from ..engine.request import Request
@@ -24,6 +24,7 @@ from ..models.sources import (
     load_tokenizer,
     resolve_device,
 )
+from .engines import check_engine, check_prompt
 from .lineup import Contender, Lineup, System
 from .metric import Metric
 
@@ -85,7 +86,7 @@ class Harness(Protocol):
         ...
 
     def rows(
-        self, lineup: Lineup, system: System, completer: LocalCompleter, places: Sequence[int]
+        self, lineup: Lineup, system: System, completer: ModelCompleter, places: Sequence[int]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows at `places`, each with its place, as they are filed.
 
@@ -187,6 +188,7 @@ def check(experiment: Experiment) -> None:
     """
     lineup = experiment.lineup
     resolve_device(lineup.device)
+    check_engine(lineup)
     first, *more = lineup.experts
     # A model that is yet to be trained keeps the tokenizer of the one it is trained from.
     there = first if lineup.expert_is_there else replace(first, expert=first.antiexpert)
@@ -226,7 +228,9 @@ def check(experiment: Experiment) -> None:
             begin = question.prompt[: None if context is None else context * LETTERS_A_TOKEN]
             for text in dict.fromkeys((begin, question.prompt)):
                 asked = lineup.prompt(System("proxy", contender), text)
-                num_prompt_tokens = max(map(len, tokenizers.encode_all(asked)))
+                ids = tokenizers.encode_all(asked)
+                check_prompt(lineup, question.id, ids)
+                num_prompt_tokens = max(map(len, ids))
                 if context and num_prompt_tokens + num_new > context:
                     more = " or more" if text != question.prompt else ""
                     raise ValueError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..backends.next_tokens import EndpointSource
 from ..engine.request import Prompt, RolePrompt
@@ -84,6 +84,7 @@ class Lineup:
             them their own.
         expert_is_there: the expert exists already, so that it can be checked as well.
         batch_size, num_draft_tokens: they decide the speed, not the results.
+        engine: what decodes; `engine_options` are vLLM's own.
     """
 
     experts: tuple[ExpertSource, ...]
@@ -99,6 +100,8 @@ class Lineup:
     batch_size: int = 8
     num_draft_tokens: int | Literal["auto"] = "auto"
     device: str = "auto"
+    engine: Literal["local", "vllm"] = "local"
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def expert(self) -> ModelSource:
@@ -113,6 +116,15 @@ class Lineup:
     def tokenizer_of(self, base: ModelSource | EndpointSource) -> ModelSource:
         """The model whose tokenizer a base is read by: of an endpoint's base the anti-expert."""
         return self.antiexpert if isinstance(base, EndpointSource) else base
+
+    def alone(self, system: System) -> ModelSource:
+        """The one model of a system that is not steered."""
+        contender = system.contender
+        if contender is None:
+            return self.expert if system.role == "expert" else self.antiexpert
+        model = contender.loaded_base if system.role == "base" else contender.tuned
+        assert model is not None
+        return model
 
     @property
     def systems(self) -> list[System]:

@@ -3,6 +3,9 @@
 The small models and one large model are in memory at a time; a finished run loads nothing.
 """
 
+from typing import TYPE_CHECKING
+
+from ..backends.completer import ModelCompleter
 from ..backends.endpoint import EndpointCompleter, EndpointModel, steered_endpoint
 from ..backends.local import LocalCompleter
 from ..backends.next_tokens import EndpointSource
@@ -10,7 +13,11 @@ from ..models.loaded import LoadedModels, align_models
 from ..models.prompts import RoleTokenizers
 from ..models.sources import load_tokenizer
 from ..models.steered import steering_by
+from ..models.token_bytes import tokens_by_id
 from .lineup import Lineup, System
+
+if TYPE_CHECKING:
+    from ..backends.vllm_engine import VllmModels
 
 
 class Completers:
@@ -19,10 +26,17 @@ class Completers:
     def __init__(self, lineup: Lineup) -> None:
         self._lineup = lineup
         self._models = LoadedModels(lineup.device)
+        self._on_vllm = None
+        if lineup.engine == "vllm":
+            from ..backends.vllm_engine import VllmModels  # optional, and slow to import
 
-    def of(self, system: System) -> LocalCompleter:
+            self._on_vllm = VllmModels(lineup.batch_size, lineup.engine_options)
+
+    def of(self, system: System) -> ModelCompleter:
         """The system's completer, with counts and timings that begin at 0."""
         lineup, models, contender = self._lineup, self._models, system.contender
+        if self._on_vllm is not None:
+            return self._of_vllm(self._on_vllm, system)
         if contender is not None and isinstance(contender.base, EndpointSource):
             return self._behind_endpoint(contender.base, system)
         if system.role == "proxy":
@@ -31,18 +45,26 @@ class Completers:
                 contender.loaded_base, lineup.experts, lineup.vocabulary, system.alpha
             )
             return LocalCompleter(model, tokenizers, lineup.batch_size, lineup.num_draft_tokens)
+        source = lineup.alone(system)
         if contender is None:
             pair = models.pair(lineup.expert, lineup.antiexpert)
-            is_expert = system.role == "expert"
-            source = lineup.expert if is_expert else lineup.antiexpert
-            model = pair.expert if is_expert else pair.antiexpert
-        elif system.role == "base":
-            source, model = contender.loaded_base, models.base(contender.loaded_base)
+            model = pair.expert if system.role == "expert" else pair.antiexpert
         else:
-            assert contender.tuned is not None
-            source, model = contender.tuned, models.tuned(contender.tuned)
+            model = models.base(source) if system.role == "base" else models.tuned(source)
         tokenizers = RoleTokenizers.alone(load_tokenizer(source))
         return LocalCompleter(model, tokenizers, lineup.batch_size)
+
+    def _of_vllm(self, models: "VllmModels", system: System) -> ModelCompleter:
+        """The base alone has the engine of what steers it, so that one is started for both."""
+        lineup, contender = self._lineup, system.contender
+        is_steered = system.role in ("base", "proxy")
+        source = contender.loaded_base if is_steered and contender else lineup.alone(system)
+        experts = lineup.experts if is_steered else ()
+        tokenizers = RoleTokenizers.alone(load_tokenizer(source))
+        if system.role == "proxy":
+            tokenizers, _ = align_models(source, experts, lineup.vocabulary)
+        vocab_size = len(tokens_by_id(tokenizers.base))
+        return models.completer(source, experts, tokenizers, vocab_size, system.alpha)
 
     def _behind_endpoint(self, source: EndpointSource, system: System) -> EndpointCompleter:
         lineup, models = self._lineup, self._models
@@ -59,3 +81,5 @@ class Completers:
     def unload(self) -> None:
         """Free all models."""
         self._models.unload()
+        if self._on_vllm is not None:
+            self._on_vllm.unload()

@@ -155,7 +155,8 @@ class Decoding(Record):
     acceptance_rate: float | None
     accepted_drafts: tuple[int, ...]
     seconds: dict[str, float]
-    peak_memory_gib: float
+    peak_memory_gib: float | None
+    """None where other processes hold the models."""
     endpoint: Visible | None = None
     """Of a base behind an endpoint."""
 

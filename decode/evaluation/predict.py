@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..backends.completer import NotFinite
-from ..backends.local import LocalCompleter
+from ..backends.completer import ModelCompleter, NotFinite
 from ..backends.thinking import Thought, complete_with_thinking
 from ..engine.request import Completion
 from ..jobs.faults import doing
@@ -153,7 +152,7 @@ def _finished(experiment: Experiment, folder: RunFolder, path: Path) -> list[dic
 
 
 def _rows(
-    experiment: Experiment, system: System, completer: LocalCompleter, places: Sequence[int]
+    experiment: Experiment, system: System, completer: ModelCompleter, places: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows at `places` as they end, each with its place."""
     if experiment.harness is not None:

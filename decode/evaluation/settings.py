@@ -15,6 +15,7 @@ from ..jobs.folder import RunFolder, SettingsChanged
 from ..jobs.seals import DECODING_SEALED, SEALED
 from ..models.chat import PromptForm
 from ..models.sources import ModelSource
+from .engines import engine_settings
 from .experiment import Experiment
 from .lineup import Lineup, System
 from .prediction_file import check_rows
@@ -119,6 +120,7 @@ def _settings(experiment: Experiment, system: System) -> dict[str, Any]:
     questions = [text for q in experiment.questions for text in (q.id, q.prompt, *q.answers)]
     return {
         **model_settings(experiment.lineup, system),
+        **engine_settings(experiment.lineup),
         "task": experiment.task,
         "questions": text_digest(questions),
         "stop": list(experiment.stop),

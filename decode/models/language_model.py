@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..engine.engine import Pick
 from ..engine.row import Row, Rows
 from .cache import SlotCache
-from .chat import end_of_turn
+from .ends import end_ids
 from .fast_path import fast_path
 from .fused import FusedKernels
 from .graphs import SPAN_STEP, Capture, CudaCapture, Recordings
@@ -47,7 +47,7 @@ class LanguageModel:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.device = model.device  # asked for often, and slow to find
-        self.eos_ids = _eos_ids(model, tokenizer)
+        self.eos_ids = end_ids(getattr(model, "generation_config", None), tokenizer)
         self._num_tokens = max(tokenizer.get_vocab().values()) + 1
         self._prompt_lengths: list[int] = []  # by slot
         self._lengths: Tensor | None = None  # the same on the device; None if it is to be copied
@@ -284,11 +284,3 @@ def _as_range(slots: list[int]) -> Sequence[int]:
 
 def _devices(model: PreTrainedModel) -> set[torch.device]:
     return {parameter.device for parameter in model.parameters()}
-
-
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    generation = getattr(model, "generation_config", None)
-    configured = getattr(generation, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    own = [*ids, tokenizer.eos_token_id, end_of_turn(tokenizer)]
-    return frozenset(id_ for id_ in own if id_ is not None)

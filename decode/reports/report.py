@@ -34,6 +34,7 @@ ESSENTIALS = (
     "beta",
 )
 DECODE_ESSENTIALS = (
+    "engine",
     "batch_size",
     "num_draft_tokens",
     "max_new_tokens",
@@ -107,7 +108,7 @@ def _speed(decoding: dict[str, Decoding]) -> str:
         cells.append("" if (per := taken.tokens_per_second) is None else f"{per:.1f}")
         cells.append("" if (per := taken.tokens_per_verify) is None else f"{per:.2f}")
         cells.append("" if (rate := taken.acceptance_rate) is None else f"{rate * 100:.0f}%")
-        cells.append(f"{taken.peak_memory_gib:.1f}")
+        cells.append("" if (peak := taken.peak_memory_gib) is None else f"{peak:.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

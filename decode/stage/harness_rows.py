@@ -18,10 +18,9 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
-from ..backends.completer import Continuation, NotFinite, Scored
+from ..backends.completer import Continuation, ModelCompleter, NotFinite, Scored
 from ..backends.harness_model import HarnessModel
 from ..backends.harness_tokens import common_length
-from ..backends.local import LocalCompleter
 from ..engine.request import Completion, Request
 from ..evaluation.experiment import OutOfRange
 from ..evaluation.lineup import Lineup, System
@@ -88,7 +87,7 @@ class HarnessRows:
             raise ValueError(f"lm-eval's task '{self._task.task_name}': {error}") from None
 
     def rows(
-        self, lineup: Lineup, system: System, completer: LocalCompleter, places: Sequence[int]
+        self, lineup: Lineup, system: System, completer: ModelCompleter, places: Sequence[int]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         model = HarnessModel(
             completer,

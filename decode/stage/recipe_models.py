@@ -66,6 +66,8 @@ def lineup_of(recipe: Recipe) -> Lineup:
         batch_size=decode.batch_size,
         num_draft_tokens=decode.num_draft_tokens,
         device=decode.device,
+        engine=decode.engine,
+        engine_options=decode.vllm or {},
     )
 
 

@@ -132,6 +132,10 @@ class Decode(Section):
     pass_at: int | None = Field(default=None, ge=1)
     """A row is worth pass@k of its samples, with this k; null is the task's protocol: 10 for code,
     elsewhere the mean of the samples."""
+    engine: Literal["local", "vllm"] = "local"
+    """What decodes: this toolkit, or vLLM, where that is installed (docs/vllm.md)."""
+    vllm: dict[str, Any] | None = None
+    """`vllm.EngineArgs` keys for that engine, such as tensor_parallel_size; null is its own."""
     device: str = "auto"
     """auto is the GPUs there are (a model too large for one is spread), else the CPU."""
     vocabulary: Literal["identical", "shared", "mapped", "matched"] = "identical"

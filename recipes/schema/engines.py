@@ -1,0 +1,68 @@
+"""What decodes a recipe, and what the other engine than the toolkit's own cannot do."""
+
+from collections.abc import Iterator
+
+from .decoding import Decode
+from .endpoint_base import EndpointBase
+from .experts import Expert
+from .keys import KeyProblem
+from .steering import Rule
+
+LOCAL = "set decode.engine: local"
+ONE_PROMPT = "on vLLM all models read the same tokens"
+OURS = {  # vLLM's names of what a recipe says elsewhere
+    "model": "decode.bases",
+    "tokenizer": "decode.bases",
+    "revision": "decode.bases",
+    "trust_remote_code": "decode.bases",
+    "dtype": "decode.bases",
+    "max_num_seqs": "decode.batch_size",
+    "seed": "seed",
+}
+MADE_HERE = ("hf_overrides", "worker_extension_cls", "max_logprobs", "logprobs_mode", "runner")
+
+
+def check_engine(expert: Expert, decode: Decode) -> None:
+    """Raises KeyProblem for the first key that the recipe's engine cannot do, or ignores."""
+    if decode.engine == "local":
+        if decode.vllm is not None:
+            raise KeyProblem(
+                "decode.vllm", "has no effect: decode.engine is local; leave it out, or set vllm"
+            )
+        return
+    for key, problem in _on_vllm(expert, decode):
+        raise KeyProblem(key, problem)
+
+
+def _on_vllm(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
+    for index, base in enumerate(decode.bases):
+        if isinstance(base, EndpointBase):
+            yield f"decode.bases.{index}", f"is behind an endpoint: vLLM loads its bases; {LOCAL}"
+    prompts = [expert.antiexpert_prompt, *(base.prompt for base in decode.bases)]
+    if any(prompt != expert.prompt for prompt in prompts):
+        yield "expert.prompt", f"is not that of every base and anti-expert: {ONE_PROMPT}; {LOCAL}"
+    if decode.vocabulary != "identical":
+        yield "decode.vocabulary", f"found {decode.vocabulary}: {ONE_PROMPT}; {LOCAL}"
+    for key, rule in decode.rules.items():
+        yield from _by_place(key, rule)
+    if decode.num_draft_tokens not in ("auto", 0):
+        yield "decode.num_draft_tokens", f"nothing is drafted on vLLM; leave it out, or {LOCAL}"
+    if decode.device != "auto":
+        yield (
+            "decode.device",
+            "vLLM has the devices that it was built for, and CUDA_VISIBLE_DEVICES chooses among "
+            f"them; leave it out, or {LOCAL}",
+        )
+    for key in decode.vllm or ():
+        if key in OURS:
+            yield f"decode.vllm.{key}", f"is given by {OURS[key]}; leave it out"
+        if key in MADE_HERE:
+            yield f"decode.vllm.{key}", "is how the models are put together; leave it out"
+
+
+def _by_place(key: str, rule: Rule) -> Iterator[tuple[str, str]]:
+    """The keys of a rule that depend on a token's place, which a model in vLLM is not told."""
+    if rule.warmup_tokens:
+        yield f"{key}.warmup_tokens", f"vLLM does not tell models a token's place; {LOCAL}"
+    if rule.half_life_tokens is not None:
+        yield f"{key}.half_life_tokens", f"vLLM does not tell models a token's place; {LOCAL}"
