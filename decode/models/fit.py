@@ -57,8 +57,12 @@ def check_numbers(
         most_bytes: larger ones are not read; None reads all.
     """
     folder = model_folder(name, revision)
-    if folder is not None:
-        _check_numbers(folder, name, most_bytes, _stats(folder))
+    if folder is None:
+        return
+    stats = _stats(folder)
+    num_bytes = sum(size for file, _, size in stats if file.endswith(".safetensors"))
+    if most_bytes is None or num_bytes <= most_bytes:
+        _check_numbers(folder, name, stats)
 
 
 def _stats(folder: str) -> tuple[Any, ...]:
@@ -91,10 +95,8 @@ def _check_folder(folder: str, name: str, options: str, stats: tuple[Any, ...]) 
 
 
 @functools.lru_cache(maxsize=64)
-def _check_numbers(folder: str, name: str, most_bytes: int | None, stats: tuple[Any, ...]) -> None:
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if most_bytes is None or sum(file.stat().st_size for file in files) <= most_bytes:
-        check_files(files, name)
+def _check_numbers(folder: str, name: str, stats: tuple[Any, ...]) -> None:
+    check_files(sorted(Path(folder).glob("*.safetensors")), name)
 
 
 def check_loaded(info: dict[str, Any], name: str) -> None:

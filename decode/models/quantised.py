@@ -71,7 +71,6 @@ def load_quantised(
     Raises:
         ValueError: in one line, its weights do not fit it, or do not compute on this device.
     """
-    check_numbers(name, options.get("revision"), most_bytes=None)
     if quantization is not None:  # None would take away the checkpoint's own
         options = {**options, "quantization_config": quantization}
     with one_line(f"{name}: its weights do not load in fewer bits"), quiet(shows_bars=True):
@@ -85,6 +84,7 @@ def load_quantised(
         )
     model, info = loaded
     check_loaded(info, name)
+    check_numbers(name, options.get("revision"), most_bytes=None)  # of a hub's, now that it is here
     _check_reads(model.eval(), name)
     return model
 
