@@ -84,6 +84,8 @@ def test_models_of_several_types_are_refused(save_model):
     engines.check_models(base, own)
     with pytest.raises(ValueError, match=r"in one type, found bfloat16 of .*, float32 of"):
         engines.check_models(replace(base, dtype="bfloat16"), own)
+    with pytest.raises(ValueError, match="quantised weights are not run on vLLM here"):
+        engines.check_models(replace(base, quantization='{"load_in_4bit": true}'), own)
 
 
 def test_a_base_that_transformers_quantise_is_refused(save_model):

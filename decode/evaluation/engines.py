@@ -9,6 +9,7 @@ from typing import Any
 
 from ..engine.rule import Alpha
 from ..models.architectures import is_positional
+from ..models.quantised import stored_quantization
 from ..models.sources import ModelSource, adapter_base, is_adapter, load_config, weights_dtype
 from .lineup import Lineup
 
@@ -86,6 +87,11 @@ def check_models(base: ModelSource, lineup: Lineup) -> None:
     for source in (base, *small):
         whole = adapter_base(source) if is_adapter(source) else source
         config = load_config(whole)
+        if source.quantization is not None or stored_quantization(config) is not None:
+            raise ValueError(
+                f"model '{source.name}': quantised weights are not run on vLLM here; name weights "
+                "in 16 bits, or set decode.engine: local"
+            )
         if not is_positional(config):
             raise ValueError(
                 f"model '{source.name}': {config.model_type} keeps more than keys and values by "
