@@ -88,13 +88,6 @@ def test_models_of_several_types_are_refused(save_model):
         engines.check_models(replace(base, quantization='{"load_in_4bit": true}'), own)
 
 
-def test_a_base_that_transformers_quantise_is_refused(save_model):
-    own = lineup(save_model)
-    base = replace(own.contenders[0].loaded_base, quantization='{"quant_method": "bitsandbytes"}')
-    with pytest.raises(ValueError, match=r"vLLM loads models itself.*set decode\.engine: local"):
-        engines.check_models(base, own)
-
-
 def test_models_with_a_state_are_refused(save_model, monkeypatch):
     monkeypatch.setattr(engines, "is_positional", lambda config: False)
     own = lineup(save_model)

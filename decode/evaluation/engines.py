@@ -75,11 +75,6 @@ def check_steering(lineup: Lineup, alpha: Alpha) -> None:
 
 def check_models(base: ModelSource, lineup: Lineup) -> None:
     """Raises ValueError, in one line, if vLLM cannot run a base and what steers it as one model."""
-    if base.quantization is not None:
-        raise ValueError(
-            f"model '{base.name}': quantization is how transformers load it, and vLLM loads models "
-            "itself; take a checkpoint that is quantised already, or set decode.engine: local"
-        )
     first, *more = lineup.experts
     there = first if lineup.expert_is_there else replace(first, expert=first.antiexpert)
     small = [source for one in (there, *more) for source in (one.expert, one.antiexpert)]
