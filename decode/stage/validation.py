@@ -103,9 +103,11 @@ def chosen_in(folder: RunFolder) -> dict[str, Alpha]:
     """What was chosen in a task's folder, by base's slug.
 
     Raises:
-        FileChanged: `choice.json` is missing, or not what the run wrote.
+        ValueError: `choice.json` is missing, or not what the run wrote.
     """
     folder.check_kept(folder.choice)
+    if not folder.choice.exists():
+        raise ValueError(f"{folder.path}: no finished run (no choice.json); run train/sft.py")
     return {slug: alpha_of(choice) for slug, choice in read_choices(folder.choice).items()}
 
 
