@@ -53,7 +53,7 @@ class VllmCompleter:
         self._engine, self._alpha = engine, alpha
         self._eos_ids, self._vocab_size = eos_ids, vocab_size
         self._max_length: int = engine.model_config.max_model_len
-        self._stops = lru_cache(256)(lambda stop: Stops(eos_ids, stop, tokenizers.base))
+        self._stops = lru_cache(256)(lambda ids, stop: Stops(eos_ids | ids, stop, tokenizers.base))
         self._stats, self._num_completed = DecodingStats(), 0
 
     def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
@@ -137,7 +137,7 @@ class VllmCompleter:
 
     def _extend(self, row: Row, new: Any) -> Iterator[Completion]:
         """Append a row's new tokens; its completion if one of them ends it."""
-        stops = self._stops(row.request.stop)
+        stops = self._stops(frozenset(row.request.stop_ids), row.request.stop)
         for token, found in zip(new.token_ids, new.logprobs, strict=True):
             if math.isnan(found[token].logprob):
                 raise _not_finite(row.request.name, len(row.token_ids))
@@ -161,7 +161,7 @@ class VllmCompleter:
         banned = set(request.banned_ids)
         return SamplingParams(
             max_tokens=request.max_new_tokens,
-            stop_token_ids=sorted(self._eos_ids),
+            stop_token_ids=sorted(self._eos_ids.union(request.stop_ids)),
             allowed_token_ids=[i for i in range(self._vocab_size) if i not in banned]
             if banned
             else None,
