@@ -3,7 +3,8 @@
     python benchmarks/mapped.py [--batch-size 1] [--num-rounds 9]
 
 Expert and anti-expert are one model, so that all ways emit the base's own tokens. The small model
-with another tokenizer has the small model's shape, random weights, and a tokenizer made here.
+with another tokenizer has the small model's shape, random weights, and a tokenizer that is trained
+here on the task's prompts.
 """
 
 import argparse
@@ -23,17 +24,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from data import TASKS
 from decode import ProxyTuned
 
-VOCAB_SIZE = 1024  # the mini family has 1,536
-
 
 def main() -> None:
     """Time every way in turns and print the medians."""
     arguments = _arguments()
     torch.set_num_threads(1)
-    rows = TASKS[arguments.task].eval_rows(arguments.rows, arguments.num_prompts)
-    prompts = [row.prompt for row in rows]
+    texts = [row.prompt for row in TASKS[arguments.task].eval_rows(arguments.rows)]
+    prompts = texts[: arguments.num_prompts]
     with tempfile.TemporaryDirectory() as folder:
-        other = _other_small(arguments.small, prompts, folder)
+        other = _other_small(arguments.small, texts, folder)
         ways = {
             "identical": (arguments.small, "identical"),
             "mapped, the same tokens": (arguments.small, "mapped"),
@@ -72,19 +71,18 @@ def main() -> None:
 
 def _other_small(small: str, texts: list[str], folder: str) -> str:
     """A model of the shape of `small` with a tokenizer trained on `texts`, saved in `folder`."""
+    config = AutoConfig.from_pretrained(small)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
+        vocab_size=config.vocab_size - 1,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
-    config = AutoConfig.from_pretrained(small)
-    config.vocab_size, config.eos_token_id = len(wrapped), wrapped.eos_token_id
-    config.bos_token_id = config.pad_token_id = None
+    config.eos_token_id, config.bos_token_id = wrapped.eos_token_id, None
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     wrapped.save_pretrained(folder)
