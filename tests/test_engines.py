@@ -88,6 +88,14 @@ def test_models_of_several_types_are_refused(save_model):
         engines.check_models(replace(base, quantization='{"load_in_4bit": true}'), own)
 
 
+def test_models_that_read_more_than_text_are_refused(save_model, monkeypatch):
+    own = lineup(save_model)
+    base = own.contenders[0].loaded_base
+    monkeypatch.setattr("transformers.LlamaConfig.get_text_config", lambda self, **_: None)
+    with pytest.raises(ValueError, match="llama reads more than text, which is not run on vLLM"):
+        engines.check_models(base, own)
+
+
 def test_models_with_a_state_are_refused(save_model, monkeypatch):
     monkeypatch.setattr(engines, "is_positional", lambda config: False)
     own = lineup(save_model)

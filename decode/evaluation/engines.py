@@ -87,6 +87,11 @@ def check_models(base: ModelSource, lineup: Lineup) -> None:
                 f"model '{source.name}': quantised weights are not run on vLLM here; name weights "
                 "in 16 bits, or set decode.engine: local"
             )
+        if config.get_text_config(decoder=True) is not config:
+            raise ValueError(
+                f"model '{source.name}': {config.model_type} reads more than text, which is "
+                "not run on vLLM here; set decode.engine: local"
+            )
         if not is_positional(config):
             raise ValueError(
                 f"model '{source.name}': {config.model_type} keeps more than keys and values by "
