@@ -9,6 +9,7 @@ read once is not read again.
 """
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 from decode.analysis.analysis_folder import dashboard_numbers, write_analysis, write_proxy
@@ -54,7 +55,8 @@ def main() -> None:
         curves = [trade_offs(folder, recipe.analyze.trade_off) for _, folder in tasks]
 
     tracker = track(recipe, "analyze")
-    completers = Completers(tasks[0][0].lineup)
+    # Whatever engine wrote the completions: only models in memory say what each role says.
+    completers = Completers(replace(tasks[0][0].lineup, engine="local"))
     summaries: list[dict[str, Any]] = [{} for _ in tasks]
     proxies = [_proxies(experiment, recipe) for experiment, _ in tasks]
     for of_base in zip(*proxies, strict=True):  # a base is loaded once for all tasks

@@ -113,7 +113,9 @@ class _Reader:
     def read(self, places: Sequence[int], rows: Rows) -> list[list[dict[str, Any]]]:
         """The tokens of the prediction rows at `places`, as they are filed."""
         if self._completer is None:
-            self._completer = self._completers.of(self._system)
+            completer = self._completers.of(self._system)
+            assert isinstance(completer, LocalCompleter), "the analysis reads models in memory"
+            self._completer = completer
         model, tokenizers = self._completer.model, self._completer.tokenizers
         assert isinstance(model, Steered), "a proxy is a steered model"
         found: list[list[dict[str, Any]]] = [[] for _ in rows]

@@ -55,9 +55,8 @@ class LanguageModel:
         self._all_positions = torch.empty(0)
         is_on_one_gpu = self.device.type == "cuda" and len(_devices(model)) == 1
         self.lane = Lane(self.device if is_on_one_gpu else None)
-        stream = self.lane.stream
-        self._is_recorded = stream is not None and can_be_recorded(model)
-        self.capture: Capture | None = CudaCapture(stream) if self._is_recorded else None
+        self._can_be_recorded = can_be_recorded(model)
+        self.capture: Capture | None = self._own_capture()
         self._recordings: Recordings | None = None
         self._kernels = FusedKernels(model)
         config = model.config.get_text_config(decoder=True)
@@ -74,8 +73,12 @@ class LanguageModel:
         own._cache = own._recordings = own._lengths = None
         own._prompt_lengths = []
         own.lane = Lane(None if self.lane.stream is None else self.device)
-        own.capture = CudaCapture(own.lane.stream) if self._is_recorded else None
+        own.capture = own._own_capture()
         return own
+
+    def _own_capture(self) -> Capture | None:
+        stream = self.lane.stream
+        return None if stream is None or not self._can_be_recorded else CudaCapture(stream)
 
     def reserve(self, rows: Sequence[Row], num_slots: int, num_kept: int) -> None:
         longest = max(len(ids(row)) + row.request.max_new_tokens for row in rows)
