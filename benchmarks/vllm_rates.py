@@ -3,7 +3,7 @@
     python benchmarks/vllm_rates.py    # in an environment with vLLM (docs/vllm.md)
     python benchmarks/vllm_rates.py --rows 32 --num-rounds 5 --option enforce_eager=true
 
-Random Llamas in float32: a base of 98M, an expert and an anti-expert of 9M. Each system is a
+Random Llamas in float32: a base of 34M, an expert and an anti-expert of 9M. Each system is a
 process of its own and completes as many rows at once as --rows says, greedily and to the same
 length; a round runs each once, after one of warm-up. Rates are of tokens per CPU second, which
 other work on the machine moves least, and per second; ratios are medians over rounds.
@@ -40,7 +40,7 @@ from decode.models.prompts import RoleTokenizers
 from decode.models.sources import ModelSource
 
 VOCAB_SIZE = 8192
-SIZES = {"base": (768, 2112, 12, 12), "expert": (256, 704, 6, 4), "antiexpert": (256, 704, 6, 4)}
+SIZES = {"base": (512, 1408, 8, 8), "expert": (256, 704, 6, 4), "antiexpert": (256, 704, 6, 4)}
 ON_VLLM, ALONE, OURS = "steered, vLLM", "base, vLLM", "steered, ours"
 Prompts = list[list[int]]
 Complete = Callable[[Prompts, int], Prompts]
