@@ -444,7 +444,8 @@ def test_a_chat_that_would_have_to_go_on_is_refused_before_it_is_asked(serve, en
     [
         ({"dtype": "float32"}, "dtype: has no effect on a base behind an endpoint"),
         ({"tune_reference": True}, "tune_reference: has no effect on a base behind an endpoint"),
-        ({"quantization": "int8"}, "quantization: unknown key"),
+        ({"quantization": {}}, "quantization: has no effect on a base behind an endpoint"),
+        ({"quantisation": "int8"}, "quantisation: unknown key"),
         ({"top_logprobs": None}, "top_logprobs: found null"),
         ({"top_logprobs": 0}, "top_logprobs: found 0"),
         ({"endpoint": "here"}, "endpoint: expected an address alone"),

@@ -91,7 +91,9 @@ decode:
 """
     path = tmp_path / "toy.yaml"
     path.write_text(text)
-    return lambda *overrides: load_recipe(path, [o.format(models=models) for o in overrides])
+    return lambda *overrides: load_recipe(
+        path, [override.replace("{models}", str(models)) for override in overrides]
+    )
 
 
 FULL = "expert.adapter=null"

@@ -236,7 +236,8 @@ def test_a_run_scores_by_the_recipes_rules(tmp_path):
     rows.write_text(json.dumps(row) + "\n")
 
     def planned(task, scoring):
-        overrides = [f"task.name={task}", f"task.eval={rows}", f"task.scoring={scoring}", *models]
+        overrides = [f"task.name={task}", f"task.eval={rows}", f"task.scoring={scoring}"]
+        overrides += ["decode.choose=null", *models]
         ((experiment, folder),) = plan(load_recipe(ROOT / "recipes/mini/facts.yaml", overrides))
         assert folder.path == Path("runs/mini-facts")
         return experiment

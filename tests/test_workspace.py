@@ -28,7 +28,7 @@ RECIPE = "recipes/mini/facts.yaml"
 @pytest.fixture
 def recipe(monkeypatch):
     monkeypatch.chdir(ROOT)
-    return load_recipe(RECIPE, ["wandb.entity=team"])
+    return load_recipe(RECIPE, ["wandb.entity=team", "decode.choose=null"])
 
 
 @pytest.mark.parametrize("rule", [None, Rule(by_doubt=True)])
