@@ -112,8 +112,7 @@ def train(
     """Fine-tune one model on its training rows; the result is in `training.target`.
 
     The loss is taken on completions only, unless `config` says otherwise; of preferences, on pairs
-    of them. Training resumes from the
-    newest complete checkpoint.
+    of them. Training resumes from the newest complete checkpoint.
 
     Raises:
         Diverged: the loss, its gradient or a weight is NaN or infinite.

@@ -3,11 +3,18 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .endpoint_base import EndpointBase
 from .folders import slug
-from .keys import dpo_class, sft_class, without_nulls
+from .keys import trl_class, without_nulls
 from .prompts import AnyPrompt, Thinking
 from .section import Dtype, Section
 from .steering import Choose, Rule, numbers
@@ -157,15 +164,10 @@ class Decode(Section):
             listed |= {f"decode.choose.rule.{n}": rule for n, rule in enumerate(self.choose.rule)}
         return {key: rule for key, rule in listed.items() if rule is not None}
 
-    @field_validator("reference_sft")
+    @field_validator("reference_sft", "reference_dpo")
     @classmethod
-    def _left_to_trl(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        return value and without_nulls(value, sft_class())
-
-    @field_validator("reference_dpo")
-    @classmethod
-    def _left_to_trl_too(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        return value and without_nulls(value, dpo_class())
+    def _left_to_trl(cls, value: dict[str, Any] | None, found: ValidationInfo) -> Any:
+        return value and without_nulls(value, trl_class(found.field_name))
 
     @field_validator("alpha", mode="before")
     @classmethod

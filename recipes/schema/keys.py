@@ -76,6 +76,11 @@ def dpo_class() -> type:
     return DPOConfig
 
 
+def trl_class(section: str | None) -> type:
+    """The configuration whose keys a section holds, of the recipe or of its references."""
+    return dpo_class() if section in ("dpo", "reference_dpo") else sft_class()
+
+
 @functools.cache
 def lora_class() -> type:
     """`peft.LoraConfig`."""

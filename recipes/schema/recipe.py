@@ -31,6 +31,7 @@ from .keys import (
     settable,
     sft_class,
     suggestion,
+    trl_class,
     without_nulls,
 )
 from .method import check_method, check_start
@@ -118,15 +119,10 @@ class Recipe(Section):
         """The keys of TRL's trainer, in the section of the method."""
         return getattr(self, self.method) or {}
 
-    @field_validator("sft")
+    @field_validator("sft", "dpo")
     @classmethod
-    def _left_to_trl(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        return value and without_nulls(value, sft_class())
-
-    @field_validator("dpo")
-    @classmethod
-    def _left_to_trl_too(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        return value and without_nulls(value, dpo_class())
+    def _left_to_trl(cls, value: dict[str, Any] | None, found: ValidationInfo) -> Any:
+        return value and without_nulls(value, trl_class(found.field_name))
 
     @field_validator("proxy_check")
     @classmethod
