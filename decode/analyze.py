@@ -41,6 +41,7 @@ def main() -> None:
     with user_errors(ValueError):  # before any weights load
         planned = [(own, folder) for own, folder in plan(recipe) if not own.harness]
         tasks = choices_there(planned)
+        tasks[0][0].lineup.check_tokens("the analysis is of single tokens")
         if not any(one.is_loaded for one in tasks[0][0].lineup.contenders):
             raise ValueError(
                 "decode.bases: all of them are behind endpoints, which show no more than their "

@@ -219,6 +219,7 @@ def _contender(lineup: Lineup, slug: str | None) -> Contender:
 def _check(lineup: Lineup, contender: Contender, names: Collection[str]) -> None:
     """Raises ValueError for what can be known before weights load."""
     resolve_device(lineup.device)
+    lineup.check_tokens("the server streams and scores tokens")
     if "tuned" in names and contender.tuned is None:
         raise ValueError("--models: there is no directly tuned model; leave tuned out")
     align_models(contender.loaded_base, lineup.experts, lineup.vocabulary)

@@ -25,7 +25,8 @@ from decode.engine.request import Request
 from decode.evaluation.lineup import Contender, Lineup
 from decode.models.loaded import ExpertSource
 from decode.models.sources import ModelSource
-from decode.models.text_reader import TextReader, Tokens
+from decode.models.speller import Speller, Tokens
+from decode.models.text_reader import TextReader
 from decode.serving.prompts import PromptReader
 from decode.serving.systems import load_served
 
@@ -158,7 +159,7 @@ def test_another_tokenizer_equals_the_loop_without_caches(tmp_path, mode):
 
 
 def pair(base: Any, small: Any, firsts=True) -> TextReader:
-    return TextReader(Tokens(base), Tokens(small), firsts)
+    return TextReader(Tokens(base), Speller(Tokens(small)), firsts)
 
 
 def test_a_text_is_cut_as_the_small_models_tokenizer_cuts_it():

@@ -45,6 +45,7 @@ class LocalCompleter:
     ) -> None:
         self.model, self.tokenizers, self.batch_size = model, tokenizers, batch_size
         self.stats = DecodingStats() if stats is None else stats
+        self._symbols = tokenizers.base  # how what rows emit becomes text
         self._num_draft_tokens: int | Literal["auto"] = num_draft_tokens
         self._num_completed = 0
 
@@ -54,12 +55,12 @@ class LocalCompleter:
         for request in requests:
             if request.name in waiting:
                 raise ValueError(f"two requests have the name '{request.name}'")
-            waiting[request.name] = replace(request, prompt=self._encode(request.prompt, encoded))
+            waiting[request.name] = self._encoded(request, encoded)
         guard = Guarded(self.model)
         while waiting:
             engine = Engine(
                 cast(Steppable, guard),
-                self.tokenizers.base,
+                self._symbols,
                 self.batch_size,
                 self._num_draft_tokens,
                 stats=self.stats,
@@ -101,6 +102,10 @@ class LocalCompleter:
     def taken(self) -> dict[str, Any]:
         counts = {"num_rows": self._num_completed, "batch_size": self.batch_size}
         return {**counts, **self.stats.summary(), "peak_memory_gib": peak_memory_gib()}
+
+    def _encoded(self, request: Request, known: dict[Prompt | RolePrompt, RolePrompt]) -> Request:
+        """The request as the engine takes it."""
+        return replace(request, prompt=self._encode(request.prompt, known))
 
     def _encode(
         self, prompt: Prompt | RolePrompt, known: dict[Prompt | RolePrompt, RolePrompt]

@@ -24,6 +24,7 @@ from ..models.prompts import RoleTokenizers
 from ..models.quantization import settings_text
 from ..models.sources import ModelSource, adapter_base, is_adapter
 from ..models.steered import Steered
+from .byte_completer import local_completer
 from .local import LocalCompleter
 from .thinking import Thinking, complete_with_thinking
 
@@ -159,7 +160,7 @@ class ProxyTuned:
         stats: DecodingStats | None = None,
     ) -> LocalCompleter:
         """A completer of requests, each with prompts, alpha, stops and sampling of its own."""
-        return LocalCompleter(self.steered, self.tokenizers, batch_size, num_draft_tokens, stats)
+        return local_completer(self.steered, self.tokenizers, batch_size, num_draft_tokens, stats)
 
 
 def _by_role(

@@ -113,6 +113,11 @@ class Lineup:
         """What that expert was tuned from."""
         return self.experts[0].antiexpert
 
+    def check_tokens(self, what: str) -> None:
+        """Raises ValueError if something that reads tokens is asked of proxies that emit bytes."""
+        if self.vocabulary == "bytes":
+            raise ValueError(f"decode.vocabulary: bytes: {what}; set it to mapped")
+
     def tokenizer_of(self, base: ModelSource | EndpointSource) -> ModelSource:
         """The model whose tokenizer a base is read by: of an endpoint's base the anti-expert."""
         return self.antiexpert if isinstance(base, EndpointSource) else base

@@ -5,6 +5,7 @@ The small models and one large model are in memory at a time; a finished run loa
 
 from typing import TYPE_CHECKING
 
+from ..backends.byte_completer import local_completer
 from ..backends.completer import ModelCompleter
 from ..backends.endpoint import EndpointCompleter, EndpointModel, steered_endpoint
 from ..backends.local import LocalCompleter
@@ -44,7 +45,7 @@ class Completers:
             model, tokenizers = models.steered(
                 contender.loaded_base, lineup.experts, lineup.vocabulary, system.alpha
             )
-            return LocalCompleter(model, tokenizers, lineup.batch_size, lineup.num_draft_tokens)
+            return local_completer(model, tokenizers, lineup.batch_size, lineup.num_draft_tokens)
         source = lineup.alone(system)
         if contender is None:
             pair = models.pair(lineup.expert, lineup.antiexpert)

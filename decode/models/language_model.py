@@ -205,6 +205,19 @@ class LanguageModel:
             logits = self.run(self.model, tokens, slots, positions, end).logits
             return logits[..., : self._num_tokens]
 
+    def read_at(self, tokens: Tensor, slots: Sequence[int], firsts: Sequence[int]) -> Tensor:
+        """Logits after the last of (B, T) tokens, which are put at given places on: (B, V).
+
+        For a row whose text is cut anew, whatever it has emitted; never recorded.
+        """
+        num_tokens = tokens.shape[1]
+        positions = [[*range(first, first + num_tokens)] for first in firsts]
+        last = torch.tensor([num_tokens - 1], device=self.device)  # an index, as in `_fill`
+        with self.lane.entered():
+            where = _as_range([*slots]), positions, max(firsts) + num_tokens
+            logits = self.run(self.model, tokens, *where, logits_to_keep=last).logits
+        return logits[:, -1, : self._num_tokens]
+
     def _own_lengths(self, slots: range) -> Tensor:
         """The lengths of the prompts in these slots, (B, 1) int64, on the device."""
         if self._lengths is None:

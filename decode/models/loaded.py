@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..engine.rule import Alpha
-from .architectures import keeps_keys
+from .architectures import is_positional, keeps_keys
+from .byte_steered import SteeredByBytes
 from .language_model import LanguageModel
 from .pair import Pair, load_pair, load_tuned
 from .prompts import RoleTokenizers
 from .recurrent import as_language_model
 from .sources import ModelSource, load_config, load_tokenizer, load_weights, resolve_device
-from .steered import Steered, steering_by
+from .speller import speller
+from .steered import Steered, Steering, steering_by
 from .vocab import MAPPED, Vocabulary, align_all
 
 
@@ -43,7 +45,7 @@ def align_models(
     """The tokenizers of base, first expert and its anti-expert, and what all models share.
 
     Args:
-        vocabulary: "identical", "shared", "mapped" or "matched"; see `vocab.align`.
+        vocabulary: "identical", "shared", "mapped", "matched" or "bytes"; see `vocab.align`.
 
     Raises:
         ValueError: a tokenizer is missing, vocabularies differ, or a small model cannot read its
@@ -53,13 +55,14 @@ def align_models(
     small = [(load_tokenizer(one.expert), load_tokenizer(one.antiexpert)) for one in experts]
     aligned = align_all(tokenizer, small, vocabulary)
     if vocabulary in MAPPED:
-        for one in experts:
-            config = load_config(one.antiexpert)
-            if not keeps_keys(config):
+        is_by_bytes = vocabulary == "bytes"
+        for source in [*([base] if is_by_bytes else []), *(one.antiexpert for one in experts)]:
+            config = load_config(source)
+            if not (is_positional if is_by_bytes else keeps_keys)(config):
                 raise ValueError(
-                    f"'{one.antiexpert.name}': {config.model_type} layers keep more than keys by "
-                    f"position and cannot be rolled back, which vocabulary {vocabulary} needs; "
-                    "take an expert of another architecture, or of the base's vocabulary"
+                    f"'{source.name}': {config.model_type} layers keep more than keys by position "
+                    f"and cannot be rolled back, which vocabulary {vocabulary} needs; take a model "
+                    "of another architecture, or an expert of the base's vocabulary"
                 )
     readers = aligned.readers[0] if aligned.readers else None
     return RoleTokenizers(tokenizer, *small[0], readers), aligned
@@ -90,6 +93,11 @@ class LoadedModels:
         """
         tokenizers, aligned = align_models(base, experts, vocabulary)
         pairs = [(self.pair(one.expert, one.antiexpert), one.weight) for one in experts]
+        if vocabulary == "bytes":
+            small = [(expert.speller, anti.speller) for expert, anti in aligned.readers]
+            steering = [Steering(*pair) for pair in pairs]
+            spellers = speller(tokenizers.base), small
+            return SteeredByBytes(self.base(base), steering, spellers, alpha), tokenizers
         steering = steering_by(pairs, aligned)
         return Steered(self.base(base), steering, aligned, alpha), tokenizers
 

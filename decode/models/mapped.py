@@ -24,6 +24,10 @@ from .text_reader import TextReader
 
 logger = logging.getLogger(__name__)
 
+TOO_LONG = (
+    "a row is longer than the %d tokens that %s can hold, and goes on as the base alone would; "
+    "further ones without a warning"
+)
 GROWTH = 1.25  # of a cache that is too small: how long a text is in other tokens is not known
 
 
@@ -100,7 +104,7 @@ class MappedModel:
             own_rows.append(copy.copy(row))
             own_rows[-1].token_ids = text[len(self._prompts[slot]) :]
         # All rows read as many tokens as the one that changed most, so that no padding is needed.
-        widths = [_num_new(self._read[slot], text) for slot, text in enumerate(texts)]
+        widths = [num_new(self._read[slot], text) for slot, text in enumerate(texts)]
         slots = range(len(rows))
         is_narrow = max(widths) <= min(map(len, texts))
         logits = []
@@ -123,12 +127,7 @@ class MappedModel:
             return [*self._prompts[slot], *completion], False
         if not self._has_been_full:
             self._has_been_full = True
-            logger.warning(
-                "a row is longer than the %d tokens that %s can hold, and goes on as the base "
-                "alone would; further ones without a warning",
-                self._longest,
-                self._model.model.name_or_path,
-            )
+            logger.warning(TOO_LONG, self._longest, self._model.model.name_or_path)
         return self._read[slot], True
 
     def _of_base(self, logits: Tensor) -> Tensor:
@@ -169,7 +168,7 @@ class _Column:
         return found.where(is_there, -torch.inf)
 
 
-def _num_new(old: Sequence[int], new: Sequence[int]) -> int:
+def num_new(old: Sequence[int], new: Sequence[int]) -> int:
     """How many of the new tokens are to be read after those that are there: 1 or more."""
     num_same = min(len(old), len(new) - 1)
     if old[:num_same] != new[:num_same]:

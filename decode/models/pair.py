@@ -38,6 +38,7 @@ from .text_reader import TextReader
 logger = logging.getLogger(__name__)
 
 Logits = tuple[Tensor, Tensor]  # of expert and anti-expert
+Place = tuple[LanguageModel, int, int]  # a model, how many slots a row has in it, and which
 
 
 class SharedPair:
@@ -58,6 +59,11 @@ class SharedPair:
     def models(self) -> list[LanguageModel]:
         """The models that are stepped."""
         return [self._both, self.expert, self.antiexpert]
+
+    @property
+    def places(self) -> tuple[Place, Place]:
+        """Where expert and anti-expert have their rows."""
+        return (self._both, 2, 0), (self._both, 2, 1)
 
     def read_by(self, expert: TextReader, antiexpert: TextReader) -> Self:
         """The same models, which read the base's text in tokens of their own."""
@@ -114,6 +120,11 @@ class TwoModels:
     def models(self) -> list[LanguageModel]:
         """The models that are stepped."""
         return [self.expert, self.antiexpert]
+
+    @property
+    def places(self) -> tuple[Place, Place]:
+        """Where expert and anti-expert have their rows."""
+        return (self.expert, 1, 0), (self.antiexpert, 1, 0)
 
     def read_by(self, expert: TextReader, antiexpert: TextReader) -> Self:
         """The same models, which read the base's text in tokens of their own."""

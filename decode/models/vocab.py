@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .byte_text import NUM_SYMBOLS
+from .speller import speller
 from .text_reader import TextReader, text_reader
 from .token_bytes import tokens_by_id
 
-MAPPED = ("mapped", "matched")  # vocabularies under which each model reads its own tokens
+MAPPED = ("mapped", "matched", "bytes")  # under which each model reads its own tokens
 NUM_DIFFERENCES_SHOWN = 5
 
 
@@ -64,7 +66,7 @@ def align(
             logit, and tokens the base lacks are never sampled. Under "mapped" and "matched" each
             model reads the text in its own tokens. A token gets the shift of the one with the same
             bytes; where there is none, under "mapped" that of the first token which would spell it,
-            under "matched" none.
+            under "matched" none. Under "bytes" no tokens are combined but the bytes they write.
 
     Raises:
         ValueError: tokens differ under "identical", naming the first differences; nothing is
@@ -73,6 +75,9 @@ def align(
     if mode in MAPPED:
         firsts = mode == "mapped"
         readers = text_reader(base, expert, firsts), text_reader(base, antiexpert, firsts)
+        if mode == "bytes":
+            speller(base)  # raises where it cannot be read so
+            return Vocabulary(NUM_SYMBOLS, readers=(readers,))
         shared = torch.stack([reader.column >= 0 for reader in readers]).all(0)
         if not shared.any():
             raise ValueError("the models share no token: they cannot be combined")

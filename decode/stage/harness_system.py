@@ -70,6 +70,8 @@ class HarnessSystem(HarnessModel):
             device="auto" if device == "cuda:0" else device,
         )
         chosen = chosen_system(lineup, str(system), alpha)
+        if chosen.role == "proxy":
+            lineup.check_tokens("lm-eval asks for scores of tokens")
         sources = models_of(lineup, chosen)
         length = common_length(sources) if max_length is None else max_length
         completer = Completers(lineup).of(chosen)

@@ -145,11 +145,12 @@ class Decode(Section):
     """`vllm.EngineArgs` keys for that engine, such as tensor_parallel_size; null is its own."""
     device: str = "auto"
     """auto is the GPUs there are (a model too large for one is spread), else the CPU."""
-    vocabulary: Literal["identical", "shared", "mapped", "matched"] = "identical"
+    vocabulary: Literal["identical", "shared", "mapped", "matched", "bytes"] = "identical"
     """identical: all models share one vocabulary; shared: combine on the ids they share; mapped:
     experts of another tokenizer read the text in their own tokens, and a token gets the shift of
     the one with the same bytes, or of the first that would spell it; matched: tokens without the
-    former get none."""
+    former get none; bytes: exact whatever the tokenizers, by each model's distribution of the next
+    byte."""
 
     @property
     def alphas(self) -> tuple[float, ...]:

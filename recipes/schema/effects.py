@@ -49,7 +49,8 @@ def _in_decoding(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
     is_behind = [isinstance(base, EndpointBase) for base in decode.bases]
     if all(is_behind) and decode.num_draft_tokens not in ("auto", 0):
         yield "decode.num_draft_tokens", "bases behind an endpoint are asked token by token"
-    if decode.vocabulary in ("mapped", "matched") and decode.num_draft_tokens not in ("auto", 0):
+    reads_apart = decode.vocabulary in ("mapped", "matched", "bytes")
+    if reads_apart and decode.num_draft_tokens not in ("auto", 0):
         yield "decode.num_draft_tokens", f"with decode.vocabulary {decode.vocabulary} none are made"
     for index, more in enumerate(decode.experts):
         if not more.weight:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from .by_bytes import check_bytes
 from .decoding import BEHIND_ENDPOINT, HERE, Base, Decode, MoreExpert, of_other_kind
 from .effects import check_alphas, check_effects, check_first_base, check_prompts
 from .endpoint_base import EndpointBase
@@ -175,6 +176,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         check_first_base(recipe.expert, recipe.decode, recipe.proxy_check)
         check_prompts(recipe.expert, recipe.decode, recipe.proxy_check)
         check_engine(recipe.expert, recipe.decode)
+        check_bytes(recipe.evaluations, recipe.decode, recipe.proxy_check)
     except ValidationError as error:
         problem = _first_problem(error)
     except KeyProblem as error:
