@@ -6,8 +6,8 @@ that of all tokens with the rest of the text as their beginning. The next byte's
 covers of the tokens that go on with it (arXiv 2506.14123, section 3).
 
 Whole tokens are those that the tokenizer would cut: a cover dies where its own would be cut
-otherwise. There is at most one for each place in the text, but for ends inside a character, which
-no tokenizer cuts, so that all covers live until the character is whole.
+otherwise. So there is about one for each place in the text. Ends inside a character are cut by no
+tokenizer, and all covers live until the character is whole.
 
 The logits after a cover's whole tokens are asked for when they may matter: a forward for each byte
 would read mostly what is next to impossible (`P` and then `aris`). Until then the cover counts as
@@ -73,7 +73,7 @@ class ByteText:
     def add(self, byte: int) -> None:
         """The text goes on with a byte."""
         is_new_word = byte == _SPACE and self._speller.ends_words and self._tail[-1:].isalpha()
-        word = self._cut() if is_new_word else None
+        word = tuple(self._speller.ids(bytes(self._tail))) if is_new_word else None
         self._tail.append(byte)
         self._known = None
         going_on = [
@@ -82,8 +82,8 @@ class ByteText:
             if (node := self._trie.child(cover.node, byte)) is not None
         ]
         is_cut = any(self._trie.parts(node).num_whole for _, node in going_on)
-        cut = self._cut() if is_cut else None
-        self._covers = [cover for one in going_on for cover in self._gone_on(*one, cut)]
+        cuts = self._cuts() if is_cut else None
+        self._covers = [cover for one in going_on for cover in self._gone_on(*one, cuts)]
         if word is not None:
             self._leave(word)
         self._rescale()
@@ -149,7 +149,9 @@ class ByteText:
                     self._known[END] += cover.weight * cover.end_prob
         return self._known
 
-    def _gone_on(self, cover: Cover, node: Node, cut: tuple[int, ...] | None) -> Iterator[Cover]:
+    def _gone_on(
+        self, cover: Cover, node: Node, cuts: set[tuple[int, ...]] | None
+    ) -> Iterator[Cover]:
         """A cover after one byte more, and those that have one whole token more."""
         if cover.probs is not None:
             cover.probs = self._part(cover.probs, node.first - cover.node.first, node)
@@ -157,7 +159,7 @@ class ByteText:
         num_whole = self._trie.parts(node).num_whole
         for number in range(num_whole):
             ids = (*cover.ids, int(self._trie.ids[node.first + number]))
-            if cut is not None and ids != cut:
+            if cuts is not None and ids not in cuts:
                 continue
             longer = Cover(ids, cover.weight, self._trie.root)
             if cover.probs is None:
@@ -175,15 +177,15 @@ class ByteText:
         part = probs[first : first + node.size]
         return part.copy() if 0 < node.size < len(probs) else part
 
-    def _cut(self) -> tuple[int, ...] | None:
-        """The tail as its tokenizer cuts it; None if it ends inside a character."""
+    def _cuts(self) -> set[tuple[int, ...]] | None:
+        """The ways to cut the tail into whole tokens; None, any, if it ends inside a character."""
         raw = bytes(self._tail)
         try:
             raw.decode()
         except UnicodeDecodeError as error:
             if error.reason == "unexpected end of data":
                 return None
-        return tuple(self._speller.ids(raw))
+        return self._speller.cuts(raw)
 
     def _leave(self, word: tuple[int, ...]) -> None:
         """Count the tokens of a word as done, if all covers have them."""

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from .token_bytes import bytes_by_id, is_byte_fallback, is_byte_level, tokens_by_id
 
 PROBE = "Ab, cD.\n 12"
+FOLLOWING = (b"x", b"0", b".")  # of a letter, a number and anything else
 NUM_KEPT = 1 << 16  # pieces of text whose tokens are remembered
 _NOT_WHOLE = re.compile("([\udc80-\udcff]+)")  # bytes of no whole character, as decoded
 _AFTER_A_WORD = re.compile("(?<=[A-Za-z])(?= )")
@@ -100,6 +101,23 @@ class Speller:
     def ids(self, raw: bytes) -> Iterator[int]:
         """The ids of a text that may begin and end inside characters."""
         return self._spelt(raw, self._remembered)
+
+    def cuts(self, raw: bytes) -> set[tuple[int, ...]]:
+        """The ids of a text, however it goes on.
+
+        White space at its end may be cut otherwise before a word: all but its last letter goes
+        together there, which GPT-2's tokenizer and most after it do.
+        """
+        found = {tuple(self.ids(raw))}
+        if raw.decode(errors="replace")[-1:].isspace():
+            for following in FOLLOWING:
+                ids = [*self.ids(raw + following)]
+                num_bytes = len(raw) + len(following)
+                while num_bytes > len(raw):
+                    num_bytes -= len(self.tokens.bytes[ids.pop()])
+                if num_bytes == len(raw):
+                    found.add(tuple(ids))
+        return found
 
     def first(self, raw: bytes) -> int:
         """The first of them, which is not remembered; -1 if there is none."""
