@@ -119,6 +119,7 @@ def test_bytes_have_the_enumerated_distribution(trained: Any, text: Any) -> None
         torch.testing.assert_close(found[place], expected, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("trained", [trained_tokenizer], indirect=True)
 def test_what_is_left_unread_is_no_more_than_said(trained: Any) -> None:
     model, tokenizer = trained
     prompt = tokenizer(PROMPT).input_ids

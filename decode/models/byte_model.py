@@ -6,6 +6,7 @@ Shape letters: B rows, V tokens of the model.
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +20,16 @@ from .mapped import GROWTH, TOO_LONG, num_new
 from .speller import Speller
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A text, its prompt, and what the model's cache has of both, as ids."""
+
+    text: ByteText
+    prompt: list[int]
+    read: list[int]
+    is_full: bool = False  # longer than the model can hold
 
 
 class ByteModel:
@@ -42,10 +53,7 @@ class ByteModel:
         self._tolerance, self._is_small = tolerance, is_small
         self._orders = [torch.tensor(_trie(one).ids, device=model.device) for one in spellers]
         self._ends = torch.tensor(sorted(model.eos_ids), dtype=torch.long, device=model.device)
-        self._texts: dict[int, ByteText] = {}
-        self._prompts: dict[int, list[int]] = {}
-        self._read: dict[int, list[int]] = {}  # what the cache holds
-        self._full: set[int] = set()
+        self._slots: dict[int, _Slot] = {}
         self._has_been_full = False
         self._capacity = self._num_slots = 0
         config = model.model.config.get_text_config(decoder=True)
@@ -67,60 +75,52 @@ class ByteModel:
         """Read prompts into slots, each with a text that is to begin."""
         logits = self._model.fill(prompts, slots)
         for slot, prompt in zip(slots, prompts, strict=True):
-            self._texts[slot] = ByteText(_trie(self._speller(slot)), self._speller(slot))
-            self._prompts[slot], self._read[slot] = list(prompt), list(prompt)
-            self._full.discard(slot)
-        covers = {slot: self._texts[slot].unread(0) for slot in slots}
+            speller = self._spellers[slot % len(self._spellers)]
+            text = ByteText(_trie(speller), speller)
+            self._slots[slot] = _Slot(text, list(prompt), list(prompt))
+        covers = {slot: self._slots[slot].text.unread(0) for slot in slots}
         self._take({slot: cover for slot, cover in covers.items() if cover}, logits)
 
     def move(self, source: int, target: int) -> None:
         """Move what was read of the row in slot `source` to slot `target`, whose row is gone."""
         self._model.move(source, target)
-        for kept in (self._texts, self._prompts, self._read):
-            kept[target] = kept.pop(source)
-        self._full.discard(target)
-        if source in self._full:
-            self._full.add(target)
+        self._slots[target] = self._slots.pop(source)
 
     def add(self, slot: int, byte: int) -> None:
         """A text goes on with a byte."""
-        self._texts[slot].add(byte)
+        self._slots[slot].text.add(byte)
 
     def num_tokens(self, slot: int) -> int:
         """How many whole tokens a text has so far."""
-        return self._texts[slot].num_tokens
+        return self._slots[slot].text.num_tokens
 
     def is_full(self, slot: int) -> bool:
         """Whether a text is longer than the model can hold."""
-        return slot in self._full
+        return self._slots[slot].is_full
 
     def is_read(self, slot: int) -> bool:
         """Whether the text's next byte is known as well as it should be."""
-        return slot in self._full or self._texts[slot].unread(self._tolerance) is None
+        return self._unread(slot) is None
 
     def read(self, slots: Sequence[int]) -> None:
         """Read what is to be known of the next byte of each text."""
-        while covers := {
-            slot: cover
-            for slot in slots
-            if slot not in self._full and (cover := self._texts[slot].unread(self._tolerance))
-        }:
+        while covers := {slot: cover for slot in slots if (cover := self._unread(slot))}:
             self._read_covers(covers)
 
     def log_probs(self, slots: Sequence[int]) -> Tensor:
         """(B, 257) float32 natural logarithms of the next symbols' probabilities; see `read`."""
         even = np.full(NUM_SYMBOLS, 1 / NUM_SYMBOLS)
         probs = [
-            even if slot in self._full else self._texts[slot].next_probs(self._is_small)
-            for slot in slots
+            even if own.is_full else own.text.next_probs(self._is_small)
+            for own in (self._slots[slot] for slot in slots)
         ]
         return torch.from_numpy(np.stack(probs)).log().float().to(self._model.device)
 
     def _read_covers(self, covers: Mapping[int, Cover]) -> None:
-        texts = {
-            slot: [*self._prompts[slot], *self._texts[slot].done, *cover.ids]
-            for slot, cover in covers.items()
-        }
+        texts = {}
+        for slot, cover in covers.items():
+            own = self._slots[slot]
+            texts[slot] = [*own.prompt, *own.text.done, *cover.ids]
         for slot in [slot for slot, text in texts.items() if len(text) >= self._longest]:
             self._fill_up(slot)
             del texts[slot]
@@ -130,7 +130,7 @@ class ByteModel:
             room = min(int(GROWTH * most) + 1, self._longest)
             self.make_room(room, self._num_slots, self._num_slots)
         # All read as many tokens as the one that changed most, so that no padding is needed.
-        widths = {slot: num_new(self._read[slot], text) for slot, text in texts.items()}
+        widths = {slot: num_new(self._slots[slot].read, text) for slot, text in texts.items()}
         is_narrow = max(widths.values()) <= min(map(len, texts.values()))
         for group in [[*texts]] if is_narrow else [[slot] for slot in texts]:
             width = max(widths[slot] for slot in group)
@@ -139,7 +139,8 @@ class ByteModel:
             ids = torch.tensor(tokens, device=self._model.device)
             logits = self._model.read_at(ids, group, firsts)
             self._take({slot: covers[slot] for slot in group}, logits)
-        self._read.update(texts)
+        for slot, text in texts.items():
+            self._slots[slot].read = text
 
     def _take(self, covers: Mapping[int, Cover], logits: Tensor) -> None:
         """Give covers what the model says after them, (B, V) logits."""
@@ -147,16 +148,17 @@ class ByteModel:
         ends = probs[:, self._ends].sum(-1).tolist()
         for (slot, cover), own, end in zip(covers.items(), probs, ends, strict=True):
             ordered = own[self._orders[slot % len(self._orders)]].cpu().numpy()
-            self._texts[slot].read(cover, ordered, end)
+            self._slots[slot].text.read(cover, ordered, end)
+
+    def _unread(self, slot: int) -> Cover | None:
+        own = self._slots[slot]
+        return None if own.is_full else own.text.unread(self._tolerance)
 
     def _fill_up(self, slot: int) -> None:
-        self._full.add(slot)
+        self._slots[slot].is_full = True
         if not self._has_been_full:
             self._has_been_full = True
             logger.warning(TOO_LONG, self._longest, self._model.model.name_or_path)
-
-    def _speller(self, slot: int) -> Speller:
-        return self._spellers[slot % len(self._spellers)]
 
 
 @lru_cache(16)

@@ -53,9 +53,13 @@ class Voice:
     stride: int = 1
     first: int = 0
 
+    def slot(self, row: int) -> int:
+        """The slot of a row by number."""
+        return self.stride * row + self.first
+
     def slots(self, rows: Sequence[int]) -> list[int]:
         """The slots of rows by number."""
-        return [self.stride * row + self.first for row in rows]
+        return [self.slot(row) for row in rows]
 
 
 class SteeredByBytes(Steered):
@@ -154,8 +158,7 @@ class SteeredByBytes(Steered):
 
     def move(self, source: int, target: int) -> None:
         for voice in self._voices:
-            (a,), (b,) = voice.slots([source]), voice.slots([target])
-            voice.model.move(a, b)
+            voice.model.move(voice.slot(source), voice.slot(target))
 
     def clear(self) -> None:
         for voice in self._first_voices:
@@ -175,7 +178,7 @@ class SteeredByBytes(Steered):
         for row, byte in enumerate(found):
             if byte != NO_BYTE:
                 for voice in self._voices:
-                    voice.model.add(*voice.slots([row]), byte)
+                    voice.model.add(voice.slot(row), byte)
 
     def _read_small(self, rows: Sequence[int]) -> None:
         for expert, antiexpert in self._small:
@@ -192,8 +195,7 @@ class SteeredByBytes(Steered):
         for pair in self._small:
             logits = [voice.model.log_probs(voice.slots(places))[:, None] for voice in pair]
             full = [
-                any(voice.model.is_full(*voice.slots([place])) for voice in pair)
-                for place in places
+                any(voice.model.is_full(voice.slot(place)) for voice in pair) for place in places
             ]
             for one in logits:  # a text that is too long for one is not shifted
                 one[torch.tensor(full, device=one.device)] = 0.0
