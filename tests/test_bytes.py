@@ -7,7 +7,9 @@ from typing import Any, cast
 
 import pytest
 import torch
+from support.decode_run import decode
 from support.models import save_tiny, save_trained, tiny_model, trained_tokenizer
+from support.rows import jsonl
 from test_mapped import save_lora, sentencepiece
 
 from decode import ProxyTuned
@@ -301,3 +303,24 @@ def test_scores_of_tokens_are_refused(folders: dict[str, str]) -> None:
         next(iter(proxy.completer().score([Continuation(0, PROMPT, [1])])))
     with pytest.raises(ValueError, match="are of tokens"):
         proxy.generate([PROMPT], 4, banned_ids=[3])
+
+
+def test_a_recipe_steers_by_bytes_and_is_picked_up(
+    recipe: Any, tmp_path: Path, folders: dict[str, str]
+) -> None:
+    expert = {"model": folders["small"], "trained": folders["expert"], "dtype": "float32"}
+    asked = [{"id": f"q{n}", "question": q, "answers": ["a"]} for n, q in enumerate(PROMPTS)]
+    task = {"name": "facts", "eval": jsonl(tmp_path / "rows.jsonl", asked)}
+    path = recipe(expert=expert, task=task)
+    own = "decode.vocabulary=bytes", "decode.alpha=[0.5,1.0]"
+    assert not decode(path, *own)
+    rows = tmp_path / "run" / "predictions"
+    first = {file.name: file.read_text() for file in rows.glob("proxy-*.jsonl")}
+    assert len(first) == 2
+    for name, text in first.items():
+        kept = text.splitlines(keepends=True)[:2]
+        (rows / name).write_text("".join(kept))
+    assert not decode(path, *own)
+    assert {file.name: file.read_text() for file in rows.glob("proxy-*.jsonl")} == first
+    assert "made with other settings" in str(decode(path, "decode.vocabulary=mapped", own[1]))
+    assert "set it to mapped" in str(decode(path, *own, entry="decode/analyze.py"))

@@ -70,8 +70,8 @@ class ProxyTuned:
                 what it names is not in reach, the adapter is put on the one that is given.
             alpha: scale of the shift; 0 is the base exactly. `Alpha` brings a rule as well.
             device: "auto" takes a GPU if there is one, or spreads over several.
-            vocabulary: "identical"; "shared" to combine only the ids all models share; "mapped" or
-                "matched" for an expert with another tokenizer (docs/decoding.md).
+            vocabulary: "identical"; "shared" to combine only the ids all models share; "mapped",
+                "matched" or "bytes" for an expert with another tokenizer (docs/decoding.md).
             more_experts: the shift is alpha times the sum of weighted differences.
             quantization: of the base, by transformers' keys, quant_method among them.
 

@@ -67,8 +67,10 @@ def _report(
         tracker.uses(used)
     tracker.makes(evaluation(recipe, metrics))
     tracker.finish()
-    analyze = command_line("decode/analyze.py", run.recipe)
-    ending = f"report: {run.path / 'report.md'}\nnext, what moved token by token:\n  {analyze}"
+    ending = f"report: {run.path / 'report.md'}"
+    if recipe.decode.vocabulary != "bytes":
+        analyze = command_line("decode/analyze.py", run.recipe)
+        ending += f"\nnext, what moved token by token:\n  {analyze}"
     return "\n\n".join([*map(closing_table, measured), *closing_lines(metrics), ending])
 
 
