@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,9 +36,12 @@ ON_VLLM = ["decode.device=auto", "decode.engine=vllm"]
             "decode.choose={rows: .5, alpha: [1], rule: [{warmup_tokens: 2}]}",
             "decode.choose.rule.0.warmup_tokens (override): vLLM does not tell models",
         ),
-        ("decode.num_draft_tokens=3", "decode.num_draft_tokens (override): nothing is drafted"),
         ("decode.device=cpu", "decode.device (override): vLLM has the devices"),
         ("decode.vllm.max_num_seqs=4", "decode.vllm.max_num_seqs (override): is given by decode."),
+        (
+            "decode.vllm.speculative_config={}",
+            "decode.vllm.speculative_config (override): is given by decode.num_draft_tokens",
+        ),
         ("decode.vllm.hf_overrides={}", "decode.vllm.hf_overrides (override): is how the models"),
     ],
 )
@@ -86,6 +90,21 @@ def test_models_of_several_types_are_refused(save_model):
         engines.check_models(replace(base, dtype="bfloat16"), own)
     with pytest.raises(ValueError, match="quantised weights are not run on vLLM here"):
         engines.check_models(replace(base, quantization='{"load_in_4bit": true}'), own)
+
+
+def test_drafts_that_vllm_would_not_make_or_verify_are_refused(save_model, monkeypatch):
+    monkeypatch.setattr(engines, "check_installed", lambda: None)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(EngineArgs=Lineup))
+    own = lineup(save_model)
+    wide = (Contender("a", ModelSource(save_model("wide", 0, vocab_size=264)), None),)
+    engines.check_engine(replace(own, num_draft_tokens=3))
+    engines.check_engine(replace(own, contenders=wide))
+    with pytest.raises(ValueError, match=r"num_draft_tokens: vLLM .* found 264 of .* and 258 of"):
+        engines.check_engine(replace(own, contenders=wide, num_draft_tokens=3))
+    engines.check_sampling(replace(own, num_draft_tokens=3), 0.0)
+    engines.check_sampling(own, 0.8)
+    with pytest.raises(ValueError, match=r"num_draft_tokens: found 3 at temperature 0.8"):
+        engines.check_sampling(replace(own, num_draft_tokens=3), 0.8)
 
 
 def test_models_that_read_more_than_text_are_refused(save_model, monkeypatch):

@@ -53,6 +53,7 @@ class VllmCompleter:
         self._engine, self._alpha = engine, alpha
         self._eos_ids, self._vocab_size = eos_ids, vocab_size
         self._max_length: int = engine.model_config.max_model_len
+        self._is_drafting = engine.vllm_config.speculative_config is not None
         self._stops = lru_cache(256)(lambda ids, stop: Stops(eos_ids | ids, stop, tokenizers.base))
         self._stats, self._num_completed = DecodingStats(), 0
 
@@ -101,6 +102,11 @@ class VllmCompleter:
                 f"row '{request.name}' has {num_tokens} tokens with its completion, and the engine "
                 f"holds {self._max_length}; set decode.vllm.max_model_len"
             )
+        if sampling.temperature > 0 and self._is_drafting:
+            raise ValueError(
+                f"temperature: found {sampling.temperature:g}; vLLM draws other tokens where it "
+                "drafts; set decode.num_draft_tokens: 0, or decode.engine: local"
+            )
         if 0 < sampling.temperature < COLDEST:
             raise ValueError(
                 f"temperature: found {sampling.temperature:g}; vLLM takes 0, or at least {COLDEST}"
@@ -138,6 +144,8 @@ class VllmCompleter:
     def _extend(self, row: Row, new: Any) -> Iterator[Completion]:
         """Append a row's new tokens; its completion if one of them ends it."""
         stops = self._stops(frozenset(row.request.stop_ids), row.request.stop)
+        if row.token_ids:  # the first was read off the prompt
+            self._stats.add_row(0, 0, len(new.token_ids))
         for token, found in zip(new.token_ids, new.logprobs, strict=True):
             if math.isnan(found[token].logprob):
                 raise _not_finite(row.request.name, len(row.token_ids))

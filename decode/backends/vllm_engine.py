@@ -27,10 +27,14 @@ class VllmModels:
     Args:
         batch_size: rows that an engine steps together at most.
         options: further `vllm.EngineArgs`.
+        num_draft_tokens: tokens that the first expert drafts a step, loaded a second time for it.
     """
 
-    def __init__(self, batch_size: int, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, batch_size: int, options: Mapping[str, Any], num_draft_tokens: int = 0
+    ) -> None:
         self._batch_size, self._options = batch_size, options
+        self._num_draft_tokens = num_draft_tokens
         self._running: tuple[Any, LLMEngine] | None = None
 
     def completer(
@@ -99,4 +103,10 @@ class VllmModels:
             "disable_log_stats": True,
             **self._options,
         }
+        if small and self._num_draft_tokens:
+            arguments["speculative_config"] = {
+                "method": "draft_model",
+                "model": small[0]["expert"],
+                "num_speculative_tokens": self._num_draft_tokens,
+            }
         return LLMEngine.from_engine_args(EngineArgs(**arguments))

@@ -40,6 +40,18 @@ def check_engine(lineup: Lineup) -> None:
             raise ValueError(f"decode.vllm.{key}: unknown key of vLLM's EngineArgs{more}")
     for contender in lineup.contenders:
         check_models(contender.loaded_base, lineup)
+        if lineup.num_draft_tokens not in ("auto", 0):
+            _check_draft(contender.loaded_base, lineup)
+
+
+def check_sampling(lineup: Lineup, temperature: float) -> None:
+    """Raises ValueError for draws that the lineup's engine would make other with drafts."""
+    if lineup.engine != "local" and lineup.num_draft_tokens not in ("auto", 0) and temperature > 0:
+        raise ValueError(
+            f"decode.num_draft_tokens: found {lineup.num_draft_tokens} at temperature "
+            f"{temperature:g}, and vLLM draws other tokens where it drafts; leave it out, or set "
+            "decode.engine: local"
+        )
 
 
 def check_prompt(lineup: Lineup, row: str, by_role: Sequence[Sequence[int]]) -> None:
@@ -103,6 +115,21 @@ def check_models(base: ModelSource, lineup: Lineup) -> None:
         raise ValueError(
             f"decode.engine: vllm runs all models in one type, found {found}; set "
             "decode.bases.0.dtype and expert.dtype to one, or decode.engine: local"
+        )
+
+
+def _check_draft(base: ModelSource, lineup: Lineup) -> None:
+    first = lineup.experts[0]
+    expert = first.expert if lineup.expert_is_there else first.antiexpert
+    widths = [
+        load_config(adapter_base(one) if is_adapter(one) else one).get_text_config().vocab_size
+        for one in (base, expert)
+    ]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"decode.num_draft_tokens: vLLM drafts where models have logits of one width, found "
+            f"{widths[0]} of '{base.name}' and {widths[1]} of '{expert.name}'; leave it out, or "
+            "set decode.engine: local"
         )
 
 

@@ -24,7 +24,7 @@ from ..models.sources import (
     load_tokenizer,
     resolve_device,
 )
-from .engines import check_engine, check_prompt
+from .engines import check_engine, check_prompt, check_sampling
 from .lineup import Contender, Lineup, System
 from .metric import Metric
 
@@ -189,6 +189,7 @@ def check(experiment: Experiment) -> None:
     lineup = experiment.lineup
     resolve_device(lineup.device)
     check_engine(lineup)
+    check_sampling(lineup, experiment.sampling.temperature)
     first, *more = lineup.experts
     # A model that is yet to be trained keeps the tokenizer of the one it is trained from.
     there = first if lineup.expert_is_there else replace(first, expert=first.antiexpert)

@@ -31,7 +31,10 @@ class Completers:
         if lineup.engine == "vllm":
             from ..backends.vllm_engine import VllmModels  # optional, and slow to import
 
-            self._on_vllm = VllmModels(lineup.batch_size, lineup.engine_options)
+            drafts = lineup.num_draft_tokens
+            self._on_vllm = VllmModels(
+                lineup.batch_size, lineup.engine_options, 0 if drafts == "auto" else drafts
+            )
 
     def of(self, system: System) -> ModelCompleter:
         """The system's completer, with counts and timings that begin at 0."""

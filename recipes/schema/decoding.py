@@ -125,8 +125,9 @@ class Decode(Section):
     thinking: Thinking | None = None
     """Keep thinking apart from answers; null is not to."""
     num_draft_tokens: int | Literal["auto"] = "auto"
-    """Tokens the expert drafts a round: a number, or auto for whatever is measured to be fastest.
-    It changes the speed, never the tokens (but for rounding, in types other than float32)."""
+    """Tokens the expert drafts a round: a number, or auto for whatever is measured to be fastest,
+    which on vLLM is none. It changes the speed, never the tokens (but for rounding, in types other
+    than float32)."""
     temperature: float | None = Field(default=None, ge=0)
     """0 is greedy; null is the task's protocol, which is greedy but for code."""
     top_k: int | None = Field(default=None, ge=1)

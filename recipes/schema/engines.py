@@ -18,6 +18,7 @@ OURS = {  # vLLM's names of what a recipe says elsewhere
     "dtype": "decode.bases",
     "max_num_seqs": "decode.batch_size",
     "seed": "seed",
+    "speculative_config": "decode.num_draft_tokens",
 }
 MADE_HERE = ("hf_overrides", "worker_extension_cls", "max_logprobs", "logprobs_mode", "runner")
 
@@ -45,8 +46,6 @@ def _on_vllm(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
         yield "decode.vocabulary", f"found {decode.vocabulary}: {ONE_PROMPT}; {LOCAL}"
     for key, rule in decode.rules.items():
         yield from _by_place(key, rule)
-    if decode.num_draft_tokens not in ("auto", 0):
-        yield "decode.num_draft_tokens", f"nothing is drafted on vLLM; leave it out, or {LOCAL}"
     if decode.device != "auto":
         yield (
             "decode.device",

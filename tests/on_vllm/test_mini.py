@@ -50,7 +50,7 @@ def write_recipe(models: Path, folder: Path, engine: str) -> Path:
         },
     }
     if engine == "vllm":
-        recipe["decode"]["vllm"] = {"enforce_eager": True}
+        recipe["decode"] |= {"vllm": {"enforce_eager": True}, "num_draft_tokens": 2}
     path = folder / f"{engine}.yaml"
     path.write_text(json.dumps(recipe))
     return path
@@ -69,7 +69,9 @@ def test_a_run_has_the_same_predictions_on_both_engines(models, tmp_path):
     folder = RunFolder(theirs)
     settings = json.loads(folder.settings(folder.predictions("base-large")).read_text())
     assert settings["engine"]["name"] == "vllm" and settings["engine"]["version"]
-    assert json.loads((theirs / "metrics.json").read_text())["decoding"]["expert"]["num_rows"] == 60
+    counts = json.loads((theirs / "metrics.json").read_text())["decoding"]
+    assert counts["expert"]["num_rows"] == 60 and counts["expert"]["tokens_per_verify"] == 1
+    assert 1 < counts["proxy-large-alpha1"]["tokens_per_verify"] <= 3  # two are drafted
 
     predictions = theirs / "predictions" / "proxy-large-alpha1.jsonl"
     whole = predictions.read_text()

@@ -178,6 +178,14 @@ def test_what_vllm_cannot_do_is_refused(both: Both, request_: Request, reason: s
         list(both.vllm.complete([asked(1), asked(1)]))
 
 
+def test_no_draws_are_drafted(both: Both, monkeypatch) -> None:
+    monkeypatch.setattr(both.vllm, "_is_drafting", True)
+    (one,) = both.vllm.complete([asked(1)])
+    assert one.name == 1
+    with pytest.raises(ValueError, match=r"temperature: found 0\.5; vLLM draws other tokens"):
+        list(both.vllm.complete([asked(1, sampling=Sampling(0.5))]))
+
+
 def test_logits_that_are_not_finite_are_told(both: Both) -> None:
     completer: VllmCompleter = both.vllm
     alpha = Alpha(float("inf"))
