@@ -19,7 +19,7 @@ from decode.evaluation.lineup import Contender, Lineup
 from decode.models.ends import end_ids_of
 from decode.models.loaded import ExpertSource
 from decode.models.merged import save_merged
-from decode.models.sources import ModelSource, load_weights
+from decode.models.sources import ModelSource, check_weights, load_weights
 from recipes.schema.recipe import RecipeError, load_recipe, save_recipe
 
 ON_VLLM = ["decode.device=auto", "decode.engine=vllm"]
@@ -41,6 +41,10 @@ ON_VLLM = ["decode.device=auto", "decode.engine=vllm"]
         (
             "decode.vllm.speculative_config={}",
             "decode.vllm.speculative_config (override): is given by decode.num_draft_tokens",
+        ),
+        (
+            "decode.vllm.quantization=fp8",
+            "decode.vllm.quantization (override): quantises small models as well",
         ),
         ("decode.vllm.hf_overrides={}", "decode.vllm.hf_overrides (override): is how the models"),
     ],
@@ -88,8 +92,23 @@ def test_models_of_several_types_are_refused(save_model):
     engines.check_models(base, own)
     with pytest.raises(ValueError, match=r"in one type, found bfloat16 of .*, float32 of"):
         engines.check_models(replace(base, dtype="bfloat16"), own)
-    with pytest.raises(ValueError, match="quantised weights are not run on vLLM here"):
+
+
+def test_only_a_base_that_is_stored_so_is_quantised(save_model):
+    own = lineup(save_model)
+    base, small = own.contenders[0].loaded_base, own.experts[0].antiexpert
+    told = "of quantised weights vLLM runs only those of a base that is stored so"
+    with pytest.raises(ValueError, match=told):
         engines.check_models(replace(base, quantization='{"load_in_4bit": true}'), own)
+    for source in (base, small):
+        path = Path(source.name) / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
+        if source is base:
+            engines.check_models(base, own)
+            check_weights(base, loads_here=False)
+    with pytest.raises(ValueError, match=f"model '{small.name}': {told}"):
+        engines.check_models(base, own)
 
 
 def test_drafts_that_vllm_would_not_make_or_verify_are_refused(save_model, monkeypatch):

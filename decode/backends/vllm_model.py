@@ -55,7 +55,8 @@ class ProxyTunedForCausalLM(nn.Module):
         self.alpha = Alpha(given["alpha"], Rule(**given["rule"]))
         self._vocabulary, self._width = Vocabulary(given["vocab_size"]), config.get_vocab_size()
         own = vllm_config.with_hf_config(config.hf_config, given["architectures"])
-        self._models = [initialize_model(own, prefix="base")]
+        # Without a prefix: a quantised base's settings call its layers as its own class does.
+        self._models = [initialize_model(own, prefix="")]
         self.secondary_weights: list[DefaultModelLoader.Source] = []
         self._hidden_sizes, self._strengths = [config.get_hidden_size()], []
         self.add_module("base", self._models[0])

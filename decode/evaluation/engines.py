@@ -1,5 +1,7 @@
 """What decodes a lineup: what the engine must be able to do, and what is recorded of it."""
 
+# pyright: reportMissingImports=false
+
 import difflib
 import os
 from collections.abc import Sequence
@@ -10,8 +12,9 @@ from typing import Any
 from ..engine.rule import Alpha
 from ..models.architectures import is_positional
 from ..models.quantised import stored_quantization
+from ..models.quantization import one_line
 from ..models.sources import ModelSource, adapter_base, is_adapter, load_config, weights_dtype
-from .lineup import Lineup
+from .lineup import Contender, Lineup
 
 # Of vLLM's options, those that decide how fast it is and whether there is room.
 SPEED = frozenset(
@@ -30,7 +33,7 @@ def check_engine(lineup: Lineup) -> None:
         return
     check_installed()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # else pages of it at every start
-    from vllm import EngineArgs  # pyright: ignore[reportMissingImports]  (seconds to import)
+    from vllm import EngineArgs  # seconds to import
 
     known = [field.name for field in fields(EngineArgs)]
     for key in lineup.engine_options:
@@ -40,6 +43,7 @@ def check_engine(lineup: Lineup) -> None:
             raise ValueError(f"decode.vllm.{key}: unknown key of vLLM's EngineArgs{more}")
     for contender in lineup.contenders:
         check_models(contender.loaded_base, lineup)
+        _check_quantised(contender)
         if lineup.num_draft_tokens not in ("auto", 0):
             _check_draft(contender.loaded_base, lineup)
 
@@ -94,10 +98,11 @@ def check_models(base: ModelSource, lineup: Lineup) -> None:
     for source in (base, *small):
         whole = adapter_base(source) if is_adapter(source) else source
         config = load_config(whole)
-        if source.quantization is not None or stored_quantization(config) is not None:
+        is_stored = stored_quantization(config) is not None
+        if source.quantization is not None or (is_stored and (source in small or whole != source)):
             raise ValueError(
-                f"model '{source.name}': quantised weights are not run on vLLM here; name weights "
-                "in 16 bits, or set decode.engine: local"
+                f"model '{source.name}': of quantised weights vLLM runs only those of a base that "
+                "is stored so; name weights in 16 bits, or set decode.engine: local"
             )
         if config.get_text_config(decoder=True) is not config:
             raise ValueError(
@@ -116,6 +121,31 @@ def check_models(base: ModelSource, lineup: Lineup) -> None:
             f"decode.engine: vllm runs all models in one type, found {found}; set "
             "decode.bases.0.dtype and expert.dtype to one, or decode.engine: local"
         )
+
+
+def _check_quantised(contender: Contender) -> None:
+    """Raises ValueError for a base that is stored quantised, if vLLM has no layers for it."""
+    base, tuned = contender.loaded_base, contender.tuned
+    stored = stored_quantization(load_config(base)) if not is_adapter(base) else None
+    if stored is None:
+        return
+    if tuned is not None and is_adapter(tuned):
+        raise ValueError(
+            f"model '{tuned.name}': an adapter on quantised weights cannot be merged, as vLLM "
+            "needs it; leave it out, or set decode.engine: local"
+        )
+    from vllm import EngineArgs
+    from vllm.config import LoadConfig, VllmConfig
+
+    arguments = EngineArgs(
+        model=base.name,
+        revision=base.revision,
+        trust_remote_code=base.trust_remote_code,
+        dtype=str(weights_dtype(base, load_config(base))).removeprefix("torch."),
+        skip_tokenizer_init=True,
+    )
+    with one_line(f"model '{base.name}': its weights are quantised ({stored['quant_method']})"):
+        VllmConfig.get_quantization_config(arguments.create_model_config(), LoadConfig())
 
 
 def _check_draft(base: ModelSource, lineup: Lineup) -> None:

@@ -248,10 +248,11 @@ def check(experiment: Experiment) -> None:
             if one.is_loaded
         ),
     ]
+    loads_here = lineup.engine == "local"
     for untuned, tuned, is_there in pairs:
-        check_weights(untuned)
+        check_weights(untuned, loads_here)
         if tuned is not None and (is_there or Path(tuned.name).is_dir()):
-            check_weights(tuned)
+            check_weights(tuned, loads_here)
 
 
 def _tuned_tokenizer(lineup: Lineup, contender: Contender) -> PreTrainedTokenizerBase | None:

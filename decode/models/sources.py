@@ -193,17 +193,20 @@ def load_weights(source: ModelSource, device: str) -> PreTrainedModel:
     return model.eval()
 
 
-def check_weights(source: ModelSource) -> None:
+def check_weights(source: ModelSource, loads_here: bool = True) -> None:
     """Check, before they load, that the weights of a model or an adapter fit and are numbers.
 
     What is on the hub is fetched.
+
+    Args:
+        loads_here: by transformers, which needs the packages of weights that are quantised.
 
     Raises:
         ValueError: in one line, there is no such model, or which tensors do not fit.
     """
     if (folder := _adapter(source)) is not None:
         base = adapter_base(source)
-        check_weights(base)
+        check_weights(base, loads_here)
         try:
             return check_adapter(folder, source.name, load_config(base), base.trust_remote_code)
         except ValueError as error:
@@ -214,7 +217,8 @@ def check_weights(source: ModelSource) -> None:
                 f"{error} (it is put on '{base.name}', which it remembers and which is in reach, "
                 f"not on '{given.name}': see base_model_name_or_path in its {ADAPTER_FILE})"
             ) from error
-    loading_config(source.name, source.quantization, load_config(source))
+    if loads_here:
+        loading_config(source.name, source.quantization, load_config(source))
     check_folder(source.name, source.hub_options)
     return check_numbers(source.name, source.revision)
 

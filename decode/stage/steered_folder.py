@@ -36,7 +36,7 @@ def write_steered(
     check_steering(lineup, system.alpha)
     with doing("reading the models' configs and tokenizers"):
         for source in models_of(lineup, system):
-            check_weights(source)
+            check_weights(source, loads_here=False)
         check_models(base, lineup)
         _, vocabulary = align_models(base, lineup.experts, lineup.vocabulary)
     with doing(f"writing {folder}"):

@@ -55,6 +55,8 @@ def _on_vllm(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
     for key in decode.vllm or ():
         if key in OURS:
             yield f"decode.vllm.{key}", f"is given by {OURS[key]}; leave it out"
+        if key == "quantization":
+            yield f"decode.vllm.{key}", "quantises small models as well; name a base stored so"
         if key in MADE_HERE:
             yield f"decode.vllm.{key}", "is how the models are put together; leave it out"
 

@@ -1,7 +1,11 @@
 """The mini family on vLLM, beside the toolkit's own engine, on questions that it was made for."""
 
 import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +13,22 @@ pytest.importorskip("vllm")
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from support.decode_run import decode
 from support.wide_heads import widen_model
+from torch import Tensor
+from vllm import LLM, SamplingParams
 
+from decode.backends.completer import Continuation
+from decode.backends.vllm_engine import VllmModels
+from decode.engine.request import Request
+from decode.engine.rule import Alpha
+from decode.evaluation.engines import check_engine
+from decode.evaluation.lineup import Contender, Lineup
 from decode.jobs.files import read_rows
 from decode.jobs.folder import RunFolder
+from decode.models.loaded import ExpertSource, align_models
+from decode.models.merged import save_merged
 from decode.models.sources import ModelSource, load_weights
 
 MINI = Path(__file__).resolve().parents[2] / "data" / "mini"
@@ -80,3 +95,116 @@ def test_a_run_has_the_same_predictions_on_both_engines(models, tmp_path):
     assert predictions.read_text() == whole
     found = decode(files["vllm"], "decode.engine=local", "decode.vllm=null")
     assert found is not None and "engine" in found
+
+
+def quantise(source: Path, target: Path) -> Path:
+    """Copy a model with its linear layers but one in 8 bits, as compressed-tensors stores them."""
+    kept = "model.layers.1.mlp.down_proj"
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    weights = load_file(target / "model.safetensors")
+    for name in [name for name in weights if "_proj" in name and kept not in name]:
+        weight = weights[name].float()
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        weights[name] = (weight / scale).round().to(torch.int8)
+        weights[f"{name}_scale"] = scale
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    bits = {"num_bits": 8, "type": "int", "symmetric": True}
+    own = {
+        "targets": ["Linear"],
+        "weights": bits | {"strategy": "channel"},
+        "input_activations": bits | {"strategy": "token", "dynamic": True},
+    }
+    config = json.loads((target / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "ignore": ["lm_head", kept],
+        "config_groups": {"all": own},
+    }
+    (target / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    return target
+
+
+def table(likeliest: Iterable[Iterable[tuple[int, float]]]) -> Tensor:
+    """(places, V) log-probabilities of all tokens."""
+    return torch.tensor([[logprob for _, logprob in sorted(place)] for place in likeliest])
+
+
+class Alone:
+    """A model as vLLM itself has it, without any of this toolkit's code."""
+
+    def __init__(self, folder: Path) -> None:
+        options = {"enforce_eager": True, "max_num_seqs": 4, "dtype": "bfloat16"}
+        self._llm = LLM(str(folder), skip_tokenizer_init=True, max_logprobs=-1, **options)
+
+    def complete(self, prompts: list[list[int]], num_tokens: int) -> list[list[int]]:
+        done = self._asked(prompts, max_tokens=num_tokens)
+        return [list(one.outputs[0].token_ids) for one in done]
+
+    def tables(self, texts: list[list[int]], num_tokens: int) -> list[Tensor]:
+        """Of the last `num_tokens` places of each."""
+        done = self._asked(texts, max_tokens=1, prompt_logprobs=-1)
+        places = [one.prompt_logprobs[-num_tokens:] for one in done]
+        return [
+            table([(id_, said.logprob) for id_, said in place.items()] for place in own)
+            for own in places
+        ]
+
+    def _asked(self, texts: list[list[int]], **options) -> list[Any]:
+        params = SamplingParams(temperature=0, ignore_eos=True, detokenize=False, **options)
+        return self._llm.generate(
+            [{"prompt_token_ids": ids} for ids in texts], params, use_tqdm=False
+        )
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+
+
+def test_a_quantised_base_is_vllms_own_and_steered_by_the_formula(models, tmp_path):
+    base = ModelSource(str(quantise(MINI / "large", tmp_path / "base")), dtype="bfloat16")
+    small = ModelSource(str(models / "small"), dtype="bfloat16")
+    expert = ModelSource(str(models / "expert"), dtype="bfloat16", untuned=small)
+    experts = (ExpertSource(expert, small),)
+    check_engine(Lineup(experts, (Contender("base", base, None),), (Alpha(1.0),), engine="vllm"))
+    tokenizers, vocabulary = align_models(base, experts, "identical")
+    texts = [f"Question: What is the capital of {x}?\nAnswer:" for x in ("France", "Peru", "Chad")]
+    prompts = [tokenizers.encode(text).base for text in texts]
+
+    alone = Alone(tmp_path / "base")
+    completions = alone.complete(prompts, 12)
+    whole = [[*prompt, *own] for prompt, own in zip(prompts, completions, strict=True)]
+    said = [alone.tables(whole, 12)]
+    alone.close()
+    save_merged(expert, tmp_path / "merged")
+    for folder in (tmp_path / "merged", models / "small"):
+        alone = Alone(folder)
+        said.append(alone.tables(whole, 12))
+        alone.close()
+
+    engine = VllmModels(4, {"enforce_eager": True})
+    steered = engine.completer(base, experts, tokenizers, vocabulary.size, Alpha(0.5))
+    given = [Continuation(n, text, completions[n], None, 1536) for n, text in enumerate(texts)]
+    scored = {one.name: table(one.likeliest) for one in steered.score(given)}
+    plain = [Request(n, text, 12, alpha=Alpha(0.0)) for n, text in enumerate(texts)]
+    completed = {one.name: list(one.token_ids) for one in steered.complete(plain)}
+    engine.unload()
+    for n, (large, tuned, untuned) in enumerate(zip(*said, strict=True)):
+        assert completed[n] == completions[n][: len(completed[n])] and len(completed[n]) > 1
+        expected = (large + 0.5 * (tuned - untuned)).log_softmax(-1)
+        assert (scored[n] - expected).abs().max() < 1e-3
+        assert (scored[n] - large).abs().max() > 0.1
+
+
+def test_quantised_weights_that_vllm_has_no_layers_for_are_refused(models, tmp_path):
+    base = quantise(MINI / "large", tmp_path / "base")
+    small = ModelSource(str(models / "small"), dtype="bfloat16")
+    contender = Contender("base", ModelSource(str(base)), None)
+    lineup = Lineup((ExpertSource(small, small),), (contender,), (Alpha(1.0),), engine="vllm")
+    tuned = ModelSource(str(models / "expert"), untuned=small)
+    with pytest.raises(ValueError, match="an adapter on quantised weights cannot be merged"):
+        check_engine(replace(lineup, contenders=(replace(contender, tuned=tuned),)))
+    config = json.loads((base / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"its weights are quantised \(bitsandbytes\): .*Unknown"):
+        check_engine(lineup)
