@@ -1,14 +1,18 @@
 """Decoding with proxy-tuned models. `ProxyTuned` is the public entry."""
 
-from .backends.completer import Completer, Continuation, Scored
-from .backends.local import LocalCompleter
-from .backends.proxy_tuned import ProxyTuned, WeightedExpert
-from .backends.thinking import Thinking, Thought, complete_with_thinking
-from .engine.request import Chat, Completion, Request, RolePrompt
-from .engine.rule import Alpha, Rule
-from .engine.sampling import Sampling
-from .engine.stats import DecodingStats
-from .models.sources import ModelSource
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backends.completer import Completer, Continuation, Scored
+    from .backends.local import LocalCompleter
+    from .backends.proxy_tuned import ProxyTuned, WeightedExpert
+    from .backends.thinking import Thinking, Thought, complete_with_thinking
+    from .engine.request import Chat, Completion, Request, RolePrompt
+    from .engine.rule import Alpha, Rule
+    from .engine.sampling import Sampling
+    from .engine.stats import DecodingStats
+    from .models.sources import ModelSource
 
 __all__ = [
     "Alpha",
@@ -30,3 +34,23 @@ __all__ = [
     "WeightedExpert",
     "complete_with_thinking",
 ]
+
+_WHERE = {
+    "backends.completer": ("Completer", "Continuation", "Scored"),
+    "backends.local": ("LocalCompleter",),
+    "backends.proxy_tuned": ("ProxyTuned", "WeightedExpert"),
+    "backends.thinking": ("Thinking", "Thought", "complete_with_thinking"),
+    "engine.request": ("Chat", "Completion", "Request", "RolePrompt"),
+    "engine.rule": ("Alpha", "Rule"),
+    "engine.sampling": ("Sampling",),
+    "engine.stats": ("DecodingStats",),
+    "models.sources": ("ModelSource",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, found when it is asked for: vLLM's plugin needs none of the packages."""
+    for module, names in _WHERE.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

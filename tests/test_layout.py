@@ -5,6 +5,7 @@ there by itself. Each rule takes a tree and returns its violations, one a line. 
 this checkout, and on a small made-up tree that breaks it.
 """
 
+import ast
 import importlib.metadata
 import json
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from support.imports import FOLDERS, Module, Tree
+
+import decode
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -288,6 +291,28 @@ def test_an_import_of_a_missing_module_is_an_error(tmp_path: Path) -> None:
     tree = planted(tmp_path, {"data/rows.py": "from .gone import x"})
     with pytest.raises(ValueError, match=r"rows\.py:1: data\.gone is no module"):
         tree.imports  # noqa: B018
+
+
+def test_vllm_imports_our_model_with_its_own_packages_alone(checkout: Tree) -> None:
+    ours = {f"decode.backends.vllm_{part}" for part in ("plugin", "model", "requests")}
+    while more := {other for name in ours for other in checkout.imports[name]} - ours:
+        ours |= more
+    found = set()
+    for node in (node for name in ours for node in ast.walk(checkout.modules[name].syntax)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module or "")
+    packages = {name.partition(".")[0] for name in found} - sys.stdlib_module_names
+    assert packages == {"tokenizers", "torch", "transformers", "vllm"}
+    code = "import decode.backends.vllm_plugin, sys; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"
+
+
+def test_public_names_are_found_when_they_are_asked_for() -> None:
+    assert all(hasattr(decode, name) for name in decode.__all__)
+    with pytest.raises(AttributeError, match="module 'decode' has no attribute 'proxy'"):
+        decode.proxy  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_packages_are_this_checkout_from_anywhere(tmp_path: Path) -> None:
