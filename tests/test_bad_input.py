@@ -82,6 +82,21 @@ def test_a_model_that_is_not_on_the_hub(start):
     assert "HF_TOKEN set for a private or gated one" in line
 
 
+def test_gguf_files(start, tmp_path):
+    folder, hint = tmp_path / "only", "; GGUF files are not read (docs/quantization.md says"
+    folder.mkdir()
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    line = start(f"expert.model={folder / 'model.gguf'}")
+    assert "expert.model (override)" in line and f"gguf', a file; a model is a folder{hint}" in line
+    line = start(f"decode.bases.0.model={folder}")
+    assert f"decode.bases.0.model (override): found '{folder}', a folder without" in line
+    assert hint in line
+    key = "expert.trained"
+    assert f"{key}: model 'org/M-GGUF': GGUF files are not read" in start(
+        f"{key}=org/M-GGUF", entry="decode/run.py"
+    )
+
+
 def test_mismatched_vocabularies(start, save_model):
     stranger = save_model("stranger", 3, extra=("<x>",), vocab_size=259)
     line = start(f"decode.bases.0.model={stranger}")

@@ -21,7 +21,14 @@ from decode.evaluation.settings import model_settings
 from decode.models.pair import load_tuned
 from decode.models.quantised import can_be_recorded
 from decode.models.quantization import settings_text
-from decode.models.sources import ModelSource, check_weights, load_frozen, load_weights
+from decode.models.sources import (
+    ModelSource,
+    check_weights,
+    load_config,
+    load_frozen,
+    load_tokenizer,
+    load_weights,
+)
 from decode.models.weight_bytes import weight_bytes
 from decode.stage.recipe_models import lineup_of
 from recipes.schema.recipe import RecipeError, load_recipe
@@ -44,7 +51,7 @@ def quantised(folder, settings) -> ModelSource:
 PROBLEMS = {
     "no_method": ({}, "quant_method: missing; expected one of .*bitsandbytes"),
     "unknown_method": ({"quant_method": "bnb"}, "quant_method: found 'bnb'; expected one of"),
-    "gguf": ({"quant_method": "gguf"}, "quant_method: found 'gguf'; expected one of"),
+    "gguf": ({"quant_method": "gguf"}, "quant_method: GGUF files are not read"),
     "no_text": ({"quant_method": [1]}, r"quant_method: found \[1\]"),
     "of_checkpoints": ({"quant_method": "gptq", "bits": 4}, "name a checkpoint that is"),
     "unknown_key": ({**NF4, "bnb_4bit_quant_typ": "nf4"}, "typ: unknown key; did you mean bnb_4"),
@@ -69,6 +76,24 @@ def test_wrong_settings_are_one_line_that_names_the_key(name):
     with pytest.raises(ValueError, match=rf"^decode\.bases\.0\.quantization.*{problem}") as error:
         settings_text(settings, "decode.bases.0.quantization")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "both", "org/M-7B-GGUF", "org/M-gguf:Q4_K_M"])
+def test_gguf_is_refused_wherever_a_model_is_named(tmp_path, name):
+    folder = Path(save_tiny(tmp_path / "both", 1))
+    (folder / "m.gguf").write_bytes(b"GGUF")
+    check_weights(ModelSource(str(folder)))  # its own weights are beside the file
+    (folder / "model.safetensors").unlink()
+    place = {"m.gguf": str(folder / "m.gguf"), "both": str(folder)}.get(name, name)
+    source = ModelSource(place, key="decode.bases.0.model")
+    for use in (load_tokenizer, load_config, check_weights, weight_bytes):
+        with pytest.raises(ValueError, match=r"^decode\.bases\.0\.model: .*GGUF files") as error:
+            use(source)
+        assert "\n" not in str(error.value) and "safetensors" in str(error.value)
+
+
+def test_a_converted_model_may_keep_its_name(tmp_path):
+    check_weights(ModelSource(save_tiny(tmp_path / "M-GGUF", 1)))
 
 
 def test_a_recipe_is_checked_as_it_is_read():

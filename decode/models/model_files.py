@@ -4,6 +4,7 @@ The libraries take what a file holds for a mapping, and fail far from it where i
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 REMEDY = "put back the file that save_pretrained wrote"
+GGUF = (
+    "GGUF files are not read, as transformers leaves out what they say of RoPE; name the "
+    "safetensors checkpoint that it was made from, with quantization for fewer bits, or convert it "
+    "(docs/quantization.md)"
+)
 
 
 def read_model_file(file: Path) -> dict[str, Any]:
@@ -43,6 +49,14 @@ def check_model_files(folder: str, names: Iterable[str]) -> None:
     for name in names:
         if (file := Path(folder) / name).exists():
             read_model_file(file)
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a model is a GGUF file, a folder of such weights, or by its name a hub's."""
+    folder = Path(name)
+    if folder.is_dir():
+        return any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))
+    return re.search(r"[-_.]gguf(:[\w.-]+)?$", name, re.IGNORECASE) is not None
 
 
 def check_generation(folder: str) -> None:

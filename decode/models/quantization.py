@@ -18,6 +18,8 @@ import torch
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.quantization_config import BitsAndBytesConfig, QuantizationConfigMixin
 
+from .model_files import GGUF
+
 INSTALL = 'pip install -e ".[quant]"'
 BITSANDBYTES = ("bitsandbytes_4bit", "bitsandbytes_8bit")  # two names for one set of keys
 # They need calibration, or are formats of whole checkpoints: such weights load as they come.
@@ -46,7 +48,9 @@ def quantization_config(settings: Mapping[str, Any], key: str) -> QuantizationCo
     method = settings.pop("quant_method", None)
     if method is None and settings.keys() & {"load_in_4bit", "load_in_8bit"}:
         method = "bitsandbytes"  # as transformers takes it
-    others = AS_THEY_COME | {*BITSANDBYTES, "gguf"}  # GGUF is another kind of file
+    if method == "gguf":
+        raise ValueError(f"{key}.quant_method: {GGUF}")
+    others = AS_THEY_COME | {*BITSANDBYTES, "gguf"}
     known = sorted(AUTO_QUANTIZATION_CONFIG_MAPPING.keys() - others)
     known.append("bitsandbytes")
     if isinstance(method, str) and method in AS_THEY_COME:

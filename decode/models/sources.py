@@ -36,9 +36,11 @@ from .fit import (
 from .hub import ADAPTER_FILE, adapter_folder, has_tokenizer, model_folder
 from .model_files import (
     CONFIG_FILES,
+    GGUF,
     TOKENIZER_FILES,
     check_generation,
     check_model_files,
+    is_gguf,
     read_model_file,
     unusable,
 )
@@ -123,6 +125,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 @functools.lru_cache(maxsize=64)
 def _read_tokenizer(source: ModelSource, stamp: tuple[Any, ...]) -> PreTrainedTokenizerBase:
+    _refuse_gguf(source)
     check_model_files(source.name, (*TOKENIZER_FILES, "config.json"))  # says which class
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.name, **source.hub_options)
@@ -145,6 +148,7 @@ def load_config(source: ModelSource) -> PretrainedConfig:
     Raises:
         ValueError: in one line, there is none, or such a model cannot be decoded.
     """
+    _refuse_gguf(source)
     check_model_files(source.name, CONFIG_FILES)
     check_generation(source.name)
     try:
@@ -335,12 +339,21 @@ def resolve_device(device: str) -> str:
     return "cpu" if num_gpus == 0 else "cuda" if num_gpus == 1 else "auto"
 
 
-def _not_found(what: str, source: ModelSource, error: Exception) -> str:
-    revision = f" at revision {source.revision}" if source.revision else ""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _refuse_gguf(source: ModelSource) -> None:
+    if is_gguf(source.name):
+        raise ValueError(f"{_named(source)}: {GGUF}")
+
+
+def _named(source: ModelSource) -> str:
     key = f"{source.key}: " if source.key else ""
+    revision = f" at revision {source.revision}" if source.revision else ""
+    return f"{key}model '{source.name}'{revision}"
+
+
+def _not_found(what: str, source: ModelSource, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"{key}model '{source.name}'{revision}: no {what} found; give a folder made by "
+        f"{_named(source)}: no {what} found; give a folder made by "
         "save_pretrained or a hub id you can reach, with HF_TOKEN set for a private or gated one "
         f"({reason:.160})"
     )

@@ -41,10 +41,15 @@ def check_model(
     looks_local = name.startswith((".", "/")) or name.count("/") > 1
     if not (looks_local or in_known_folder or os.path.exists(name)):
         return
+    hint = ""
+    if name.lower().endswith(".gguf") or (os.path.isdir(name) and any(folder.glob("*.gguf"))):
+        hint = "; GGUF files are not read (docs/quantization.md says what to do)"
+    if os.path.isfile(name):
+        raise KeyProblem(key, f"found {name!r}, a file; a model is a folder{hint}")
     if not os.path.isdir(name):  # which also says so of a name that is too long
         raise KeyProblem(key, f"found {name!r:.200}, but there is no such folder in {Path.cwd()}")
     if not any((folder / file).is_file() for file in files):
-        raise KeyProblem(key, f"found {name!r}, a folder without {' or '.join(files)}")
+        raise KeyProblem(key, f"found {name!r}, a folder without {' or '.join(files)}{hint}")
     if revision is not None:
         raise KeyProblem(
             revision_key or f"{key.rpartition('.')[0]}.revision",
