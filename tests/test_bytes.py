@@ -322,5 +322,5 @@ def test_a_recipe_steers_by_bytes_and_is_picked_up(
         (rows / name).write_text("".join(kept))
     assert not decode(path, *own)
     assert {file.name: file.read_text() for file in rows.glob("proxy-*.jsonl")} == first
-    assert "made with other settings" in str(decode(path, "decode.vocabulary=mapped", own[1]))
+    assert 'made with vocabulary "bytes"' in str(decode(path, "decode.vocabulary=mapped", own[1]))
     assert "set it to mapped" in str(decode(path, *own, entry="decode/analyze.py"))
