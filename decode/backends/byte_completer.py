@@ -49,6 +49,7 @@ class ByteCompleter(LocalCompleter):
         self._symbols = cast(PreTrainedTokenizerBase, ByteSymbols())
         self._speller, _ = model.spellers
         self._bytes = self._speller.tokens.bytes
+        self._longest = max(map(len, self._bytes))
         self._num_tokens = 0
 
     def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
@@ -88,8 +89,7 @@ class ByteCompleter(LocalCompleter):
         ids = cast(Sequence[int], prompt.base)
         raw = b"".join(self._bytes[id_] for id_ in ids if id_ < len(self._bytes))
         read = replace(prompt, base=BytePrompt.of(raw, ids, most))
-        longest = max(map(len, self._bytes))
-        return replace(request, prompt=read, max_new_tokens=(most + 1) * longest)
+        return replace(request, prompt=read, max_new_tokens=(most + 1) * self._longest)
 
     def _in_tokens(self, done: Completion, request: Request) -> Completion:
         """A completion in bytes, in the base's tokens."""
@@ -97,7 +97,8 @@ class ByteCompleter(LocalCompleter):
         ids, most = [*self._speller.ids(raw)], request.max_new_tokens
         is_cut = len(ids) > most
         if done.finish_reason == "eos" and len(ids) < most:
-            return replace(done, token_ids=(*ids, self.tokenizers.base.eos_token_id))
+            end = self.tokenizers.base.eos_token_id
+            return replace(done, token_ids=(*ids, *([] if end is None else [end])))
         if done.finish_reason == "stop" and not is_cut:
             return replace(done, token_ids=tuple(ids))
         ids = ids[:most]

@@ -67,8 +67,10 @@ class ByteText:
 
     @property
     def num_tokens(self) -> int:
-        """How many whole tokens the text has so far."""
-        return len(self.done) + max((len(cover.ids) for cover in self._covers), default=0)
+        """How many whole tokens the text has so far; of several ways to cut it, in the shortest."""
+        whole = [len(cover.ids) for cover in self._covers if not cover.node.depth]
+        others = [len(cover.ids) for cover in self._covers]
+        return len(self.done) + (min(whole) if whole else max(others, default=0))
 
     def add(self, byte: int) -> None:
         """The text goes on with a byte."""
