@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from .backends.completer import Completer, Continuation, Scored
     from .backends.local import LocalCompleter
     from .backends.proxy_tuned import ProxyTuned, WeightedExpert
-    from .backends.thinking import Thinking, Thought, complete_with_thinking
+    from .backends.thinker import complete_with_thinking
+    from .backends.thinking import Thinking, Thought
     from .engine.request import Chat, Completion, Request, RolePrompt
     from .engine.rule import Alpha, Rule
     from .engine.sampling import Sampling
@@ -39,7 +40,8 @@ _WHERE = {
     "backends.completer": ("Completer", "Continuation", "Scored"),
     "backends.local": ("LocalCompleter",),
     "backends.proxy_tuned": ("ProxyTuned", "WeightedExpert"),
-    "backends.thinking": ("Thinking", "Thought", "complete_with_thinking"),
+    "backends.thinker": ("complete_with_thinking",),
+    "backends.thinking": ("Thinking", "Thought"),
     "engine.request": ("Chat", "Completion", "Request", "RolePrompt"),
     "engine.rule": ("Alpha", "Rule"),
     "engine.sampling": ("Sampling",),

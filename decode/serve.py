@@ -19,6 +19,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from decode.backends.thinking import Thinking
 from decode.engine.rule import Alpha
 from decode.evaluation.engines import check_installed
 from decode.evaluation.lineup import Contender, Lineup
@@ -71,7 +72,8 @@ def main() -> None:
                 "--host %s: whoever reaches this machine may ask; give --api-key-env as well",
                 access.host,
             )
-        lineup = _run_lineup(Path(arguments.run)) if arguments.run else _named_lineup(arguments)
+        run = _run(Path(arguments.run)) if arguments.run else (_named_lineup(arguments), Thinking())
+        lineup, thinking = run
         lineup = replace(lineup, device=arguments.device or lineup.device)
         contender = _contender(lineup, arguments.base if arguments.run else None)
         with doing("reading the models' configs and tokenizers"):
@@ -88,7 +90,7 @@ def main() -> None:
         for one in served
     )
     server.serve(
-        app.create_app(served, models, access, arguments.max_length),
+        app.create_app(served, models, access, arguments.max_length, thinking),
         listener,
         lambda address: print(f"serving {names} at {address}/v1; try it at {address}", flush=True),
         models.stop,
@@ -175,14 +177,17 @@ def _api_key(name: str | None) -> str | None:
     return key
 
 
-def _run_lineup(run: Path) -> Lineup:
+def _run(run: Path) -> tuple[Lineup, Thinking]:
+    """A run's models, and how its recipe keeps thinking apart."""
     folder = RunFolder(run)
     if not folder.recipe.is_file():
         raise ValueError(f"{run}: no run (no recipe.yaml); name the folder that train/sft.py left")
     recipe = load_recipe(folder.recipe)
     if recipe.expert.trained is None and not folder.expert.is_dir():
         raise ValueError(f"{folder.expert}: not there yet; train it with train/{recipe.method}.py")
-    return lineup_of(recipe.model_copy(update={"output_dir": str(run)}))  # it may have moved
+    lineup = lineup_of(recipe.model_copy(update={"output_dir": str(run)}))  # it may have moved
+    thinking = recipe.decode.thinking
+    return lineup, Thinking() if thinking is None else Thinking(**thinking.model_dump())
 
 
 def _named_lineup(arguments: argparse.Namespace) -> Lineup:

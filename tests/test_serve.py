@@ -23,11 +23,22 @@ from support.tiny_run import ROOT
 from test_engine import IDS, complete, requests
 from test_pair import adapter, sources  # noqa: F401 (a fixture)
 from test_recurrent import stateful
+from test_thinking import THOUGHT, scripted
 
 pytest.importorskip("fastapi", reason="needs pip install -e '.[serve]'")
 import uvicorn
 
-from decode import Alpha, Chat, Continuation, LocalCompleter, Request, RolePrompt, Rule
+from decode import (
+    Alpha,
+    Chat,
+    Continuation,
+    LocalCompleter,
+    Request,
+    RolePrompt,
+    Rule,
+    Scored,
+    Thinking,
+)
 from decode import serve as entry
 from decode.engine.engine import Engine
 from decode.engine.sampling import Sampling, row_key
@@ -42,12 +53,13 @@ from decode.serving import loop as serving_loop
 from decode.serving import server as serving_server
 from decode.serving.app import create_app
 from decode.serving.gate import Access
+from decode.serving.given import read_given
 from decode.serving.job import STOPPED
 from decode.serving.loop import Loop, Ticket
 from decode.serving.prompts import PromptReader
 from decode.serving.protocol import BadRequest, ChatBody, read_body
 from decode.serving.served_engine import Stopped
-from decode.serving.systems import load_served
+from decode.serving.systems import Served, load_served
 from decode.serving.text import GrowingText
 from recipes.schema.recipe import load_recipe, save_recipe
 
@@ -276,6 +288,143 @@ def test_chats_go_on_and_bring_arguments_of_their_template(systems):
                 read(chat_template_kwargs=kwargs)
     finally:
         own.chat_template = None
+
+
+def thinks(story, **options) -> Served:
+    """A base that says `story` in answer to a chat."""
+    completer = scripted(story, **options)
+    own = completer.tokenizers
+    size, prompt = len(own.base), PromptForm(True).of
+    return Served("base", completer.model, own, prompt, None, completer, None, size)
+
+
+STORIES = {  # what the base says, the request's fields, and what clients get
+    "its_end": (THOUGHT + "It is 4.<|im_end|>", {}, ("Two and\n\ntwo.", "It is 4.", "stop")),
+    "stops_are_the_answers": (
+        THOUGHT + "It\nis 4.<|im_end|>",
+        {"stop": ["\n", "and"]},
+        ("Two and\n\ntwo.", "It", "stop"),
+    ),
+    "own_budget": (
+        THOUGHT + "It is 4.<|im_end|>",
+        {"thinking_token_budget": 6},
+        ("Two a", "#Cut.", "stop"),
+    ),
+    "no_room": (THOUGHT + "It is 4.<|im_end|>", {"max_tokens": 9}, ("Two and", "", "length")),
+    "never": ("<think>\nTwo<|im_end|>", {}, ("Two", "", "stop")),
+    "cut": (THOUGHT + "It is<|im_end|>", {"max_tokens": 21}, ("Two and\n\ntwo.", "It", "length")),
+    "no_thinking": ("It is 4.<|im_end|>", {}, (None, "It is 4.", "stop")),
+    "told_not_to": (
+        "<think>\n\n</think>\n\nIt is 4.<|im_end|>",
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        (None, "It is 4.", "stop"),
+    ),
+    "goes_on": (
+        THOUGHT + "It is 4.<|im_end|>",
+        {"continue_final_message": True},
+        ("and\n\ntwo.", "It is 4.", "stop"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def thinking_server():
+    served = [replace(thinks(story), name=name) for name, (story, _, _) in STORIES.items()]
+    with running(served) as (address, _), httpx.Client(base_url=address, timeout=30) as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_thinking_is_kept_apart(name, thinking_server):
+    _, fields, expected = STORIES[name]
+    turns = [{"role": "user", "content": "2+2?"}]
+    turns += [{"role": "assistant", "content": "<think>\nTwo"}] if name == "goes_on" else []
+    body = {"model": name, "messages": turns, "temperature": 0, "max_tokens": 60, **fields}
+    path = "/v1/chat/completions"
+    found = answered(thinking_server, {**body, "n": 2}, path)
+    events = streamed(thinking_server, path, {**body, "stream_options": {"include_usage": True}})
+    for choice in found["choices"]:
+        message = choice["message"]
+        whole = message.get("reasoning_content"), message["content"], choice["finish_reason"]
+        assert whole == expected
+    deltas = [choice["delta"] for event in events for choice in event["choices"]]
+    said = [[d[key] for d in deltas if d.get(key)] for key in ("reasoning_content", "content")]
+    assert ("".join(said[0]) or None, *joined(events)[0]) == (expected[0], *expected[1:])
+    assert "</think>" not in str(said)
+    assert len(said[0]) > 2 or expected[0] in (None, "Two", "Two a")
+    usage = found["usage"]
+    thinking = usage.get("completion_tokens_details", {}).get("reasoning_tokens", 0)
+    assert bool(thinking) == (expected[0] is not None) and thinking < usage["completion_tokens"] + 1
+    last = events[-1]["usage"]
+    assert 2 * last["completion_tokens"] == usage["completion_tokens"]
+
+
+def test_a_runs_budget_and_marks_hold_for_chats():
+    story = "Plan: two.\nAnswer: It is 4.<|im_end|>"
+    own = Thinking("Plan:", "\nAnswer:", 14)
+    body = {"model": "base", "messages": [{"role": "user", "content": "2+2?"}], "temperature": 0}
+    served = thinks(story)
+    reader = PromptReader(served, 400, own)
+
+    def asked(**fields):
+        given = read_given(served, reader, read_body(ChatBody, json.dumps(body | fields).encode()))
+        completer = LocalCompleter(served.model, served.tokenizers, 1)
+        row = given.thinker.begin(given.requests()[0])
+        while (done := given.thinker.told(row, *completer.complete([row.asks]))) is None:
+            pass
+        return done.thinking, done.text, given.num_tokens
+
+    assert asked(max_tokens=20) == ("two.", " It is 4.", 20)
+    assert asked(max_tokens=20, thinking_token_budget=3) == ("tw", "#Cut.", 20)
+    assert asked()[2] < 400 - len("2+2?") - 14  # room is left for the thinking
+    with pytest.raises(BadRequest, match=r"max_tokens 390 and \d+ of thinking it is longer"):
+        asked(max_tokens=390)
+
+
+class Scorer:
+    """Scores every token with the number of its place."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def score(self, continuations):
+        for given in continuations:
+            size = len(given.token_ids)
+            yield Scored(
+                given.name,
+                tuple(map(float, range(size))),
+                (True,) * size,
+                likeliest=((),) * size,
+            )
+
+
+def test_scores_are_of_thinking_and_answer():
+    story, path = THOUGHT + "It is 4.<|im_end|>", "/v1/chat/completions"
+    served = thinks(story)
+    served = replace(served, scorer=Scorer(served.model))
+    body = {"model": "base", "messages": [{"role": "user", "content": "2+2?"}], "temperature": 0}
+    body |= {"max_tokens": 60, "logprobs": True}
+    with running([served]) as (address, _), httpx.Client(base_url=address, timeout=30) as client:
+        (choice,) = answered(client, body, path)["choices"]
+        events = streamed(client, path, body)
+    assert "".join(one["token"] for one in choice["logprobs"]["content"]) == story
+    assert choice["message"]["content"] == "It is 4."
+    assert events[-1]["choices"][0]["logprobs"] == choice["logprobs"]
+
+
+def test_a_budget_wants_marks_and_earlier_thinking_goes_to_the_template(systems, server):
+    turns = [{"role": "user", "content": "2?"}]
+    body = {"model": "base", "messages": turns, "thinking_token_budget": 4}
+    response = server.post("/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    assert "shows how it marks thinking" in response.json()["error"]["message"]
+    served = thinks("It is 4.<|im_end|>")
+    template = "{% for m in messages %}{{ m.reasoning_content }}|{% endfor %}"
+    served.tokenizers.base.chat_template = template
+    turns = [{"role": "assistant", "content": "4", "reasoning_content": "Two and two."}, *turns]
+    read = read_body(ChatBody, json.dumps({"model": "base", "messages": turns}).encode())
+    ids = PromptReader(served, 400).chat(read).base
+    assert served.tokenizers.base.decode(ids) == "Two and two.||"
 
 
 @pytest.mark.parametrize("name", ["proxy", "base"])
@@ -847,7 +996,8 @@ def test_a_run_that_was_moved_serves_what_it_has(tmp_path, monkeypatch, capsys):
     save_recipe(load_recipe(ROOT / "recipes/mini/facts.yaml"), tmp_path / "recipe.yaml")
     assert "train it" in said(monkeypatch, capsys, tmp_path)
     (tmp_path / "expert").mkdir()
-    lineup = entry._run_lineup(tmp_path)
+    lineup, thinking = entry._run(tmp_path)
+    assert thinking == Thinking()
     assert lineup.expert.name == str(tmp_path / "expert")
     contender = entry._contender(lineup, None)
     assert contender.base.name == "data/mini/large" and contender.tuned is None

@@ -26,7 +26,8 @@ from ..models.sources import ModelSource, adapter_base, is_adapter
 from ..models.steered import Steered
 from .byte_completer import local_completer
 from .local import LocalCompleter
-from .thinking import Thinking, complete_with_thinking
+from .thinker import complete_with_thinking
+from .thinking import Thinking
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.completer import ModelCompleter, NotFinite
-from ..backends.thinking import Thought, complete_with_thinking
+from ..backends.thinker import complete_with_thinking
+from ..backends.thinking import Thought
 from ..engine.request import Completion
 from ..jobs.faults import doing
 from ..jobs.files import write_json, write_rows

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..analysis.token_text import pieces, token_text
 from ..backends.completer import Likeliest, Scored
-from ..engine.request import FinishReason
+from ..backends.thinking import Thought
+from ..engine.request import Completion, FinishReason
 from ..models.token_bytes import escaped, is_text, token_bytes
 
 FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
@@ -30,31 +31,38 @@ class Answer:
     created: int = field(default_factory=lambda: int(time.time()))
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def whole(self, choices: list[dict[str, Any]], num_tokens: int) -> dict[str, Any]:
-        """The answer; `num_tokens` are those of all completions."""
+    def whole(
+        self, choices: list[dict[str, Any]], completions: Collection[Completion]
+    ) -> dict[str, Any]:
+        """The answer; `completions` are those of all choices."""
         kind = "chat.completion" if self.is_chat else "text_completion"
-        return {**self._head(kind), "choices": choices, "usage": self.usage(num_tokens)}
+        return {**self._head(kind), "choices": choices, "usage": self.usage(completions)}
 
     def part(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """One event of a stream."""
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
         return {**self._head(kind), "choices": choices}
 
-    def usage(self, num_tokens: int) -> dict[str, int]:
+    def usage(self, completions: Collection[Completion]) -> dict[str, Any]:
+        num_tokens = sum(len(one.token_ids) for one in completions)
+        thoughts = [one.num_thinking_tokens for one in completions if isinstance(one, Thought)]
+        details = {"completion_tokens_details": {"reasoning_tokens": sum(thoughts)}}
         return {
             "prompt_tokens": self.num_prompt_tokens,
             "completion_tokens": num_tokens,
             "total_tokens": self.num_prompt_tokens + num_tokens,
+            **(details if thoughts else {}),
         }
 
     def choice(
-        self, index: int, text: str, reason: FinishReason | None, logprobs: Any = None
+        self, index: int, text: str, done: Completion | None, logprobs: Any = None
     ) -> dict[str, Any]:
-        """One whole completion; a reason of None says that it was to have no tokens."""
-        finish = FINISH[reason or "length"]
-        said = (
-            {"message": {"role": "assistant", "content": text}} if self.is_chat else {"text": text}
-        )
+        """One whole completion and its text; None says that it was to have no tokens."""
+        finish = FINISH[done.finish_reason if done else "length"]
+        said: dict[str, Any] = {"text": text}
+        if self.is_chat:
+            thinking = {"reasoning_content": done.thinking} if isinstance(done, Thought) else {}
+            said = {"message": {"role": "assistant", **thinking, "content": text}}
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
 
     def delta(
@@ -64,10 +72,12 @@ class Answer:
         reason: FinishReason | None = None,
         logprobs: Any = None,
         is_first: bool = False,
+        is_thinking: bool = False,
     ) -> dict[str, Any]:
         """A piece of a completion; the last one has the reason and all logprobs."""
         role = {"role": "assistant"} if is_first else {}
-        content = {"content": text} if text or is_first else {}
+        key = "reasoning_content" if is_thinking else "content"
+        content = {key: text} if text or is_first else {}
         said = {"delta": {**role, **content}} if self.is_chat else {"text": text}
         finish = None if reason is None else FINISH[reason]
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}

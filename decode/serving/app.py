@@ -14,13 +14,15 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from ..backends.thinking import Thinking
 from .answers import error_body
 from .gate import Access, Gate
-from .job import STOPPED, Job, Unanswered, read_job
+from .given import read_given
+from .job import STOPPED, Job, Unanswered
 from .loop import Busy, Loop
 from .metrics import Counts, metrics_text
 from .page import page_response
-from .prompts import PromptReader
+from .prompts import THINKING, PromptReader
 from .protocol import BadRequest, Body, ChatBody, CompletionBody, read_body
 from .served_engine import Stopped
 from .systems import Served
@@ -30,11 +32,18 @@ RETRY_AFTER_S = "1"
 GONE = 499  # as nginx counts clients that went away
 
 
-def create_app(systems: Sequence[Served], loop: Loop, access: Access, max_length: int) -> FastAPI:
+def create_app(
+    systems: Sequence[Served],
+    loop: Loop,
+    access: Access,
+    max_length: int,
+    thinking: Thinking = THINKING,
+) -> FastAPI:
     """The server's app, which starts the loop with itself and closes it.
 
     Args:
         max_length: tokens that a request's prompt and completion may have together.
+        thinking: how it is kept apart in chats.
     """
 
     @asynccontextmanager
@@ -57,7 +66,8 @@ def create_app(systems: Sequence[Served], loop: Loop, access: Access, max_length
         openapi_url=None,  # and no pages of its own, which would load scripts from elsewhere
         middleware=[*([cors] if access.origins else []), Middleware(Gate, access=access)],
     )
-    routes = Routes({one.name: one for one in systems}, loop, max_length)
+    readers = {one.name: PromptReader(one, max_length, thinking) for one in systems}
+    routes = Routes({one.name: one for one in systems}, loop, readers)
     app.add_route("/", routes.page)
     app.add_route("/health", routes.health)
     app.add_route("/metrics", routes.metrics)
@@ -72,9 +82,10 @@ def create_app(systems: Sequence[Served], loop: Loop, access: Access, max_length
 class Routes:
     """The handlers, and what they share."""
 
-    def __init__(self, systems: dict[str, Served], loop: Loop, max_length: int) -> None:
-        self._systems, self._loop = systems, loop
-        self._readers = {n: PromptReader(one, max_length) for n, one in systems.items()}
+    def __init__(
+        self, systems: dict[str, Served], loop: Loop, readers: dict[str, PromptReader]
+    ) -> None:
+        self._systems, self._loop, self._readers = systems, loop, readers
         self._counts, self._created = Counts(), int(time.time())
         self._page = page_response()
 
@@ -142,7 +153,7 @@ class Routes:
 
     async def _answer_of(self, name: str, body: Body, request: Request) -> Response:
         served, reader = self._systems[name], self._readers[name]
-        given = await asyncio.to_thread(read_job, served, reader, body)
+        given = await asyncio.to_thread(read_given, served, reader, body)
         if given.num_choices > self._loop.most_rows:
             raise BadRequest(
                 f"n: {given.num_choices} completions; this server holds {self._loop.most_rows}", "n"

@@ -3,22 +3,22 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
 from ..backends.completer import Continuation, NotFinite, Scored
+from ..backends.thinker import ThinkingRow
+from ..backends.thinking import Thought
 from ..engine.engine import Progress
-from ..engine.request import Completion, Request, RolePrompt
-from ..engine.rule import Alpha
+from ..engine.request import Completion, RolePrompt
 from .answers import Answer, chat_logprobs, completion_logprobs, error_body
-from .loop import Loop, Ticket
+from .given import Given
+from .loop import AnswerTicket, Loop
 from .metrics import Counts
-from .prompts import PromptReader
-from .protocol import BadRequest, Body, ChatBody, CompletionBody
+from .protocol import ChatBody, CompletionBody
 from .served_engine import Stopped, Told
-from .systems import Served
 from .text import GrowingText
 
 STOPPED = "the server is being stopped"
@@ -31,97 +31,6 @@ class Unanswered(Exception):
     def __init__(self, message: str, status: int = 500) -> None:
         super().__init__(message)
         self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a client asked, as the models take it.
-
-    Attributes:
-        prompts: one a choice, choices of one prompt together; as ids.
-        num_tokens: of each completion at most; 0 is only for an echo.
-        num_prompt_tokens: each prompt counted once, as the base reads it.
-        num_likeliest: tokens a place whose scores are wanted; None if none are.
-    """
-
-    served: Served
-    reader: PromptReader
-    body: Body
-    prompts: list[RolePrompt]
-    alpha: Alpha | None
-    num_tokens: int
-    num_prompt_tokens: int
-    num_likeliest: int | None
-    echoes: bool
-
-    @property
-    def num_choices(self) -> int:
-        return len(self.prompts)
-
-    def prompt_ids(self, choice: int) -> list[int]:
-        """The prompt as the base reads it."""
-        return cast(list[int], self.prompts[choice].base)
-
-    def requests(self) -> list[Request]:
-        """A request a choice, named by tickets that are the choices' numbers."""
-        body, sampling = self.body, self.body.sampling()
-        return [
-            Request(Ticket(choice), prompt, self.num_tokens, body.stops, sampling, self.alpha)
-            for choice, prompt in enumerate(self.prompts)
-        ]
-
-
-def read_job(served: Served, reader: PromptReader, body: Body) -> Given:
-    """A body's prompts as ids, its alpha and what is to be scored. Takes a while for long prompts.
-
-    Raises:
-        BadRequest: in one line what is wrong.
-    """
-    alpha = served.alpha
-    for key, value in (("alpha", body.alpha), ("rule", body.rule)):
-        if value is not None and alpha is None:
-            raise BadRequest(f"{key}: '{served.name}' has none; ask proxy", key)
-    if alpha is not None and body.alpha is not None:
-        alpha = replace(alpha, value=body.alpha)
-    if alpha is not None and body.rule is not None:
-        alpha = replace(alpha, rule=body.rule.rule())
-    if isinstance(body, CompletionBody):
-        prompts = [reader.text(prompt) for prompt in body.prompts]
-        num_likeliest, echoes = body.logprobs, bool(body.echo)
-    else:
-        assert isinstance(body, ChatBody)
-        prompts = [reader.chat(body)]
-        num_likeliest = (body.top_logprobs or 0) if body.logprobs else None
-        echoes = False
-    if body.by_role:
-        if alpha is None:
-            raise BadRequest(f"by_role: '{served.name}' is one model; ask proxy", "by_role")
-        if num_likeliest is None:
-            raise BadRequest("by_role: only with logprobs", "by_role")
-    num_tokens = reader.num_tokens(prompts, body.limit, body.usual_tokens)
-    if echoes and num_likeliest is not None:
-        for prompt in prompts:
-            _check_prompt_scores(prompt, alpha)
-    num_prompt_tokens = sum(len(cast(list[int], prompt.base)) for prompt in prompts)
-    each = [prompt for prompt in prompts for _ in range(body.num_choices)]
-    return Given(
-        served, reader, body, each, alpha, num_tokens, num_prompt_tokens, num_likeliest, echoes
-    )
-
-
-def _check_prompt_scores(prompt: RolePrompt, alpha: Alpha | None) -> None:
-    if not prompt.base == prompt.expert == prompt.antiexpert:
-        raise BadRequest(
-            "echo: the models read different prompts, so a prompt has no logprobs; "
-            "leave out echo or logprobs",
-            "echo",
-        )
-    if alpha is not None and not alpha.rule.is_even:
-        raise BadRequest(
-            f"echo: by the rule {alpha.rule.name} alpha depends on a token's place in a "
-            "completion, so a prompt has no logprobs; leave out echo or logprobs",
-            "echo",
-        )
 
 
 class Inbox:
@@ -163,6 +72,7 @@ class Job:
         self._tokenizer = given.reader.tokenizers.base
         self._inbox = Inbox()
         self._cancels: list[Callable[[], None]] = []
+        self._rows: dict[int, ThinkingRow] = {}  # of the choices, where thinking is kept apart
         is_chat = isinstance(given.body, ChatBody)
         self._answer = Answer(is_chat, given.served.name, given.num_prompt_tokens)
 
@@ -171,6 +81,10 @@ class Job:
         given = self._given
         if given.num_tokens:
             requests, tell = given.requests(), self._inbox.tell
+            if given.thinker is not None:
+                said = cast(ChatBody, given.body).goes_on_from
+                rows = [given.thinker.begin(request, said) for request in requests]
+                self._rows, requests = dict(enumerate(rows)), [row.asks for row in rows]
             self._cancels.append(self._loop.complete(given.served.name, requests, tell))
         elif given.num_likeliest is not None:
             self._begin_scoring({n: () for n in range(given.num_choices)}, is_taken_in=False)
@@ -183,22 +97,37 @@ class Job:
 
     async def whole(self) -> dict[str, Any]:
         """The answer. Raises Unanswered."""
-        given, completions = self._given, {}
+        given, completions = self._given, cast(dict[int, Completion], {})
         while given.num_tokens and len(completions) < given.num_choices:
             for progress in cast(list[Progress], await self._inbox.all()):
-                if progress.completion is not None:
-                    completions[int(progress.name)] = progress.completion
+                if (done := await self._whole(progress)) is not None:
+                    completions[_choice(progress)] = done
         if given.num_tokens and given.num_likeliest is not None:
             ids = {choice: completions[choice].token_ids for choice in range(given.num_choices)}
             self._begin_scoring(ids, is_taken_in=True)
         scores: dict[int, Scored] = {}
         while given.num_likeliest is not None and len(scores) < given.num_choices:
             for scored in cast(list[Scored], await self._inbox.all()):
-                scores[int(scored.name)] = scored
+                scores[_choice(scored)] = scored
         num_tokens = sum(len(completion.token_ids) for completion in completions.values())
         self._counts.completion_tokens[given.served.name] += num_tokens
         choices = await asyncio.to_thread(self._choices, completions, scores)
-        return self._answer.whole(choices, num_tokens)
+        return self._answer.whole(choices, completions.values())
+
+    async def _whole(self, progress: Progress) -> Completion | None:
+        """The choice's completion, if it is whole now. Of one that thinks the next part begins."""
+        done, row = progress.completion, self._rows.get(_choice(progress))
+        if done is None or row is None:
+            return done
+        given = self._given
+        assert given.thinker is not None
+        whole = await asyncio.to_thread(given.reader.told, given.thinker, row, done)
+        if whole is None:
+            if isinstance(row.asks.name, str):
+                row.asks = replace(row.asks, name=AnswerTicket(row.asks.name))
+            name, tell = given.served.name, self._inbox.tell
+            self._cancels.append(self._loop.complete(name, [row.asks], tell, is_taken_in=True))
+        return whole
 
     async def events(self) -> AsyncIterator[str]:
         """The answer as server-sent events, those of a step together."""
@@ -209,10 +138,9 @@ class Job:
             yield _event(error_body(str(error) or STOPPED, "server_error"))
 
     async def _events(self) -> AsyncIterator[str]:
-        given, answer, num_tokens = self._given, self._answer, 0
-        stop = given.body.stops
+        given, answer = self._given, self._answer
         numbers = range(given.num_choices)
-        texts = [GrowingText(self._tokenizer, given.prompt_ids(n), stop) for n in numbers]
+        texts = [self._text(number) for number in numbers]
         events: list[str] = []
         for number in numbers:
             if answer.is_chat or given.echoes:
@@ -226,7 +154,7 @@ class Job:
                 yield "".join(events)
                 events = []
             for told in await self._inbox.all():
-                number = int(told.name)
+                number = _choice(told)
                 if isinstance(told, Scored):
                     done = ended.get(number)
                     logprobs = await asyncio.to_thread(self._logprobs, number, done, told)
@@ -234,26 +162,53 @@ class Job:
                     left.remove(number)
                     events.append(_event(answer.part([answer.delta(number, "", reason, logprobs)])))
                     continue
-                completion, reason = told.completion, None
-                num_tokens += len(told.token_ids)
                 self._counts.completion_tokens[given.served.name] += len(told.token_ids)
-                if completion is None:
+                part, reason = self._part(number), None
+                completion = await self._whole(told)
+                if part == "peek":
+                    piece = ""
+                elif told.completion is None:
                     piece = texts[number].more(told.token_ids)
+                elif part == "thinking":
+                    thought = cast(Thought, completion or self._rows[number].thought)
+                    piece = texts[number].end(thought.thinking)
                 else:
-                    piece = texts[number].end(completion.text)
+                    piece = texts[number].end(told.completion.text)
+                if told.completion is not None and completion is None:
+                    texts[number] = self._text(number)
+                if completion is not None:
+                    ended[number] = completion
                     if is_scored:
-                        ended[number] = completion
                         self._begin_scoring({number: completion.token_ids}, is_taken_in=True)
                     else:
                         reason = completion.finish_reason
                         left.remove(number)
                 if piece or reason:
-                    events.append(_event(answer.part([answer.delta(number, piece, reason)])))
+                    is_thinking = part == "thinking"
+                    delta = answer.delta(number, piece, reason, is_thinking=is_thinking)
+                    events.append(_event(answer.part([delta])))
         if not given.num_tokens and not is_scored:
             events.append(_event(answer.part([answer.delta(n, "", "length") for n in numbers])))
         if given.body.includes_usage:
-            events.append(_event({**answer.part([]), "usage": answer.usage(num_tokens)}))
+            usage = answer.usage(ended.values())
+            events.append(_event({**answer.part([]), "usage": usage}))
         yield "".join([*events, DONE])
+
+    def _part(self, choice: int) -> str:
+        row = self._rows.get(choice)
+        return "whole" if row is None else row.part
+
+    def _text(self, choice: int) -> GrowingText:
+        """The text of the part that a choice is in."""
+        prompt_ids, stop = self._given.prompt_ids(choice), self._given.body.stops
+        row, thinker = self._rows.get(choice), self._given.thinker
+        if row is None or thinker is None:
+            return GrowingText(self._tokenizer, prompt_ids, stop)
+        if row.part == "thinking":
+            end = (thinker.end,)
+            return GrowingText(self._tokenizer, prompt_ids, end, row.num_begun, row.opening, True)
+        before = () if row.thought is None else row.thought.token_ids
+        return GrowingText(self._tokenizer, [*prompt_ids, *before], stop)
 
     def _begin_scoring(self, completions: Mapping[int, Sequence[int]], is_taken_in: bool) -> None:
         given = self._given
@@ -276,9 +231,8 @@ class Job:
         for choice in range(self._given.num_choices):
             done = completions.get(choice)
             text = self._echo(choice) + (done.text if done else "")
-            reason = done.finish_reason if done else None
             logprobs = self._logprobs(choice, done, scores[choice]) if scores else None
-            found.append(self._answer.choice(choice, text, reason, logprobs))
+            found.append(self._answer.choice(choice, text, done, logprobs))
         return found
 
     def _logprobs(self, choice: int, done: Completion | None, scored: Scored) -> dict[str, Any]:
@@ -297,6 +251,11 @@ class Job:
         if isinstance(prompt, str):
             return prompt
         return cast(str, self._tokenizer.decode(prompt, skip_special_tokens=True))
+
+
+def _choice(told: Progress | Scored) -> int:
+    """The number of a choice, which the tickets of its parts begin with."""
+    return int(str(told.name).partition("/")[0])
 
 
 def _event(value: Any) -> str:

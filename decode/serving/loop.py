@@ -30,6 +30,13 @@ class Ticket(int):
     __hash__ = object.__hash__
 
 
+class AnswerTicket(str):
+    """The name of an answer's request that follows thinking, in the same way."""
+
+    __eq__, __ne__ = object.__eq__, object.__ne__
+    __hash__ = object.__hash__
+
+
 class Loop:
     """The thread. Its methods may be called from any other.
 
@@ -81,7 +88,11 @@ class Loop:
         return self._num_rows[name]
 
     def complete(
-        self, name: str, requests: Sequence[Request], tell: Callable[[Told], None]
+        self,
+        name: str,
+        requests: Sequence[Request],
+        tell: Callable[[Told], None],
+        is_taken_in: bool = False,
     ) -> Callable[[], None]:
         """Have requests completed; returns what cancels those that are still under way.
 
@@ -89,6 +100,7 @@ class Loop:
             name: of the system.
             requests: their names are tickets, their prompts ids.
             tell: is given each one's progress.
+            is_taken_in: they go on with requests that have ended, so they do not wait.
 
         Raises:
             Busy: more would wait than may; none is taken in.
@@ -113,7 +125,7 @@ class Loop:
             for request in requests:
                 engine.add(request, lambda what, ticket=request.name: told(ticket, what))
 
-        self._enter(name, len(requests), add)
+        self._enter(name, len(requests), add, is_taken_in)
         return lambda: self._call(cancel)
 
     def score(

@@ -3,16 +3,21 @@
 import copy
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from ..engine.request import Chat, Prompt, RolePrompt
+from ..backends.thinker import Thinker, ThinkingRow
+from ..backends.thinking import Thinking
+from ..engine.request import Chat, Completion, Prompt, RolePrompt
 from ..evaluation.experiment import LETTERS_A_TOKEN
 from ..models.chat import reads_argument
 from ..models.prompts import RoleTokenizers, reads_chats
 from .protocol import BadRequest, ChatBody
 from .systems import Served
+
+THINKING = Thinking()  # its marks are those of the base's template, and it has no budget
 
 
 class PromptReader:
@@ -20,20 +25,21 @@ class PromptReader:
 
     Args:
         max_length: tokens of prompt and completion together, where the models hold more.
+        thinking: of chats, unless they bring a budget of their own.
 
     Attributes:
         max_length: tokens that a request's prompt and completion have together at most.
         has_chat_template: whether a role reads chats in a template of its own.
     """
 
-    def __init__(self, served: Served, max_length: int) -> None:
+    def __init__(self, served: Served, max_length: int, thinking: Thinking = THINKING) -> None:
         self.tokenizers: RoleTokenizers = copy.deepcopy(served.tokenizers)
         self.max_length = min(max_length, served.num_positions or max_length)
         own = self.tokenizers
         self.has_chat_template = any(
             one.chat_template is not None for one in (own.base, own.expert, own.antiexpert)
         )
-        self._served = served
+        self._served, self._thinking = served, thinking
         self._lock = threading.Lock()  # a tokenizer's settings change while it encodes
 
     def text(self, prompt: str | list[int]) -> RolePrompt:
@@ -66,7 +72,7 @@ class PromptReader:
             BadRequest: in one line what is wrong.
         """
         turns, own = [message.turn() for message in body.messages], self.tokenizers
-        self._check_size(sum(len(turn["content"]) for turn in turns))
+        self._check_size(sum(len(said) for turn in turns for said in turn.values()))
         asked, given = self._served.prompt(""), body.chat_template_kwargs or {}
         roles = [(own.base, asked)]
         if isinstance(asked, RolePrompt):
@@ -84,23 +90,55 @@ class PromptReader:
         whole = RolePrompt(*chats) if len(chats) > 1 else chats[0]
         return self._encode(whole, "messages")
 
-    def num_tokens(self, prompts: Sequence[RolePrompt], limit: int | None, usual: int) -> int:
+    def thinker(self, body: ChatBody) -> tuple[Thinker | None, int]:
+        """What keeps a chat's thinking apart, and how many tokens that adds to an answer's.
+
+        It is None where the base does not show how it marks thinking.
+
+        Raises:
+            BadRequest: such a base is given a budget.
+        """
+        base, budget = self.tokenizers.base, body.thinking_token_budget
+        marks = self._thinking.marks(base)
+        if marks is None and budget is not None:
+            raise BadRequest(
+                f"thinking_token_budget: no chat template of '{self._served.name}' shows how it "
+                "marks thinking",
+                "thinking_token_budget",
+            )
+        if marks is None:
+            return None, 0
+        thinking = replace(self._thinking, max_tokens=budget or self._thinking.max_tokens)
+        with self._lock:
+            thinker = Thinker(self.tokenizers, marks, thinking.max_tokens)
+            return thinker, thinking.num_tokens([base])
+
+    def told(self, thinker: Thinker, row: ThinkingRow, done: Completion) -> Completion | None:
+        """`Thinker.told`, for any thread."""
+        with self._lock:
+            return thinker.told(row, done)
+
+    def num_tokens(
+        self, prompts: Sequence[RolePrompt], limit: int | None, usual: int, num_thinking: int = 0
+    ) -> int:
         """How long the completions of prompts may be.
 
         Args:
             limit: what the client asks; None is the usual number, or as many as fit.
+            num_thinking: tokens that go before them.
 
         Raises:
             BadRequest: it is too long for a prompt.
         """
         roles = [(one.base, one.expert, one.antiexpert) for one in prompts]
         num_prompt_tokens = max(len(cast(list[int], ids)) for own in roles for ids in own)
-        room = self.max_length - num_prompt_tokens
+        room = self.max_length - num_prompt_tokens - num_thinking
         num_tokens = max(1, min(usual, room)) if limit is None else limit
         if num_tokens > room:
+            more = f" and {num_thinking} of thinking" if num_thinking else ""
             raise BadRequest(
-                f"the prompt has {num_prompt_tokens} tokens; with max_tokens {num_tokens} it is "
-                f"longer than the {self.max_length} that this server holds: shorten either",
+                f"the prompt has {num_prompt_tokens} tokens; with max_tokens {num_tokens}{more} it "
+                f"is longer than the {self.max_length} that this server holds: shorten either",
                 code="context_length_exceeded",
             )
         return num_tokens

@@ -182,12 +182,16 @@ class Message(_Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[Part], Field(min_length=1)]
+    reasoning_content: Text | None = None
+    """What an assistant thought before; its template shows it or not."""
 
     def turn(self) -> dict[str, str]:
         """The message as chat templates take it; `developer` is their `system`."""
         content = self.content
         text = content if isinstance(content, str) else "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        turn = {"role": "system" if self.role == "developer" else self.role, "content": text}
+        thinking = self.reasoning_content
+        return turn if thinking is None else {**turn, "reasoning_content": thinking}
 
 
 class TextFormat(_Strict):
@@ -215,10 +219,17 @@ class ChatBody(Body):
     continue_final_message: bool | None = None
     """The completion goes on from the last message, an assistant's."""
     add_generation_prompt: bool | None = None
+    thinking_token_budget: int | None = Field(None, ge=1)
+    """Tokens of thinking at most, beside those of the answer; None is the run's budget."""
 
     @property
     def limit(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def goes_on_from(self) -> str:
+        """The text of the message that the completion goes on from."""
+        return self.messages[-1].turn()["content"] if self.continue_final_message else ""
 
     def check(self) -> None:
         super().check()

@@ -14,22 +14,38 @@ class GrowingText:
     """The text of one completion, of which a piece is given as soon as nothing can change it.
 
     What waits: part of a character, spaces, and what may become a stop string.
+
+    Args:
+        num_hidden: of the completion's first tokens, which are no part of the text.
+        begun: what the text begins with.
+        is_stripped: it is without white space at its ends.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], stop: Sequence[str]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_ids: Sequence[int],
+        stop: Sequence[str],
+        num_hidden: int = 0,
+        begun: str = "",
+        is_stripped: bool = False,
     ) -> None:
         self._tokenizer, self._stop = tokenizer, stop
         self._before, self._newest = list(prompt_ids), []
-        self._settled = self._given = ""
+        self._num_hidden, self._is_stripped = num_hidden, is_stripped
+        self._settled, self._given = begun, ""
 
     def more(self, token_ids: Sequence[int]) -> str:
         """What can be given after these further tokens."""
-        self._newest += token_ids
+        hidden, shown = token_ids[: self._num_hidden], token_ids[self._num_hidden :]
+        self._num_hidden -= len(hidden)
+        self._before += hidden
+        self._newest += shown
         text = self._settled + added(self._tokenizer, self._before, self._newest)
         if len(self._newest) >= SETTLED_TOKENS and not text.endswith(PARTIAL):
             self._settled, self._before = text, [*self._before, *self._newest]
             self._newest = []
+        text = text.lstrip() if self._is_stripped else text
         return self._give(text[: self._num_safe(text)])
 
     def end(self, text: str) -> str:
