@@ -214,6 +214,14 @@ def test_a_run_becomes_a_folder_that_vllm_reads(recipe, tmp_path):
     ):
         found = decode(*arguments, entry="decode/export.py")
         assert found is not None and told in found
+    for override, told in (
+        ("decode.rule.warmup_tokens=4", "decode.rule.warmup_tokens: vLLM does not tell models"),
+        ("decode.vocabulary=shared", "decode.vocabulary: found shared: on vLLM all models read"),
+        ("expert.prompt={prefix: It is}", "expert.prompt: is not that of every base and anti-"),
+    ):
+        save_recipe(load_recipe(recipe(), [override]), tmp_path / "run" / "recipe.yaml")
+        found = decode(run, str(tmp_path / "new"), entry="decode/export.py")
+        assert found is not None and told in found and "decode.engine" not in found
     assert not (tmp_path / "new").exists()
 
 

@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..engine.rule import Alpha
 from ..models.architectures import is_positional
 from ..models.quantised import stored_quantization
 from ..models.quantization import one_line
@@ -74,19 +73,6 @@ def check_installed() -> None:
             'engine: vllm is not installed: pip install -e ".[vllm]" (docs/vllm.md), or take the '
             "engine local"
         )
-
-
-def check_steering(lineup: Lineup, alpha: Alpha) -> None:
-    """Raises ValueError, in one line, for steering that needs more than the logits of one place."""
-    prompts = [lineup.antiexpert_prompt, *(one.prompt for one in lineup.contenders)]
-    if any(prompt != lineup.expert_prompt for prompt in prompts):
-        raise ValueError("prompts differ by role, and on vLLM all models read the same tokens")
-    if lineup.vocabulary != "identical":
-        raise ValueError(
-            f"decode.vocabulary is {lineup.vocabulary}, and vLLM reads the same tokens"
-        )
-    if not alpha.rule.is_even:
-        raise ValueError("decode.rule depends on a token's place, which vLLM does not tell models")
 
 
 def check_models(base: ModelSource, lineup: Lineup) -> None:

@@ -1,10 +1,15 @@
 """A run's steered base as a folder that vLLM serves, and vLLM's own server on it."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+from recipes.schema.engines import steering_problems
+from recipes.schema.recipe import load_recipe
+from recipes.schema.steering import Rule
+
 from ..backends.vllm_folder import dtype_of, write_folder
-from ..evaluation.engines import check_models, check_steering
+from ..evaluation.engines import check_models
 from ..evaluation.lineup import System
 from ..jobs.faults import doing
 from ..jobs.folder import RunFolder
@@ -33,7 +38,10 @@ def write_steered(
     if system.alpha is None or system.contender is None:
         raise ValueError(f"system: '{name}' is not steered; serve its model as it is")
     base = system.contender.loaded_base
-    check_steering(lineup, system.alpha)
+    recipe = load_recipe(RunFolder(run).recipe)
+    rules = {"decode.rule": Rule(**asdict(system.alpha.rule))}
+    for key, problem in steering_problems(recipe.expert, recipe.decode, rules):
+        raise ValueError(f"{key}: {problem}")
     with doing("reading the models' configs and tokenizers"):
         for source in models_of(lineup, system):
             check_weights(source, loads_here=False)

@@ -1,6 +1,6 @@
 """What decodes a recipe, and what the other engine than the toolkit's own cannot do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .decoding import Decode
 from .endpoint_base import EndpointBase
@@ -10,6 +10,7 @@ from .steering import Rule
 
 LOCAL = "set decode.engine: local"
 ONE_PROMPT = "on vLLM all models read the same tokens"
+NO_PLACE = "vLLM does not tell models a token's place"
 OURS = {  # vLLM's names of what a recipe says elsewhere
     "model": "decode.bases",
     "tokenizer": "decode.bases",
@@ -39,13 +40,8 @@ def _on_vllm(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
     for index, base in enumerate(decode.bases):
         if isinstance(base, EndpointBase):
             yield f"decode.bases.{index}", f"is behind an endpoint: vLLM loads its bases; {LOCAL}"
-    prompts = [expert.antiexpert_prompt, *(base.prompt for base in decode.bases)]
-    if any(prompt != expert.prompt for prompt in prompts):
-        yield "expert.prompt", f"is not that of every base and anti-expert: {ONE_PROMPT}; {LOCAL}"
-    if decode.vocabulary != "identical":
-        yield "decode.vocabulary", f"found {decode.vocabulary}: {ONE_PROMPT}; {LOCAL}"
-    for key, rule in decode.rules.items():
-        yield from _by_place(key, rule)
+    for key, problem in steering_problems(expert, decode, decode.rules):
+        yield key, f"{problem}; {LOCAL}"
     if decode.device != "auto":
         yield (
             "decode.device",
@@ -61,9 +57,22 @@ def _on_vllm(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
             yield f"decode.vllm.{key}", "is how the models are put together; leave it out"
 
 
-def _by_place(key: str, rule: Rule) -> Iterator[tuple[str, str]]:
-    """The keys of a rule that depend on a token's place, which a model in vLLM is not told."""
-    if rule.warmup_tokens:
-        yield f"{key}.warmup_tokens", f"vLLM does not tell models a token's place; {LOCAL}"
-    if rule.half_life_tokens is not None:
-        yield f"{key}.half_life_tokens", f"vLLM does not tell models a token's place; {LOCAL}"
+def steering_problems(
+    expert: Expert, decode: Decode, rules: Mapping[str, Rule]
+) -> Iterator[tuple[str, str]]:
+    """Keys of steering that needs more than the logits of one place, and what vLLM lacks for it.
+
+    Args:
+        rules: those that are used, by key.
+    """
+    bases = [base for base in decode.bases if not isinstance(base, EndpointBase)]
+    prompts = [expert.antiexpert_prompt, *(base.prompt for base in bases)]
+    if any(prompt != expert.prompt for prompt in prompts):
+        yield "expert.prompt", f"is not that of every base and anti-expert: {ONE_PROMPT}"
+    if decode.vocabulary != "identical":
+        yield "decode.vocabulary", f"found {decode.vocabulary}: {ONE_PROMPT}"
+    for key, rule in rules.items():
+        if rule.warmup_tokens:
+            yield f"{key}.warmup_tokens", NO_PLACE
+        if rule.half_life_tokens is not None:
+            yield f"{key}.half_life_tokens", NO_PLACE
