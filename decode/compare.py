@@ -16,7 +16,8 @@ from data.scoring.pass_at_k import pass_at_k
 from decode.evaluation.intervals import Estimate, difference_with_interval
 from decode.evaluation.mcnemar import McNemar, mcnemar
 from decode.evaluation.metric import Metric
-from decode.evaluation.metrics_file import MeasuredSystem, Metrics, as_json
+from decode.evaluation.metrics import MeasuredSystem, Metrics
+from decode.evaluation.metrics_file import as_json
 from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.files import write_json

@@ -20,7 +20,7 @@ import decode.evaluation.prediction_file as decode_predictions
 import decode.models.loaded as decode_loaded
 from decode.evaluation.experiment import Grader
 from decode.evaluation.metric import Metric
-from decode.evaluation.metrics_file import Uncounted
+from decode.evaluation.metrics import Uncounted
 from decode.evaluation.predict import run_all
 from decode.evaluation.summary import (
     BaseScores,

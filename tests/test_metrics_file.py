@@ -10,14 +10,8 @@ from pathlib import Path
 import pytest
 
 from decode.evaluation.metric import Metric
-from decode.evaluation.metrics_file import (
-    Decoding,
-    Uncounted,
-    as_json,
-    read_decoding,
-    read_metrics,
-    write_metrics,
-)
+from decode.evaluation.metrics import Decoding, Uncounted
+from decode.evaluation.metrics_file import as_json, read_decoding, read_metrics, write_metrics
 from decode.evaluation.summary import BaseScores, summarize, with_further_tasks
 from decode.jobs.files import FileChanged, read_json
 from decode.reports.finished_run import read_runs

@@ -3,7 +3,7 @@
 import pytest
 
 from decode.evaluation.metric import Metric
-from decode.evaluation.metrics_file import Uncounted
+from decode.evaluation.metrics import Uncounted
 from decode.evaluation.summary import BaseScores, summarize
 from decode.reports.findings import findings
 from decode.reports.report import write_report

@@ -13,7 +13,7 @@ from support.wandb_runs import FAKE_KEY
 
 from decode.engine.stats import DecodingStats
 from decode.evaluation.metric import Metric
-from decode.evaluation.metrics_file import Decoding
+from decode.evaluation.metrics import Decoding
 from decode.evaluation.summary import BaseScores, summarize
 from decode.tracking.dashboard import alpha_rows, result_values
 from decode.tracking.workspace import build_workspace, save_workspace

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics_file import Metrics, read_metrics
+from ..evaluation.metrics import Metrics
+from ..evaluation.metrics_file import read_metrics
 from ..jobs.folder import RunFolder
 
 NOT_MEASURED = ("score", "sample")  # the metric itself, and a number that counts

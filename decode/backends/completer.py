@@ -86,7 +86,7 @@ class Completer(Protocol):
         ...
 
     def taken(self) -> dict[str, Any]:
-        """Counts and timings of all completing so far: see `metrics_file.Decoding`."""
+        """Counts and timings of all completing so far: see `metrics.Decoding`."""
         ...
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..engine.rule import Alpha, Rule
 from ..jobs.files import FileChanged, read_json, write_json
 from ..jobs.folder import MAKE_AGAIN
-from .metrics_file import Choice
+from .metrics import Choice
 
 
 def write_choices(path: Path, choices: Mapping[str, Choice]) -> None:

@@ -15,7 +15,7 @@ from .experiment import Experiment
 from .intervals import Estimate, difference_of, resampled_means, stacked
 from .lineup import Contender, System
 from .metric import Metric
-from .metrics_file import Choice, Tried
+from .metrics import Choice, Tried
 from .predict import run_all
 from .summary import QuestionValues, counted_places, question_values
 

@@ -21,7 +21,7 @@ from .intervals import SEED, Estimate, Scores, difference_of, mean_of, resampled
 from .lineup import Lineup, System
 from .mcnemar import mcnemar
 from .metric import Metric
-from .metrics_file import (
+from .metrics import (
     Choice,
     MeanOverTasks,
     MeasuredBase,
@@ -30,8 +30,8 @@ from .metrics_file import (
     Pair,
     Thoughts,
     Uncounted,
-    read_decoding,
 )
+from .metrics_file import read_decoding
 from .systems import check_slugs, system_name
 
 Rows = Sequence[dict[str, Any]]

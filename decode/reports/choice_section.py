@@ -1,6 +1,6 @@
 """How alpha and rule were chosen: every candidate on the validation rows it was given."""
 
-from ..evaluation.metrics_file import Choice, Metrics, Tried
+from ..evaluation.metrics import Choice, Metrics, Tried
 from .findings import percent, points, span
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..evaluation.metrics_file import MeasuredSystem
+from ..evaluation.metrics import MeasuredSystem
 from .figure import DPI, FAINT, INK, WIDTH_INCHES, in_percent, save
 from .finished_run import FinishedRun
 from .tables import system_label

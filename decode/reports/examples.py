@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..evaluation.metric import Metric
-from ..evaluation.metrics_file import Metrics
+from ..evaluation.metrics import Metrics
 from ..evaluation.systems import system_name
 
 NUM_EXAMPLES = 2  # of each kind, for each base

@@ -5,7 +5,7 @@ A difference is called one only when its 95% interval lies on one side of zero.
 
 from ..evaluation.intervals import Estimate
 from ..evaluation.metric import Metric
-from ..evaluation.metrics_file import MeasuredBase, MeasuredProxy, Metrics
+from ..evaluation.metrics import MeasuredBase, MeasuredProxy, Metrics
 
 
 def findings(metrics: Metrics) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from ..evaluation.metrics_file import Metrics, read_metrics
+from ..evaluation.metrics import Metrics
+from ..evaluation.metrics_file import read_metrics
 from ..evaluation.training_log import training_facts
 from ..jobs.folder import RunFolder
 

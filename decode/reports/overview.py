@@ -1,6 +1,6 @@
 """Several tasks of one run at a glance: the gap closed on each, and its mean over them."""
 
-from ..evaluation.metrics_file import MeanOverTasks, Metrics
+from ..evaluation.metrics import MeanOverTasks, Metrics
 from .findings import findings
 from .tables import share, systems_table
 

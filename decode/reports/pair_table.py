@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ..evaluation.intervals import Estimate
 from ..evaluation.metric import Metric
-from ..evaluation.metrics_file import MeasuredBase, MeasuredProxy, Metrics, Pair
+from ..evaluation.metrics import MeasuredBase, MeasuredProxy, Metrics, Pair
 from ..evaluation.systems import system_name
 from .findings import points, span
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..evaluation.metric import Metric
-from ..evaluation.metrics_file import MeasuredBase, MeasuredSystem, Metrics
+from ..evaluation.metrics import MeasuredBase, MeasuredSystem, Metrics
 from .figure import COLOURS, DPI, FAINT, INK, WIDTH_INCHES, in_percent, new_axes, save
 from .tables import system_label
 

@@ -7,7 +7,7 @@ can be made again without a model. Bad news is said in the same plain words as g
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics_file import Decoding, Metrics
+from ..evaluation.metrics import Decoding, Metrics
 from ..jobs.files import write_text
 from .check_section import check_findings, checks_section
 from .choice_section import choice_section

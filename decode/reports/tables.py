@@ -3,7 +3,7 @@
 from textwrap import wrap
 
 from ..evaluation.gap_closed import GapClosed
-from ..evaluation.metrics_file import MeasuredSystem, Metrics
+from ..evaluation.metrics import MeasuredSystem, Metrics
 from .findings import percent, points, span
 from .visible_table import visible_lines
 

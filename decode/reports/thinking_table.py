@@ -1,6 +1,6 @@
 """How the systems thought before they answered, and whose thinking never ended."""
 
-from ..evaluation.metrics_file import Metrics
+from ..evaluation.metrics import Metrics
 
 
 def thinking_section(metrics: Metrics) -> list[str]:

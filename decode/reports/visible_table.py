@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..evaluation.metrics_file import Metrics, Visible
+from ..evaluation.metrics import Metrics, Visible
 
 
 def visible_section(metrics: Metrics) -> list[str]:

@@ -11,7 +11,7 @@ from data import TASKS
 from recipes.schema.recipe import Evaluation, HarnessTask, Recipe
 
 from ..evaluation.experiment import Experiment
-from ..evaluation.metrics_file import Metrics
+from ..evaluation.metrics import Metrics
 from ..jobs.files import text_digest
 from ..jobs.folder import RunFolder
 from ..tracking.lineage import (

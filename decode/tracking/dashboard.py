@@ -16,7 +16,7 @@ from typing import Any
 
 from ..evaluation.gap_closed import GapClosed
 from ..evaluation.intervals import Estimate
-from ..evaluation.metrics_file import MeasuredProxy, Metrics
+from ..evaluation.metrics import MeasuredProxy, Metrics
 from ..evaluation.systems import steering_name
 
 

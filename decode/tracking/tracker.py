@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics_file import Metrics
+from ..evaluation.metrics import Metrics
 from ..jobs.interruption import UNFINISHED, Interrupted
 from .dashboard import alpha_rows, predictions_table, result_values, summary_of
 from .lineage import Artifact, safe_name
