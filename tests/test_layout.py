@@ -304,7 +304,7 @@ def test_vllm_imports_our_model_with_its_own_packages_alone(checkout: Tree) -> N
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module or "")
     packages = {name.partition(".")[0] for name in found} - sys.stdlib_module_names
-    assert packages == {"tokenizers", "torch", "transformers", "vllm"}
+    assert packages == {"numpy", "tokenizers", "torch", "transformers", "vllm"}
     code = "import decode.backends.vllm_plugin, sys; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"
 
