@@ -111,26 +111,23 @@ class ProxyTunedForCausalLM(nn.Module):
         base, small = fit(said[0], -torch.inf), [fit(logits) for logits in said[1:]]
         combined = self._combined(base, list(zip(small[::2], small[1::2], strict=True)))
         padding = self._width - combined.shape[-1]
-        return nn.functional.pad(combined, (0, padding), value=-torch.inf)
+        return nn.functional.pad(combined, (0, padding), value=-torch.inf) if padding else combined
 
     def _combined(self, base: Tensor, small: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """(N, V) float32, each row by its request's alpha and rule."""
+        weighted = [(*pair, own) for pair, own in zip(small, self._strengths, strict=True)]
         by_row, by_rule = asked.take(), {}
-        alphas = [by_row.get(row, self.alpha) for row in range(len(base) if by_row else 1)]
+        if not by_row:
+            return steered_logits(base, weighted, self.alpha.value, self.alpha.rule)
+        alphas = [by_row.get(row, self.alpha) for row in range(len(base))]
         for row, alpha in enumerate(alphas):
             by_rule.setdefault(alpha.rule, []).append(row)
         combined = torch.empty_like(base, dtype=torch.float32)
         for rule, rows in by_rule.items():
-            where = torch.tensor(rows, device=base.device) if by_row else slice(None)
-            own = [
-                (expert[where], anti[where], strength)
-                for (expert, anti), strength in zip(small, self._strengths, strict=True)
-            ]
-            values = [alphas[row].value for row in rows]
-            alpha = values[0] if len({*values}) == 1 else torch.tensor(values)[:, None]
-            if isinstance(alpha, Tensor):
-                alpha = alpha.to(base.device)
-            combined[where] = steered_logits(base[where], own, alpha, rule)
+            where = torch.tensor(rows, device=base.device)
+            own = [(expert[where], anti[where], weight) for expert, anti, weight in weighted]
+            values = torch.tensor([alphas[row].value for row in rows], device=base.device)
+            combined[where] = steered_logits(base[where], own, values[:, None], rule)
         return combined
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
