@@ -2,8 +2,9 @@
 
     python benchmarks/vllm_rates.py    # in an environment with vLLM (docs/vllm.md)
     python benchmarks/vllm_rates.py --rows 32 --num-rounds 5 --option enforce_eager=true
+    python benchmarks/vllm_rates.py --pair 70M/7M
 
-Random Llamas in float32: a base of 34M, an expert and an anti-expert of 9M. Each system is a
+Random Llamas in float32: a base, and an expert and an anti-expert of one size. Each system is a
 process of its own and completes as many rows at once as --rows says, greedily and to the same
 length; a round runs each once, after one of warm-up. Rates are of tokens per CPU second, which
 other work on the machine moves least, and per second; ratios are medians over rounds.
@@ -40,7 +41,11 @@ from decode.models.prompts import RoleTokenizers
 from decode.models.sources import ModelSource
 
 VOCAB_SIZE = 8192
-SIZES = {"base": (512, 1408, 8, 8), "expert": (256, 704, 6, 4), "antiexpert": (256, 704, 6, 4)}
+ROLES = ("base", "expert", "antiexpert")
+PAIRS = {  # of a base and of what steers it: hidden, MLP, layers, heads
+    "34M/9M": ((512, 1408, 8, 8), (256, 704, 6, 4)),
+    "70M/7M": ((768, 2048, 8, 12), (256, 704, 4, 4)),
+}
 ON_VLLM, ALONE, OURS = "steered, vLLM", "base, vLLM", "steered, ours"
 Prompts = list[list[int]]
 Complete = Callable[[Prompts, int], Prompts]
@@ -50,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--pair", choices=PAIRS, default="34M/9M", help="base and small models")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32], help="at once")
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=64)
@@ -60,7 +66,7 @@ def main() -> None:
     given = (option.partition("=") for option in arguments.option)
     options = {key: json.loads(value) for key, _, value in given}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        save_models(Path(folder))
+        save_models(Path(folder), arguments.pair)
         most = max(arguments.rows)
         started = {
             name: start(stack, name, folder, most, options) for name in (ON_VLLM, ALONE, OURS)
@@ -69,8 +75,9 @@ def main() -> None:
     print_table(record(arguments, {"rows": measured}))
 
 
-def save_models(folder: Path) -> None:
-    for seed, (name, (hidden, mlp, layers, heads)) in enumerate(SIZES.items()):
+def save_models(folder: Path, pair: str) -> None:
+    for seed, name in enumerate(ROLES):
+        hidden, mlp, layers, heads = PAIRS[pair][seed > 0]
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=VOCAB_SIZE,
@@ -136,7 +143,7 @@ def alone(folder: str, num_rows: int, options: dict[str, Any]) -> Complete:
 
 def steered(name: str, folder: str, num_rows: int, options: dict[str, Any]) -> Complete:
     """The steered base on either engine, by its completer."""
-    base, expert, antiexpert = (ModelSource(f"{folder}/{name}") for name in SIZES)
+    base, expert, antiexpert = (ModelSource(f"{folder}/{name}") for name in ROLES)
     experts, own = [ExpertSource(expert, antiexpert)], numbered_tokenizer(VOCAB_SIZE)
     if name == ON_VLLM:
         from decode.backends.vllm_engine import VllmModels
