@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from ..models.architectures import is_positional
@@ -115,7 +116,11 @@ def _check_quantised(contender: Contender) -> None:
     stored = stored_quantization(load_config(base)) if not is_adapter(base) else None
     if stored is None:
         return
-    if tuned is not None and is_adapter(tuned):
+    if (
+        tuned is not None
+        and (contender.tuned_is_there or Path(tuned.name).is_dir())
+        and is_adapter(tuned)
+    ):
         raise ValueError(
             f"model '{tuned.name}': an adapter on quantised weights cannot be merged, as vLLM "
             "needs it; leave it out, or set decode.engine: local"
@@ -130,7 +135,8 @@ def _check_quantised(contender: Contender) -> None:
         dtype=str(weights_dtype(base, load_config(base))).removeprefix("torch."),
         skip_tokenizer_init=True,
     )
-    with one_line(f"model '{base.name}': its weights are quantised ({stored['quant_method']})"):
+    method = stored.get("quant_method")
+    with one_line(f"model '{base.name}': its weights are quantised ({method})"):
         VllmConfig.get_quantization_config(arguments.create_model_config(), LoadConfig())
 
 
