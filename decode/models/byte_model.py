@@ -4,7 +4,6 @@ Shape letters: B rows, V tokens of the model.
 """
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ from torch import Tensor
 from .byte_text import NUM_SYMBOLS, ByteText, Cover
 from .byte_trie import ByteTrie
 from .language_model import Ids, LanguageModel
-from .mapped import GROWTH, TOO_LONG, num_new
+from .rereading import TOO_LONG, Room, num_new
 from .speller import Speller
 
 logger = logging.getLogger(__name__)
@@ -55,21 +54,15 @@ class ByteModel:
         self._ends = torch.tensor(sorted(model.eos_ids), dtype=torch.long, device=model.device)
         self._slots: dict[int, _Slot] = {}
         self._has_been_full = False
-        self._capacity = self._num_slots = 0
-        config = model.model.config.get_text_config(decoder=True)
-        longest = getattr(config, "max_position_embeddings", None)
-        self._longest: int = longest if is_small and longest else sys.maxsize
+        self._room = Room(model)
 
     def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
         """As `LanguageModel.make_room`; a text that turns out longer gets more room by itself."""
-        self._model.make_room(num_tokens, num_slots, num_kept)
-        self._capacity = max(num_tokens, self._capacity if num_kept else 0)
-        self._num_slots = max(num_slots, self._num_slots if num_kept else 0)
+        self._room.make(num_tokens, num_slots, num_kept)
 
     def clear(self) -> None:
         """Free the cache."""
-        self._model.clear()
-        self._capacity = self._num_slots = 0
+        self._room.clear()
 
     def fill(self, prompts: Sequence[Ids], slots: Sequence[int]) -> None:
         """Read prompts into slots, each with a text that is to begin."""
@@ -121,14 +114,13 @@ class ByteModel:
         for slot, cover in covers.items():
             own = self._slots[slot]
             texts[slot] = [*own.prompt, *own.text.done, *cover.ids]
-        for slot in [slot for slot, text in texts.items() if len(text) >= self._longest]:
-            self._fill_up(slot)
-            del texts[slot]
+        for slot in [*texts] if self._is_small else []:
+            if len(texts[slot]) >= self._room.longest:
+                self._fill_up(slot)
+                del texts[slot]
         if not texts:
             return
-        if (most := max(map(len, texts.values()))) >= self._capacity:  # one place is for padding
-            room = min(int(GROWTH * most) + 1, self._longest)
-            self.make_room(room, self._num_slots, self._num_slots)
+        self._room.fit(max(map(len, texts.values())))
         # All read as many tokens as the one that changed most, so that no padding is needed.
         widths = {slot: num_new(self._slots[slot].read, text) for slot, text in texts.items()}
         is_narrow = max(widths.values()) <= min(map(len, texts.values()))
@@ -158,7 +150,7 @@ class ByteModel:
         self._slots[slot].is_full = True
         if not self._has_been_full:
             self._has_been_full = True
-            logger.warning(TOO_LONG, self._longest, self._model.model.name_or_path)
+            logger.warning(TOO_LONG, self._room.longest, self._model.model.name_or_path)
 
 
 @lru_cache(16)

@@ -10,7 +10,6 @@ Shapes: B rows, V tokens of the base.
 
 import copy
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,15 +19,10 @@ from torch import Tensor
 
 from ..engine.row import Row
 from .language_model import Ids, LanguageModel, ids
+from .rereading import TOO_LONG, Room, num_new
 from .text_reader import TextReader
 
 logger = logging.getLogger(__name__)
-
-TOO_LONG = (
-    "a row is longer than the %d tokens that %s can hold, and goes on as the base alone would; "
-    "further ones without a warning"
-)
-GROWTH = 1.25  # of a cache that is too small: how long a text is in other tokens is not known
 
 
 class MappedModel:
@@ -51,9 +45,7 @@ class MappedModel:
         self._model, self._readers = model, readers
         self._prompts: dict[int, list[int]] = {}  # by slot
         self._read: dict[int, list[int]] = {}  # by slot, prompt and completion
-        self._capacity = self._num_slots = 0
-        config = model.model.config.get_text_config(decoder=True)
-        self._longest: int = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        self._room = Room(model)
         self._has_been_full = False
         own_ids = readers[0].counterpart.tolist()
         self.eos_ids = frozenset(id_ for id_, own in enumerate(own_ids) if own in model.eos_ids)
@@ -70,14 +62,11 @@ class MappedModel:
 
     def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
         """As `LanguageModel.make_room`; a row that turns out longer gets more room by itself."""
-        self._model.make_room(num_tokens, num_slots, num_kept)
-        self._capacity = max(num_tokens, self._capacity if num_kept else 0)
-        self._num_slots = max(num_slots, self._num_slots if num_kept else 0)
+        self._room.make(num_tokens, num_slots, num_kept)
 
     def clear(self) -> None:
         """Free the cache."""
-        self._model.clear()
-        self._capacity = self._num_slots = 0
+        self._room.clear()
 
     def fill(self, prompts: Sequence[Ids], slots: Sequence[int]) -> Tensor:
         """Read prompts into slots: (B, V) logits of what follows each."""
@@ -95,10 +84,7 @@ class MappedModel:
         """Read what the rows' newest tokens make of their texts: (B, 1, V) logits after them."""
         assert not drafts.shape[1], "a text in other tokens cannot be read ahead"
         texts, is_full = zip(*(self._text(slot, row) for slot, row in enumerate(rows)), strict=True)
-        if (most := max(map(len, texts))) >= self._capacity:  # one place is for padding
-            self.make_room(
-                min(int(GROWTH * most) + 1, self._longest), self._num_slots, self._num_slots
-            )
+        self._room.fit(max(map(len, texts)))
         own_rows = []
         for slot, (row, text) in enumerate(zip(rows, texts, strict=True)):
             own_rows.append(copy.copy(row))
@@ -123,11 +109,11 @@ class MappedModel:
         """A row in the model's tokens, and whether it is longer than the pair can hold."""
         completion = self._readers[slot % len(self._readers)].ids(row.token_ids)
         longest = max(len(ids(row, role)) for role in ("expert", "antiexpert"))
-        if longest + len(completion) < self._longest:
+        if longest + len(completion) < self._room.longest:
             return [*self._prompts[slot], *completion], False
         if not self._has_been_full:
             self._has_been_full = True
-            logger.warning(TOO_LONG, self._longest, self._model.model.name_or_path)
+            logger.warning(TOO_LONG, self._room.longest, self._model.model.name_or_path)
         return self._read[slot], True
 
     def _of_base(self, logits: Tensor) -> Tensor:
@@ -166,12 +152,3 @@ class _Column:
         is_there = self.is_there & (self.ids < logits.shape[-1])
         found = logits.log_softmax(-1)[:, self.ids.where(is_there, 0)]
         return found.where(is_there, -torch.inf)
-
-
-def num_new(old: Sequence[int], new: Sequence[int]) -> int:
-    """How many of the new tokens are to be read after those that are there: 1 or more."""
-    num_same = min(len(old), len(new) - 1)
-    if old[:num_same] != new[:num_same]:
-        pairs = zip(old, new, strict=False)
-        num_same = next(place for place, (a, b) in enumerate(pairs) if a != b)
-    return len(new) - num_same
