@@ -3,7 +3,6 @@
 Shape letters: B rows, V tokens of the model.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,10 +14,8 @@ from torch import Tensor
 from .byte_text import NUM_SYMBOLS, ByteText, Cover
 from .byte_trie import ByteTrie
 from .language_model import Ids, LanguageModel
-from .rereading import TOO_LONG, Room, num_new
+from .rereading import Room, num_new
 from .speller import Speller
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -53,7 +50,6 @@ class ByteModel:
         self._orders = [torch.tensor(_trie(one).ids, device=model.device) for one in spellers]
         self._ends = torch.tensor(sorted(model.eos_ids), dtype=torch.long, device=model.device)
         self._slots: dict[int, _Slot] = {}
-        self._has_been_full = False
         self._room = Room(model)
 
     def make_room(self, num_tokens: int, num_slots: int, num_kept: int) -> None:
@@ -116,7 +112,8 @@ class ByteModel:
             texts[slot] = [*own.prompt, *own.text.done, *cover.ids]
         for slot in [*texts] if self._is_small else []:
             if len(texts[slot]) >= self._room.longest:
-                self._fill_up(slot)
+                self._room.warn_too_long()
+                self._slots[slot].is_full = True
                 del texts[slot]
         if not texts:
             return
@@ -145,12 +142,6 @@ class ByteModel:
     def _unread(self, slot: int) -> Cover | None:
         own = self._slots[slot]
         return None if own.is_full else own.text.unread(self._tolerance)
-
-    def _fill_up(self, slot: int) -> None:
-        self._slots[slot].is_full = True
-        if not self._has_been_full:
-            self._has_been_full = True
-            logger.warning(TOO_LONG, self._room.longest, self._model.model.name_or_path)
 
 
 @lru_cache(16)

@@ -92,16 +92,15 @@ class ByteText:
 
     def unread(self, tolerance: float) -> Cover | None:
         """The cover to be read next; None if those that are unread hold no more than a share."""
-        known = float(self._sums().sum())
-        if not known and not self._unread:
+        known, unread = float(self._sums().sum()), self._unread
+        if not known and not unread:
             # Impossible, or cut otherwise than any of its beginnings: it is taken as it is.
-            self._covers = [
-                Cover(tuple(self._speller.ids(bytes(self._tail))), 1.0, self._trie.root)
-            ]
-        missing = sum(cover.weight for cover in self._unread)
+            ids = tuple(self._speller.ids(bytes(self._tail)))
+            self._covers = unread = [Cover(ids, 1.0, self._trie.root)]
+        missing = sum(cover.weight for cover in unread)
         if not missing > tolerance * (known + missing):
             return None
-        cover = max(self._unread, key=lambda one: one.weight)
+        cover = max(unread, key=lambda one: one.weight)
         while cover.before is not None:
             cover = cover.before
         return cover

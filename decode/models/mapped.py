@@ -9,7 +9,6 @@ Shapes: B rows, V tokens of the base.
 """
 
 import copy
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,10 +18,8 @@ from torch import Tensor
 
 from ..engine.row import Row
 from .language_model import Ids, LanguageModel, ids
-from .rereading import TOO_LONG, Room, num_new
+from .rereading import Room, num_new
 from .text_reader import TextReader
-
-logger = logging.getLogger(__name__)
 
 
 class MappedModel:
@@ -46,7 +43,6 @@ class MappedModel:
         self._prompts: dict[int, list[int]] = {}  # by slot
         self._read: dict[int, list[int]] = {}  # by slot, prompt and completion
         self._room = Room(model)
-        self._has_been_full = False
         own_ids = readers[0].counterpart.tolist()
         self.eos_ids = frozenset(id_ for id_, own in enumerate(own_ids) if own in model.eos_ids)
         self._columns = [
@@ -111,9 +107,7 @@ class MappedModel:
         longest = max(len(ids(row, role)) for role in ("expert", "antiexpert"))
         if longest + len(completion) < self._room.longest:
             return [*self._prompts[slot], *completion], False
-        if not self._has_been_full:
-            self._has_been_full = True
-            logger.warning(TOO_LONG, self._room.longest, self._model.model.name_or_path)
+        self._room.warn_too_long()
         return self._read[slot], True
 
     def _of_base(self, logits: Tensor) -> Tensor:

@@ -1,14 +1,13 @@
 """Texts that a model reads again from where they are cut anew, in a cache that grows with them."""
 
+import logging
 import sys
 from collections.abc import Sequence
 
 from .language_model import LanguageModel
 
-TOO_LONG = (
-    "a row is longer than the %d tokens that %s can hold, and goes on as the base alone would; "
-    "further ones without a warning"
-)
+logger = logging.getLogger(__name__)
+
 GROWTH = 1.25  # of a cache that is too small: how long a text is in other tokens is not known
 
 
@@ -22,6 +21,7 @@ class Room:
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
         self._capacity = self._num_slots = 0
+        self._has_warned = False
         config = model.model.config.get_text_config(decoder=True)
         self.longest: int = getattr(config, "max_position_embeddings", None) or sys.maxsize
 
@@ -41,6 +41,17 @@ class Room:
         if num_tokens >= self._capacity:  # one place is for padding
             more = min(int(GROWTH * num_tokens) + 1, max(self.longest, num_tokens + 1))
             self.make(more, self._num_slots, self._num_slots)
+
+    def warn_too_long(self) -> None:
+        """Say, once, that a text is longer than the model can hold."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "a row is longer than the %d tokens that %s can hold, and goes on as the base "
+                "alone would; further ones without a warning",
+                self.longest,
+                self._model.model.name_or_path,
+            )
 
 
 def num_new(old: Sequence[int], new: Sequence[int]) -> int:

@@ -27,10 +27,8 @@ def _of_tokens(
         if isinstance(base, EndpointBase):
             yield f"decode.bases.{index}", "an endpoint shows its likeliest tokens"
     for key, rule in decode.rules.items():
-        if rule.warmup_tokens:
-            yield f"{key}.warmup_tokens", "counts tokens"
-        if rule.half_life_tokens is not None:
-            yield f"{key}.half_life_tokens", "counts tokens"
+        for name in rule.keys_by_place:
+            yield f"{key}.{name}", "counts tokens"
     if decode.thinking is not None:
         yield "decode.thinking", "counts tokens"
     if check is not None:

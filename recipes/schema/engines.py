@@ -72,7 +72,5 @@ def steering_problems(
     if decode.vocabulary != "identical":
         yield "decode.vocabulary", f"found {decode.vocabulary}: {ONE_PROMPT}"
     for key, rule in rules.items():
-        if rule.warmup_tokens:
-            yield f"{key}.warmup_tokens", NO_PLACE
-        if rule.half_life_tokens is not None:
-            yield f"{key}.half_life_tokens", NO_PLACE
+        for name in rule.keys_by_place:
+            yield f"{key}.{name}", NO_PLACE

@@ -30,6 +30,12 @@ class Rule(Section):
     antiexpert: bool = True
     """false adds the expert's log-probabilities alone."""
 
+    @property
+    def keys_by_place(self) -> list[str]:
+        """The keys that are given and count tokens."""
+        warms_up, halves = self.warmup_tokens > 0, self.half_life_tokens is not None
+        return ["warmup_tokens"] * warms_up + ["half_life_tokens"] * halves
+
 
 class Choose(Section):
     """The choice of alpha and rule for each base and task, on rows that are not reported on."""
