@@ -8,7 +8,7 @@ is written into the verified logits, and everything else (three models, their ca
 combination, the choice, the bookkeeping, the guard) runs as it does in earnest. Prompts are ragged:
 a row's has from half of `--prompt-tokens` to all of them.
 
-Measured in turns at every batch size, prompts included:
+Measured in turns at every batch size, prompts included (the compiled base after all others):
   loop            three transformers forwards a token
   ours, drafts k  with the guard, as a completer decodes; `no guard` is the same without it
   base, ours      the base alone through the same engine
@@ -80,19 +80,27 @@ def main() -> None:
         },
         "copy_bytes_per_second": bandwidth,
         "weight_read_limit_s": limits,
-        "batches": {},
     }
+    batches: dict[int, Batch] = {}
+    step_seconds: dict[int, dict[str, float]] = {}
     for batch_size in arguments.batch_sizes:
         prompts = ragged_prompts(batch_size, arguments.prompt_tokens, vocab)
-        batch = Batch(steered, models, prompts, arguments, tokenizer)
-        report["batches"][batch_size] = batch.measure()
-        report["batches"][batch_size]["model_step_s"] = {
+        batches[batch_size] = Batch(steered, models, prompts, arguments, tokenizer)
+        batches[batch_size].measure()
+        step_seconds[batch_size] = {
             f"{name}, {num_tokens} token(s)": step_s(model, prompts, num_tokens)
             for name, model in (("base", base), ("small", expert))
             for num_tokens in (1, 1 + max(arguments.drafts, default=0))
         }
         steered.clear()
         print(f"batch {batch_size} done", file=sys.stderr)
+    if "compiled" in arguments.systems:  # last: torch.compile's graphs end ours (graphs.py)
+        for batch in batches.values():
+            batch.measure_compiled()
+    report["batches"] = {
+        size: batch.report() | {"model_step_s": step_seconds[size]}
+        for size, batch in batches.items()
+    }
     report = record(arguments, report)
     print_tables(report)
 
@@ -110,11 +118,18 @@ class Batch:
             Request(n, RolePrompt.same(ids), self.num_new) for n, ids in enumerate(prompts)
         ]
         self.rounds: dict[str, dict[str, Any]] = {}
+        self.rates: dict[str, list[float]] = {}
 
-    def measure(self) -> dict[str, Any]:
-        """Tokens per second of every system and turn, ratios, and the parts of our rounds."""
-        systems = self.systems()
-        rates: dict[str, list[float]] = {name: [] for name in systems}
+    def measure(self) -> None:
+        """Tokens per second of every system and turn, and the parts of our rounds."""
+        self._take_turns(self.systems())
+
+    def measure_compiled(self) -> None:
+        """The same of the base compiled, alone."""
+        self._take_turns({"base, compiled": lambda: self.base_alone("static")})
+
+    def _take_turns(self, systems: dict[str, Callable[[], int]]) -> None:
+        self.rates |= {name: [] for name in systems}
         for number in range(self.arguments.num_rounds + 1):  # the first is not counted
             for name, run in systems.items():
                 synchronize(self.device)
@@ -122,13 +137,18 @@ class Batch:
                 num_tokens = run()
                 synchronize(self.device)
                 if number:
-                    rates[name].append(num_tokens / (time.perf_counter() - start))
+                    self.rates[name].append(num_tokens / (time.perf_counter() - start))
+
+    def report(self) -> dict[str, Any]:
+        """All that was measured, with ratios."""
         over = {
-            f"over {other}": {name: ratio(own, rates[other]) for name, own in rates.items()}
+            f"over {other}": {
+                name: ratio(own, self.rates[other]) for name, own in self.rates.items()
+            }
             for other in ("loop", "base, generate", "base, compiled")
-            if other in rates
+            if other in self.rates
         }
-        return {"tokens_per_second": rates, "ratios": over, "rounds": self.rounds}
+        return {"tokens_per_second": self.rates, "ratios": over, "rounds": self.rounds}
 
     def systems(self) -> dict[str, Callable[[], int]]:
         chosen, drafts = self.arguments.systems, [0, *self.arguments.drafts, "auto"]
@@ -144,8 +164,6 @@ class Batch:
             found["base, ours"] = self.base_through_engine
         if "generate" in chosen:
             found["base, generate"] = lambda: self.base_alone(None)
-        if "compiled" in chosen:
-            found["base, compiled"] = lambda: self.base_alone("static")
         return found
 
     def loop(self) -> int:

@@ -63,10 +63,11 @@ class Step:
             return
         start = time.monotonic()
         environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
+        path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
             [sys.executable, *self.command],
             cwd=ROOT,
-            env={**environment, "PYTHONPATH": ROOT},
+            env={**environment, "PYTHONPATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -35,21 +35,24 @@ PAIRS = {
 
 
 class CoinSteered(Steered):
-    """Steered, but whether a draft is right is decided by a coin.
+    """Steered, but whether a draft is right is decided by a coin, thrown once for a round.
 
     Attributes:
         acceptance: the chance that a draft is accepted.
         generator: of the coins, on the models' device.
-        num_rounds: reads so far, those of the guard not counted.
+        num_rounds: rounds so far; what the guard reads again is none.
     """
 
     acceptance = 0.0
     generator: torch.Generator
     num_rounds = 0
+    _round: tuple[torch.Size, list[int]] | None = None  # of the coins
 
     def read(self, rows, drafts: Tensor) -> Tensor:
         logits = super().read(rows, drafts)
-        if fast_path.is_on:  # else the guard reads again what has its coins
+        round_ = drafts.shape, [len(row.token_ids) for row in rows]
+        if fast_path.is_on and round_ != self._round:  # else the guard reads again
+            self._round = round_
             self._coins = torch.rand(drafts.shape, device=logits.device, generator=self.generator)
             self.num_rounds += 1
         judged = logits[:, : drafts.shape[1]]
@@ -62,7 +65,12 @@ class CoinSteered(Steered):
 def random_model(
     size: str, vocab: int, device: torch.device, dtype: torch.dtype
 ) -> PreTrainedModel:
-    """A Llama of a size by name, in evaluation mode."""
+    """A Llama of a size by name, in evaluation mode.
+
+    As in a trained one, a layer adds little to what it is given: tokens' embeddings are of size 1
+    and the layers' outputs are scaled down with their number. Else rounding would grow from layer
+    to layer as it does in no trained model.
+    """
     hidden, mlp, layers, heads, kv_heads = SIZES[size]
     config = LlamaConfig(
         vocab_size=vocab,
@@ -75,7 +83,13 @@ def random_model(
         tie_word_embeddings=False,
     )
     with device:
-        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.normal_()
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.div_(layers)
+    return model.eval()
 
 
 def numbered_tokenizer(vocab: int) -> PreTrainedTokenizerFast:

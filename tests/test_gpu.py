@@ -121,6 +121,7 @@ def check_live(model, caplog) -> None:
     """Every model that is stepped has recordings, and nothing was given up."""
     assert "decoding without" not in caplog.text
     assert fast_path.is_on
+    assert not torch.backends.cuda.cudnn_sdp_enabled()  # attention.without_plans
     pair = model.pair
     stepped = [pair._both] if isinstance(pair, SharedPair) else [pair.expert, pair.antiexpert]
     for one in (model.base, *stepped):

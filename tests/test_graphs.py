@@ -4,6 +4,9 @@ CUDA graphs need a GPU; here a stand-in replays by calling again with the tensor
 goes through all of the rounding of shapes, the padding of rows and the static cache addresses.
 """
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 from support.models import ARCHITECTURES, byte_tokenizer
@@ -75,6 +78,19 @@ def test_replayed_forwards_of_a_shared_pair(adapter, num_draft_tokens):  # noqa:
         part._cache = None  # made before there was anything to record
     assert run(again, same(IDS), 3, num_draft_tokens=num_draft_tokens) == expected
     assert counts["replayed"] > counts["recorded"] > 0
+
+
+def test_nothing_is_replayed_beside_graphs_of_torch_compile(monkeypatch, caplog):
+    trio, counts = related_trio(), {"recorded": 0, "replayed": 0}
+    expected = run(steered(*trio), same(IDS))
+    model = static(steered(*trio), counting_capture(counts))
+    assert run(model, same(IDS)) == expected
+    assert counts["replayed"] > 0
+    before = dict(counts)
+    monkeypatch.setitem(sys.modules, graphs.COMPILED_GRAPHS, ModuleType("trees"))
+    assert run(model, same(IDS)) == expected
+    assert counts == before
+    assert "decoding without CUDA graphs (torch.compile has graphs" in caplog.text
 
 
 def test_rows_are_rounded_up_to_few_shapes():

@@ -64,6 +64,26 @@ def test_wrong_reads_are_found_and_their_rows_decoded_again(
     assert complete(model, sampling, num_drafts) == expected
 
 
+@pytest.mark.parametrize(("every", "num_right"), [(4, 4), (5, 9)])
+def test_a_read_that_was_recorded_anew_proves_nothing(every, num_right, monkeypatch):
+    monkeypatch.setattr(guard, "EVERY", every)
+    monkeypatch.setattr(guard, "NUM_FIRST", 0)
+    trio, counts = related_trio(), {"replays": 0, "wrong": 0}
+    requests = [
+        Request(n, RolePrompt.same(IDS[n % len(IDS)]), 4 + 5 * n % 11) for n in range(4 * len(IDS))
+    ]
+
+    def tokens(model, num_drafts):
+        done = LocalCompleter(model, TOKENIZERS, 16, num_drafts).complete(requests)
+        return {one.name: one.token_ids for one in done}
+
+    expected = tokens(steered(*trio), 0)
+    model = static(steered(*trio), lambda call: call)
+    model.base.capture = wrong_after(num_right, counts)
+    assert tokens(model, 2) == expected
+    assert counts["wrong"]
+
+
 def test_a_fault_in_the_last_reads_is_found_before_rows_are_given(monkeypatch):
     monkeypatch.setattr(guard, "EVERY", 10_000)
     trio, counts = related_trio(), {"replays": 0, "wrong": 0}

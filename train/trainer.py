@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from decode.jobs.interruption import held_back
+from decode.models.attention import without_plans
 from decode.models.fit import check_files
 from decode.models.sources import load_tokenizer
 
@@ -119,6 +120,7 @@ def train(
         Interrupted: the process was asked to stop; there is a checkpoint to resume from.
     """
     zero.prepare(config)
+    without_plans()
     set_seed(config.seed)
     source, adapter = training.model, training.adapter
     model = source.name

@@ -7,6 +7,7 @@ token ids and the rows' first positions change between replays.
 """
 
 import logging
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 SPAN_STEP = 256
 ROW_STEP = 16  # fewer rows are rounded up to a power of two
 MOST_RECORDINGS = 64  # of one model, for memory's sake
+# Imported when torch.compile first records graphs of its own. It then frees all workspaces of
+# matrix products in the process, and recordings go on using theirs.
+COMPILED_GRAPHS = "torch._inductor.cudagraph_trees"
 
 Forward = Callable[[Tensor, range, Tensor, int], Tensor]  # ids, slots, positions, span -> logits
 Replay = Callable[[], Tensor]
@@ -102,6 +106,8 @@ class Recordings:
         padded = min(_rounded_up(num_rows), self._num_slots // slots.step)
         slots = range(0, padded * slots.step, slots.step)
         span = min(-(-end // SPAN_STEP) * SPAN_STEP, self._capacity)
+        if COMPILED_GRAPHS in sys.modules and not self._has_failed:
+            self._give_up("torch.compile has graphs of its own in this process")
         recording = self._recordings.get((slots, num_tokens, span))
         if recording is None:
             return self._record(ids, slots, first, span)
@@ -113,6 +119,11 @@ class Recordings:
         if self._recordings and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._recordings.clear()
+
+    def _give_up(self, reason: str) -> None:
+        logger.warning("decoding without CUDA graphs (%s)", reason)
+        self._has_failed = True
+        self.close()
 
     def _fill(self, to_ids: Tensor, to_first: Tensor, ids: Tensor, first: Tensor) -> None:
         num_rows = len(ids)
@@ -149,8 +160,7 @@ class Recordings:
             if difference is not None:
                 raise RuntimeError(f"a replay was off by {difference:.3g}")
         except RuntimeError as error:
-            logger.warning("decoding without CUDA graphs (%s)", str(error).splitlines()[0])
-            self._has_failed = True
+            self._give_up(str(error).splitlines()[0])
             return expected
         self._recordings[slots, num_tokens, span] = _Recording(own_ids, own_first, replay)
         return expected

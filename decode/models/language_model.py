@@ -1,7 +1,7 @@
 """One causal language model, continued token by token by rows that live in slots."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -10,11 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..engine.engine import Pick
 from ..engine.row import Row, Rows
+from .attention import grouped_heads, without_plans
 from .cache import SlotCache
 from .ends import end_ids
 from .fast_path import fast_path
 from .fused import FusedKernels
-from .graphs import SPAN_STEP, Capture, CudaCapture, Recordings
+from .graphs import SPAN_STEP, Capture, CudaCapture, Recordings, Replay
 from .lane import Lane
 from .prefill import prefill_chunks
 from .quantised import can_be_recorded
@@ -39,6 +40,7 @@ class LanguageModel:
         eos_ids: ids that end a completion, the end of a turn in the chat template among them.
         lane: where it computes; the device's own if the model is on one GPU.
         capture: records forwards of repeating shape (graphs.py); None off a GPU.
+        num_recorded: forwards so far that were recorded, and gave what an eager one gives.
     """
 
     can_draft = False  # a model alone has no smaller one to draft for it
@@ -53,10 +55,13 @@ class LanguageModel:
         self._lengths: Tensor | None = None  # the same on the device; None if it is to be copied
         self._cache: SlotCache | None = None
         self._all_positions = torch.empty(0)
+        if self.device.type == "cuda":
+            without_plans()
         is_on_one_gpu = self.device.type == "cuda" and len(_devices(model)) == 1
         self.lane = Lane(self.device if is_on_one_gpu else None)
         self._can_be_recorded = can_be_recorded(model)
         self.capture: Capture | None = self._own_capture()
+        self.num_recorded = 0
         self._recordings: Recordings | None = None
         self._kernels = FusedKernels(model)
         config = model.config.get_text_config(decoder=True)
@@ -64,8 +69,10 @@ class LanguageModel:
         self._window: int | None = getattr(config, "sliding_window", None)
         default_type = "sliding_attention" if self._window else "full_attention"
         self._layer_types = set(getattr(config, "layer_types", None) or [default_type])
-        # A bool mask is only understood by scaled_dot_product_attention; the rest add it up.
-        self._mask_is_bool = config._attn_implementation == "sdpa"
+        # A bool mask is only understood by scaled_dot_product_attention; the rest add it up. On a
+        # GPU that adds it up too, and would make numbers of it in every layer.
+        is_added = config._attn_implementation != "sdpa" or self.device.type == "cuda"
+        self._mask_is_bool = not is_added
 
     def with_own_cache(self) -> Self:
         """The same weights with slots of their own, for rows that this model does not step."""
@@ -135,7 +142,7 @@ class LanguageModel:
                 capacity,
                 capacity - 1,
                 self.device,
-                self.capture,
+                self._record,
             )
 
     def clear(self) -> None:
@@ -228,6 +235,11 @@ class LanguageModel:
         self._prompt_lengths[slot] = num_tokens
         self._lengths = None
 
+    def _record(self, call: Callable[[], Tensor]) -> Replay:
+        assert self.capture is not None
+        self.num_recorded += 1
+        return self.capture(call)
+
     def _static_forward(self, ids: Tensor, slots: range, positions: Tensor, span: int) -> Tensor:
         def forward() -> Tensor:
             return self.run(self.model, ids, slots, positions, span).logits[..., : self._num_tokens]
@@ -260,14 +272,15 @@ class LanguageModel:
         else:
             position_ids = self._cache.aim(slots, positions, end, self.device)
             sees_all = self._window is None and all(row == [end - 1] for row in positions)
-        return network(
-            input_ids=ids,
-            attention_mask=None if sees_all else self._mask(position_ids, end),
-            position_ids=position_ids,
-            past_key_values=self._cache,
-            use_cache=True,
-            **options,
-        )
+        with grouped_heads():
+            return network(
+                input_ids=ids,
+                attention_mask=None if sees_all else self._mask(position_ids, end),
+                position_ids=position_ids,
+                past_key_values=self._cache,
+                use_cache=True,
+                **options,
+            )
 
     def _mask(self, positions: Tensor, span: int) -> Tensor | dict[str, Tensor]:
         keys = self._all_positions[:span]
