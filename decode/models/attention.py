@@ -31,14 +31,14 @@ def grouped_heads() -> Iterator[None]:
         _num_inside += 1
         if _num_inside == 1:
             _plain = ALL_ATTENTION_FUNCTIONS[_NAME]
-            ALL_ATTENTION_FUNCTIONS[_NAME] = _grouped
+            ALL_ATTENTION_FUNCTIONS.register(_NAME, _grouped)
     try:
         yield
     finally:
         with _lock:
             _num_inside -= 1
             if not _num_inside:
-                ALL_ATTENTION_FUNCTIONS[_NAME] = _plain
+                ALL_ATTENTION_FUNCTIONS.register(_NAME, _plain)
 
 
 def without_plans() -> None:
