@@ -28,7 +28,8 @@ class Answer:
     token_ids: list[int] = field(default_factory=list)
 
 
-Ask = Callable[[list["Connection"], str], Awaitable[Answer]]
+Prompt = str | list[int]
+Ask = Callable[[list["Connection"], Any], Awaitable[Answer]]
 
 
 class Connection:
@@ -48,7 +49,8 @@ class Connection:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=MAX_LINE)
         reader, writer = self._streams
         data = json.dumps(body).encode()
-        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Content-Type: application/json\r\nContent-Length: "
         writer.write(f"{head}{len(data)}\r\n\r\n".encode() + data)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         size = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
@@ -68,7 +70,7 @@ class Connection:
 
 
 async def ask_all(
-    ask: Ask, ports: Sequence[int], prompts: Sequence[str], num_clients: int
+    ask: Ask, ports: Sequence[int], prompts: Sequence[Prompt], num_clients: int
 ) -> list[Answer]:
     """Answers in the prompts' order; each client asks for the next as soon as it has one."""
     answers, left = {}, iter(enumerate(prompts))
@@ -88,13 +90,13 @@ def streaming(num_tokens: int) -> Ask:
     """A client that reads its greedy completion as a stream."""
     settings = {"stream": True, "stream_options": {"include_usage": True}}
 
-    async def ask(connections: list[Connection], prompt: str) -> Answer:
+    async def ask(connections: list[Connection], prompt: Prompt) -> Answer:
         answer, start = Answer(), time.perf_counter()
         async for event in connections[0].post({**_greedy(prompt, num_tokens), **settings}):
             answer.text += "".join(choice["text"] for choice in event["choices"])
             if not answer.first_s and answer.text:
                 answer.first_s = time.perf_counter() - start
-            if "usage" in event:
+            if event.get("usage"):  # vLLM's other events have one that is null
                 answer.num_tokens = event["usage"]["completion_tokens"]
         return answer
 
@@ -149,5 +151,5 @@ def steering(
     return ask
 
 
-def _greedy(prompt: str | list[int], num_tokens: int, model: str = "proxy") -> dict[str, Any]:
+def _greedy(prompt: Prompt, num_tokens: int, model: str = "proxy") -> dict[str, Any]:
     return {"model": model, "prompt": prompt, "max_tokens": num_tokens, "temperature": 0}
