@@ -1,4 +1,4 @@
-"""Attention of a step: a few new tokens a row, over long caches, under a mask.
+"""Attention: what queries see, and how steps of a few new tokens a row read long caches.
 
 Where query heads share a key head, transformers repeats keys and values for each of them as soon as
 a row reads more than one token under a mask: whole caches are copied in every layer. Here the
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import PretrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 MOST_TOKENS = 16  # a row, in a step; of more, repeated keys are a small part
@@ -39,6 +40,46 @@ def grouped_heads() -> Iterator[None]:
             _num_inside -= 1
             if not _num_inside:
                 ALL_ATTENTION_FUNCTIONS.register(_NAME, _plain)
+
+
+class Masks:
+    """What the queries of a model may see, as its layers take it.
+
+    Args:
+        config: of the language model.
+        dtype: in which it computes.
+        device: of its input tokens.
+
+    Attributes:
+        window: how many keys a query of a sliding layer sees; None without such layers.
+    """
+
+    def __init__(self, config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.window: int | None = getattr(config, "sliding_window", None)
+        default_type = "sliding_attention" if self.window else "full_attention"
+        self._layer_types = set(getattr(config, "layer_types", None) or [default_type])
+        self._dtype = dtype
+        # A bool mask is only understood by scaled_dot_product_attention; the rest add it up. On a
+        # GPU that adds it up too, and would make numbers of it in every layer.
+        is_added = config._attn_implementation != _NAME or device.type == "cuda"
+        self._is_bool = not is_added
+
+    def __call__(self, positions: Tensor, span: int) -> Tensor | dict[str, Tensor]:
+        """Masks (B, 1, T, span) of queries at (B, T) positions: one, or by type of layer."""
+        keys = torch.arange(span, device=positions.device)
+        queries = positions[:, None, :, None]
+        visible = keys <= queries
+        masks = {"full_attention": visible}
+        if self.window:
+            masks["sliding_attention"] = visible & (keys > queries - self.window)
+        wanted = {name: self._as_added(masks[name]) for name in self._layer_types}
+        return next(iter(wanted.values())) if len(wanted) == 1 else wanted
+
+    def _as_added(self, visible: Tensor) -> Tensor:
+        if self._is_bool:
+            return visible
+        numbers = torch.zeros_like(visible, dtype=self._dtype)
+        return numbers.masked_fill(~visible, torch.finfo(self._dtype).min)
 
 
 def without_plans() -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..engine.engine import Pick
 from ..engine.row import Row, Rows
-from .attention import grouped_heads, without_plans
+from .attention import Masks, grouped_heads, without_plans
 from .cache import SlotCache
 from .ends import end_ids
 from .fast_path import fast_path
@@ -54,7 +54,6 @@ class LanguageModel:
         self._prompt_lengths: list[int] = []  # by slot
         self._lengths: Tensor | None = None  # the same on the device; None if it is to be copied
         self._cache: SlotCache | None = None
-        self._all_positions = torch.empty(0)
         if self.device.type == "cuda":
             without_plans()
         is_on_one_gpu = self.device.type == "cuda" and len(_devices(model)) == 1
@@ -66,13 +65,7 @@ class LanguageModel:
         self._kernels = FusedKernels(model)
         config = model.config.get_text_config(decoder=True)
         self._num_layers: int = config.num_hidden_layers
-        self._window: int | None = getattr(config, "sliding_window", None)
-        default_type = "sliding_attention" if self._window else "full_attention"
-        self._layer_types = set(getattr(config, "layer_types", None) or [default_type])
-        # A bool mask is only understood by scaled_dot_product_attention; the rest add it up. On a
-        # GPU that adds it up too, and would make numbers of it in every layer.
-        is_added = config._attn_implementation != "sdpa" or self.device.type == "cuda"
-        self._mask_is_bool = not is_added
+        self._masks = Masks(config, model.dtype, self.device)
 
     def with_own_cache(self) -> Self:
         """The same weights with slots of their own, for rows that this model does not step."""
@@ -134,7 +127,6 @@ class LanguageModel:
             self._cache = SlotCache(self._num_layers, num_slots, capacity)
         self._prompt_lengths += [0] * (num_slots - len(self._prompt_lengths))
         self._lengths = None
-        self._all_positions = torch.arange(capacity, device=self.device)
         if self.capture is not None:
             self._recordings = Recordings(
                 self._static_forward,
@@ -271,33 +263,16 @@ class LanguageModel:
             position_ids, sees_all = positions, False
         else:
             position_ids = self._cache.aim(slots, positions, end, self.device)
-            sees_all = self._window is None and all(row == [end - 1] for row in positions)
+            sees_all = not self._masks.window and all(row == [end - 1] for row in positions)
         with grouped_heads():
             return network(
                 input_ids=ids,
-                attention_mask=None if sees_all else self._mask(position_ids, end),
+                attention_mask=None if sees_all else self._masks(position_ids, end),
                 position_ids=position_ids,
                 past_key_values=self._cache,
                 use_cache=True,
                 **options,
             )
-
-    def _mask(self, positions: Tensor, span: int) -> Tensor | dict[str, Tensor]:
-        keys = self._all_positions[:span]
-        visible = keys <= positions[:, None, :, None]  # (B, 1, T, span)
-        masks = {"full_attention": visible}
-        if self._window:
-            masks["sliding_attention"] = visible & (
-                keys > positions[:, None, :, None] - self._window
-            )
-        if not self._mask_is_bool:
-            dtype = self.model.dtype
-            masks = {
-                name: torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-                for name, mask in masks.items()
-            }
-        wanted = {name: masks[name] for name in self._layer_types}
-        return next(iter(wanted.values())) if len(wanted) == 1 else wanted
 
 
 def ids(row: Row, role: Literal["base", "expert", "antiexpert"] = "base") -> Ids:
