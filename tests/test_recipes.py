@@ -494,6 +494,13 @@ def test_nothing_is_trained_with_a_finished_expert(
     assert expected in failure(recipe_file, *finished, override)
 
 
+def test_keys_without_effect_for_one_reason_are_named_together(recipe_file: Path) -> None:
+    finished = "expert={model: a/b, dtype: auto, trained: c/d}"
+    message = failure(recipe_file, finished, "task.train=x.jsonl", "task.train_limit=4")
+    assert message.endswith("leave it out, and likewise task.train, task.train_limit")
+    assert failure(recipe_file, finished).endswith("leave it out")
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

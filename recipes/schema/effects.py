@@ -26,7 +26,7 @@ def check_effects(
     decode: Decode,
     wandb: Wandb,
 ) -> None:
-    """Raises KeyProblem for the first key of a recipe's sections that has no effect."""
+    """Raises KeyProblem for a key that has no effect, and names those with the same reason."""
     idle = [*_in_decoding(expert, decode), *_in_logging(wandb)]
     tunes_references = any(base.tune_reference for base in decode.bases)
     for key in ("reference_sft", "reference_dpo"):
@@ -37,7 +37,9 @@ def check_effects(
     if task.streaming and trainer.get("train_sampling_strategy") is not None:
         idle.append(("sft.train_sampling_strategy", "task.streaming keeps the order of rows"))
     for key, reason in idle:
-        raise KeyProblem(key, f"has no effect: {reason}; leave it out")
+        same = ", ".join(other for other, why in idle if why == reason and other != key)
+        more = f", and likewise {same}" if same else ""
+        raise KeyProblem(key, f"has no effect: {reason}; leave it out{more}")
 
 
 def _in_decoding(expert: Expert, decode: Decode) -> Iterator[tuple[str, str]]:
