@@ -200,6 +200,19 @@ def test_the_shift_moves_what_is_shown_and_the_rest_is_counted(serve, models, tm
     assert server.most_active > 1  # rows are asked about side by side
 
 
+def test_small_models_are_watched_where_they_are_recorded(serve, models, tmp_path):
+    server = serve(lambda request: shows({"a": 0.5, "b": 0.4}))
+    source = source_of(server.base_url, tmp_path / "shown.jsonl")
+    requests = [Request(i, f"prompt {i}", 6, alpha=Alpha(4.0)) for i in range(3)]
+    plain, recorded = completer_of(models, source), completer_of(models, source)
+    for one in (recorded.model.pair.expert, recorded.model.pair.antiexpert):
+        one.capture = lambda call: call
+        one.clear()
+    expected = {done.name: done.token_ids for done in plain.complete(requests)}
+    assert {done.name: done.token_ids for done in recorded.complete(requests)} == expected
+    assert recorded.model.pair.expert.num_recorded > 0
+
+
 def test_letters_are_scored_as_far_as_they_are_shown(serve, models, tmp_path):
     server = serve(lambda request: shows({"A": 0.6, "C": 0.2, "x": 0.1}))
     source = source_of(server.base_url, tmp_path / "shown.jsonl")

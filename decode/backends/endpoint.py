@@ -76,7 +76,7 @@ class EndpointModel:
     """
 
     can_draft = can_roll_back = False
-    capture = None
+    capture, num_recorded = None, 0
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ What an unchecked read does once to its logits alone shows nowhere.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..engine.request import Completion
@@ -34,9 +35,13 @@ class Guarded:
     def __init__(self, model: LanguageModel | Steered) -> None:
         self._model = model
         models = model.models if isinstance(model, Steered) else [model]
-        self._is_needed = any(one.capture or one.lane.stream for one in models)
+        watched = [one.model.dtype for one in models if one.capture or one.lane.stream]
+        self._is_needed = bool(watched)
+        # that which rounds most; a base behind an endpoint has none
+        self._dtype = next((one for one in watched if one != torch.float32), torch.float32)
         self._models = models
-        self._num_reads = self.num_unchecked = self._num_recorded = 0
+        self._num_reads = self.num_unchecked = 0
+        self._num_recorded = sum(one.num_recorded for one in models)
         self._last: tuple[Sequence[Row], list[int], Tensor, Tensor] | None = None
         self._is_new = False  # whether a forward of that read was recorded, so computed eagerly
 
@@ -49,8 +54,9 @@ class Guarded:
         if not (self._is_needed and fast_path.is_on):
             return logits
         self._last = rows, [len(row.token_ids) for row in rows], drafts, logits
-        before, self._num_recorded = self._num_recorded, sum(m.num_recorded for m in self._models)
-        self._is_new = self._num_recorded > before
+        num_recorded = sum(one.num_recorded for one in self._models)
+        self._is_new = num_recorded > self._num_recorded
+        self._num_recorded = num_recorded
         self._num_reads += 1
         self.num_unchecked += 1
         if self._num_reads <= NUM_FIRST or self._num_reads % EVERY == 0:
@@ -98,7 +104,7 @@ class Guarded:
             for row, ids in zip(rows, emitted, strict=True):
                 row.token_ids = ids
         for logits in found:
-            difference = beyond_rounding(logits, expected, self._models[0].model.dtype)
+            difference = beyond_rounding(logits, expected, self._dtype)
             if difference is not None:
                 raise FastPathWrong(f"logits were off by {difference:.3g}")
         self.num_unchecked = 0
