@@ -40,8 +40,7 @@ class Guarded:
         # that which rounds most; a base behind an endpoint has none
         self._dtype = next((one for one in watched if one != torch.float32), torch.float32)
         self._models = models
-        self._num_reads = self.num_unchecked = 0
-        self._num_recorded = sum(one.num_recorded for one in models)
+        self._num_reads = self.num_unchecked = self._num_recorded = 0
         self._last: tuple[Sequence[Row], list[int], Tensor, Tensor] | None = None
         self._is_new = False  # whether a forward of that read was recorded, so computed eagerly
 
