@@ -108,6 +108,7 @@ class Recordings:
         span = min(-(-end // SPAN_STEP) * SPAN_STEP, self._capacity)
         if COMPILED_GRAPHS in sys.modules and not self._has_failed:
             self._give_up("torch.compile has graphs of its own in this process")
+            self.close()
         recording = self._recordings.get((slots, num_tokens, span))
         if recording is None:
             return self._record(ids, slots, first, span)
@@ -123,7 +124,6 @@ class Recordings:
     def _give_up(self, reason: str) -> None:
         logger.warning("decoding without CUDA graphs (%s)", reason)
         self._has_failed = True
-        self.close()
 
     def _fill(self, to_ids: Tensor, to_first: Tensor, ids: Tensor, first: Tensor) -> None:
         num_rows = len(ids)

@@ -40,7 +40,7 @@ class LanguageModel:
         eos_ids: ids that end a completion, the end of a turn in the chat template among them.
         lane: where it computes; the device's own if the model is on one GPU.
         capture: records forwards of repeating shape (graphs.py); None off a GPU.
-        num_recorded: forwards so far that were recorded, and gave what an eager one gives.
+        num_recorded: forwards that were recorded so far; each was computed eagerly then.
     """
 
     can_draft = False  # a model alone has no smaller one to draft for it
