@@ -32,16 +32,12 @@ from decode.engine.engine import Engine, generate
 from decode.engine.request import Request
 from decode.engine.stats import DecodingStats
 from decode.engine.stops import Stops
+from decode.models.adapters import adapter_base
 from decode.models.language_model import LanguageModel
+from decode.models.model_source import ModelSource
 from decode.models.pair import load_pair, load_tuned
 from decode.models.prompts import RoleTokenizers
-from decode.models.sources import (
-    ModelSource,
-    adapter_base,
-    load_tokenizer,
-    load_weights,
-    resolve_device,
-)
+from decode.models.sources import load_tokenizer, load_weights, resolve_device
 from decode.models.steered import Steered
 from decode.models.vocab import align
 

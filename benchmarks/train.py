@@ -39,7 +39,8 @@ import torch
 from benchmarks.random_models import SIZES, random_model
 from benchmarks.record import record, where
 from benchmarks.step_clock import TURNS
-from decode.models.sources import ModelSource, load_config, load_tokenizer, weights_dtype
+from decode.models.model_source import ModelSource
+from decode.models.sources import load_config, load_tokenizer, weights_dtype
 from decode.stage.planning import plan
 from recipes.schema.recipe import Recipe, RecipeError, load_recipe
 from train.footprint.sharding import Sharding

@@ -37,8 +37,8 @@ from decode.backends.local import LocalCompleter
 from decode.engine.request import Request
 from decode.engine.rule import Alpha
 from decode.models.loaded import ExpertSource, LoadedModels
+from decode.models.model_source import ModelSource
 from decode.models.prompts import RoleTokenizers
-from decode.models.sources import ModelSource
 
 VOCAB_SIZE = 8192
 ROLES = ("base", "expert", "antiexpert")

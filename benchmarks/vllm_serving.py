@@ -37,7 +37,7 @@ from benchmarks.vllm_rates import ALONE, ON_VLLM, OURS, PAIRS, ROLES, VOCAB_SIZE
 from decode.backends.vllm_folder import write_folder
 from decode.engine.rule import Alpha
 from decode.models.loaded import ExpertSource
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from decode.stage.steered_folder import REQUESTS, SERVER
 
 LONGEST_START_S = 900

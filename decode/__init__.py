@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .engine.rule import Alpha, Rule
     from .engine.sampling import Sampling
     from .engine.stats import DecodingStats
-    from .models.sources import ModelSource
+    from .models.model_source import ModelSource
 
 __all__ = [
     "Alpha",
@@ -46,7 +46,7 @@ _WHERE = {
     "engine.rule": ("Alpha", "Rule"),
     "engine.sampling": ("Sampling",),
     "engine.stats": ("DecodingStats",),
-    "models.sources": ("ModelSource",),
+    "models.model_source": ("ModelSource",),
 }
 
 

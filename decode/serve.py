@@ -26,14 +26,10 @@ from decode.evaluation.lineup import Contender, Lineup
 from decode.jobs.faults import doing
 from decode.jobs.folder import RunFolder
 from decode.jobs.interruption import CTRL_C
+from decode.models.adapters import adapter_base, is_adapter
 from decode.models.loaded import ExpertSource, align_models
-from decode.models.sources import (
-    ModelSource,
-    adapter_base,
-    check_weights,
-    is_adapter,
-    resolve_device,
-)
+from decode.models.model_source import ModelSource
+from decode.models.sources import check_weights, resolve_device
 from decode.stage.command import HelpFormatter, entry, start_logging, user_errors
 from decode.stage.recipe_models import lineup_of
 from decode.stage.steered_folder import server_command, write_steered

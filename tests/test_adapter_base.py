@@ -12,15 +12,11 @@ from test_fit import edit_config
 
 from decode.backends.proxy_tuned import ProxyTuned, WeightedExpert
 from decode.evaluation.lineup import Contender
+from decode.models.adapters import adapter_base, is_adapter
 from decode.models.loaded import ExpertSource
+from decode.models.model_source import ModelSource
 from decode.models.pair import SharedPair, TwoModels, load_pair, load_tuned
-from decode.models.sources import (
-    ModelSource,
-    adapter_base,
-    check_weights,
-    is_adapter,
-    load_tokenizer,
-)
+from decode.models.sources import check_weights, load_tokenizer
 
 GONE = [
     "/home/someone/models/small",

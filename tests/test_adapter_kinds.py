@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from decode.models.adapter_kinds import KINDS
 from decode.models.language_model import LanguageModel
+from decode.models.model_source import ModelSource
 from decode.models.pair import SharedPair, load_pair, load_tuned
-from decode.models.sources import ModelSource, check_weights
+from decode.models.sources import check_weights
 
 CONFIGS = {str(getattr(kind, "value", kind)): c for kind, c in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 LINEARS = {"target_modules": ["q_proj", "v_proj", "down_proj"]}

@@ -10,8 +10,9 @@ from test_fit import edit_weights
 
 from decode.backends.proxy_tuned import ProxyTuned
 from decode.models.language_model import LanguageModel
+from decode.models.model_source import ModelSource
 from decode.models.pair import TwoModels, load_pair, load_tuned
-from decode.models.sources import ModelSource, check_weights
+from decode.models.sources import check_weights
 
 ADDED = ("<a>", "<b>")
 NUM_TOKENS = 258

@@ -32,8 +32,8 @@ from decode.jobs.files import read_rows
 from decode.jobs.folder import RunFolder, SettingsChanged
 from decode.models.language_model import LanguageModel
 from decode.models.loaded import ExpertSource
+from decode.models.model_source import ModelSource
 from decode.models.prompts import encode
-from decode.models.sources import ModelSource
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = byte_tokenizer()

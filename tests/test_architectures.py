@@ -9,8 +9,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from decode.models.architectures import refuse_undecodable
 from decode.models.language_model import LanguageModel
+from decode.models.model_source import ModelSource
 from decode.models.recurrent import RecurrentModel, as_language_model
-from decode.models.sources import ModelSource, load_config
+from decode.models.sources import load_config
 
 PROMPTS = [IDS[3], IDS[0], IDS[2]]
 LIMIT = 6

@@ -13,7 +13,8 @@ from data.training.mixture import weighted
 from decode.jobs.files import append_row, write_rows
 from decode.jobs.files import read_rows as read_own_rows
 from decode.models.model_files import CONFIG_FILES, TOKENIZER_FILES
-from decode.models.sources import ModelSource, check_weights, load_tokenizer
+from decode.models.model_source import ModelSource
+from decode.models.sources import check_weights, load_tokenizer
 from recipes.schema.recipe import RecipeError, load_recipe
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "mini" / "facts.yaml"

@@ -20,7 +20,7 @@ from decode.evaluation.summary import measure
 from decode.jobs.files import FileChanged, json_digest, read_rows, write_json, write_rows
 from decode.jobs.folder import RunFolder, SettingsChanged
 from decode.jobs.seals import SEALED, Seals, bare
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from decode.reports.check_section import check_findings
 from decode.reports.finished_run import read_runs
 from decode.reports.training_table import training_section

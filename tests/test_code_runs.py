@@ -18,7 +18,7 @@ from data.rows import Row
 from data.sandbox import best_confinement
 from data.scoring.scored_file import score_file
 from decode.jobs.files import read_rows
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from train.rows.training_rows import TrainingRows
 from train.trainer import train, trainer_config
 from train.training import Training

@@ -25,7 +25,7 @@ from decode.evaluation.lineup import Contender, Lineup, System
 from decode.evaluation.loaded import Completers
 from decode.evaluation.metrics_file import read_metrics
 from decode.models.loaded import ExpertSource, LoadedModels
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from decode.models.token_bytes import TokenIds, escaped, is_text
 from decode.stage.endpoint_base import endpoint_source
 from recipes.schema.endpoint_base import EndpointBase

@@ -19,7 +19,8 @@ from decode.evaluation.lineup import Contender, Lineup
 from decode.models.ends import end_ids_of
 from decode.models.loaded import ExpertSource
 from decode.models.merged import save_merged
-from decode.models.sources import ModelSource, check_weights, load_weights
+from decode.models.model_source import ModelSource
+from decode.models.sources import check_weights, load_weights
 from recipes.schema.recipe import RecipeError, load_recipe, save_recipe
 
 ON_VLLM = ["decode.device=auto", "decode.engine=vllm"]

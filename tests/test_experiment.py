@@ -21,8 +21,8 @@ from decode.jobs.files import read_rows
 from decode.jobs.folder import RunFolder
 from decode.models.chat import PromptForm
 from decode.models.loaded import ExpertSource
+from decode.models.model_source import ModelSource
 from decode.models.prompts import RoleTokenizers
-from decode.models.sources import ModelSource
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from support.models import byte_tokenizer, save_tiny, tiny_model
 
 from decode.models import fit
+from decode.models.model_source import ModelSource
 from decode.models.pair import load_pair, load_tuned
-from decode.models.sources import ModelSource, check_weights, load_weights
+from decode.models.sources import check_weights, load_weights
 
 LAYER = "model.layers.1.mlp.up_proj.weight"
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"

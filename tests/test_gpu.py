@@ -19,9 +19,9 @@ from decode.engine.rule import Alpha
 from decode.models import guard
 from decode.models.fast_path import fast_path
 from decode.models.language_model import LanguageModel
+from decode.models.model_source import ModelSource
 from decode.models.pair import SharedPair, TwoModels, load_pair
 from decode.models.prompts import RoleTokenizers
-from decode.models.sources import ModelSource
 from decode.models.steered import Steered
 from decode.models.vocab import Vocabulary
 

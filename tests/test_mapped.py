@@ -24,7 +24,7 @@ from decode.backends.completer import Continuation
 from decode.engine.request import Request
 from decode.evaluation.lineup import Contender, Lineup
 from decode.models.loaded import ExpertSource
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from decode.models.speller import Speller, Tokens
 from decode.models.text_reader import TextReader
 from decode.serving.prompts import PromptReader

@@ -8,8 +8,8 @@ from test_engine import IDS, run
 
 from decode.engine.request import RolePrompt
 from decode.models.language_model import LanguageModel
+from decode.models.model_source import ModelSource
 from decode.models.pair import SharedPair, TwoModels, load_pair, load_tuned
-from decode.models.sources import ModelSource
 from decode.models.steered import Steered
 from decode.models.vocab import Vocabulary
 

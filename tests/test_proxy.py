@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 from decode import Alpha, ProxyTuned, Rule, WeightedExpert
 from decode.engine.request import Chat, Request, RolePrompt
 from decode.engine.row import Row
+from decode.models.model_source import ModelSource
 from decode.models.prompts import encode
-from decode.models.sources import ModelSource, load_tokenizer
+from decode.models.sources import load_tokenizer
 
 PROMPTS = ["Q: 1+1=", "hello", "a longer prompt, to be ragged"]
 

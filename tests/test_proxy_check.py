@@ -183,8 +183,8 @@ def test_a_check_says_what_decoding_says(recipe_of, tmp_path, adapter):
 
 def loss_of(expert: Path, recipe: Recipe) -> float:
     """Mean loss over completion tokens, written from the definition."""
+    from decode.models.model_source import ModelSource
     from decode.models.pair import load_tuned
-    from decode.models.sources import ModelSource
 
     model = load_tuned(ModelSource(str(expert), dtype="float32"), "cpu").model
     tokenizer, losses = byte_tokenizer(), []

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 import train.proxy_loss
 from decode.jobs.folder import SettingsChanged
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from recipes.schema.recipe import load_recipe
 from train.claims import claim
 from train.proxy_loss import ProxyTarget, score_labels, trainer_class

@@ -18,11 +18,11 @@ from transformers import AutoConfig
 
 from decode import ProxyTuned
 from decode.evaluation.settings import model_settings
+from decode.models.model_source import ModelSource
 from decode.models.pair import load_tuned
 from decode.models.quantised import can_be_recorded
 from decode.models.quantization import settings_text
 from decode.models.sources import (
-    ModelSource,
     check_weights,
     load_config,
     load_frozen,

@@ -45,9 +45,9 @@ from decode.engine.sampling import Sampling, row_key
 from decode.evaluation.lineup import Contender, Lineup
 from decode.models.chat import PromptForm
 from decode.models.loaded import ExpertSource
+from decode.models.model_source import ModelSource
 from decode.models.pair import load_pair
 from decode.models.recurrent import as_language_model
-from decode.models.sources import ModelSource
 from decode.serving import app as serving_app
 from decode.serving import loop as serving_loop
 from decode.serving import server as serving_server

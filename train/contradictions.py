@@ -14,7 +14,8 @@ from peft import LoraConfig
 from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
 from decode.models.adapter_kinds import check_adapter_kind
-from decode.models.sources import changes_its_base, load_config, weights_dtype
+from decode.models.adapters import changes_its_base
+from decode.models.sources import load_config, weights_dtype
 
 from .training import Training
 from .zero import FSDP_BY_LAUNCH, is_launched_with_deepspeed, is_on

@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from decode.engine.logits import proxy_logits
-from decode.models.sources import ModelSource, check_weights, load_frozen, load_tokenizer
+from decode.models.model_source import ModelSource
+from decode.models.sources import check_weights, load_frozen, load_tokenizer
 from decode.models.vocab import align
 from decode.stage.recipe_models import untuned_model
 from recipes.schema.recipe import Base, Recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decode.jobs.folder import RunFolder
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from decode.stage.recipe_models import starting_model
 from recipes.schema.recipe import Base, Recipe
 

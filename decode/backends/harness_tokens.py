@@ -6,13 +6,9 @@ from typing import cast
 from lm_eval.models.utils import resolve_max_length  # pyright: ignore[reportMissingImports]
 from transformers import PreTrainedTokenizerBase
 
-from ..models.sources import (
-    ModelSource,
-    adapter_base,
-    is_adapter,
-    load_config,
-    load_tokenizer,
-)
+from ..models.adapters import adapter_base, is_adapter
+from ..models.model_source import ModelSource
+from ..models.sources import load_config, load_tokenizer
 
 Ids = list[int]
 

@@ -19,10 +19,11 @@ from ..engine.request import Chat, Completion, Request, RolePrompt
 from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
 from ..engine.stats import DecodingStats
+from ..models.adapters import adapter_base, is_adapter
 from ..models.loaded import ExpertSource, LoadedModels
+from ..models.model_source import ModelSource
 from ..models.prompts import RoleTokenizers
 from ..models.quantization import settings_text
-from ..models.sources import ModelSource, adapter_base, is_adapter
 from ..models.steered import Steered
 from .byte_completer import local_completer
 from .local import LocalCompleter

@@ -14,8 +14,9 @@ from vllm.distributed import cleanup_dist_env_and_memory
 
 from ..engine.rule import Alpha
 from ..models.loaded import ExpertSource
+from ..models.model_source import ModelSource
 from ..models.prompts import RoleTokenizers
-from ..models.sources import ModelSource, load_config
+from ..models.sources import load_config
 from .vllm_completer import VllmCompleter
 from .vllm_folder import dtype_of, end_ids, section, whole_folder
 from .vllm_plugin import ARCHITECTURE, SECTION

@@ -15,11 +15,13 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from ..engine.rule import Alpha
+from ..models.adapters import is_adapter
 from ..models.ends import end_ids_of
 from ..models.loaded import ExpertSource
 from ..models.merged import save_merged
 from ..models.model_files import read_model_file
-from ..models.sources import ModelSource, is_adapter, load_config, weights_dtype
+from ..models.model_source import ModelSource
+from ..models.sources import load_config, weights_dtype
 from .vllm_plugin import ARCHITECTURE, SECTION
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]

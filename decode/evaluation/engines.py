@@ -10,10 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..models.adapters import adapter_base, is_adapter
 from ..models.architectures import is_positional
+from ..models.model_source import ModelSource
 from ..models.quantised import stored_quantization
 from ..models.quantization import one_line
-from ..models.sources import ModelSource, adapter_base, is_adapter, load_config, weights_dtype
+from ..models.sources import load_config, weights_dtype
 from .lineup import Contender, Lineup
 
 # Of vLLM's options, those that decide how fast it is and whether there is room.

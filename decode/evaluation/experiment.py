@@ -16,14 +16,9 @@ from ..engine.rule import Alpha
 from ..engine.sampling import Sampling
 from ..models.chat import with_template
 from ..models.loaded import align_models
+from ..models.model_source import ModelSource
 from ..models.prompts import RoleTokenizers, encode
-from ..models.sources import (
-    ModelSource,
-    check_weights,
-    load_config,
-    load_tokenizer,
-    resolve_device,
-)
+from ..models.sources import check_weights, load_config, load_tokenizer, resolve_device
 from .engines import check_engine, check_prompt, check_sampling
 from .lineup import Contender, Lineup, System
 from .metric import Metric

@@ -9,7 +9,7 @@ from ..engine.request import Prompt, RolePrompt
 from ..engine.rule import Alpha
 from ..models.chat import RAW, PromptForm
 from ..models.loaded import ExpertSource
-from ..models.sources import ModelSource
+from ..models.model_source import ModelSource
 from .systems import Role, headline_alpha, system_name
 
 

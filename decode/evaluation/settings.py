@@ -14,7 +14,7 @@ from ..jobs.files import read_json, text_digest, weights_digest
 from ..jobs.folder import RunFolder, SettingsChanged
 from ..jobs.seals import DECODING_SEALED, SEALED
 from ..models.chat import PromptForm
-from ..models.sources import ModelSource
+from ..models.model_source import ModelSource
 from .engines import engine_settings
 from .experiment import Experiment
 from .lineup import Lineup, System

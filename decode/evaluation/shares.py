@@ -16,7 +16,8 @@ import torch
 
 from ..jobs.folder import RunFolder
 from ..jobs.processes import Replica
-from ..models.sources import ModelSource, adapter_base, is_adapter
+from ..models.adapters import adapter_base, is_adapter
+from ..models.model_source import ModelSource
 from ..models.weight_bytes import weight_bytes as bytes_of
 from .experiment import Experiment
 from .lineup import Lineup, System

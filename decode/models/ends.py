@@ -2,8 +2,10 @@
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from .adapters import adapter_base, is_adapter
 from .chat import end_of_turn
-from .sources import ModelSource, adapter_base, is_adapter, load_config, load_tokenizer
+from .model_source import ModelSource
+from .sources import load_config, load_tokenizer
 
 
 def end_ids(

@@ -14,10 +14,11 @@ from ..engine.rule import Alpha
 from .architectures import is_positional, keeps_keys
 from .byte_steered import SteeredByBytes
 from .language_model import LanguageModel
+from .model_source import ModelSource
 from .pair import Pair, load_pair, load_tuned
 from .prompts import RoleTokenizers
 from .recurrent import as_language_model
-from .sources import ModelSource, load_config, load_tokenizer, load_weights, resolve_device
+from .sources import load_config, load_tokenizer, load_weights, resolve_device
 from .speller import speller
 from .steered import Steered, Steering, steering_by
 from .vocab import MAPPED, Vocabulary, align_all

@@ -5,15 +5,9 @@ from pathlib import Path
 
 import torch
 
-from .sources import (
-    ModelSource,
-    adapter_base,
-    load_adapted,
-    load_config,
-    load_tokenizer,
-    load_weights,
-    weights_dtype,
-)
+from .adapters import adapter_base, load_adapted
+from .model_source import ModelSource
+from .sources import load_config, load_tokenizer, load_weights, weights_dtype
 
 LARGEST_DIFFERENCE = 1e-3  # of logits, in parts of the largest one
 NUM_TOKENS = 32

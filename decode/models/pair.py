@@ -18,21 +18,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..engine.engine import Pick
 from ..engine.row import Row, Rows
 from .adapted import AdaptedModel, AdaptedRows, adapted_network, share_weights
+from .adapters import adapter_base, brings_embeddings, is_adapter, load_adapted
 from .architectures import is_positional
 from .lane import side_by_side
 from .language_model import LanguageModel, ids
 from .mapped import MappedModel
+from .model_source import ModelSource
 from .recurrent import as_language_model
-from .sources import (
-    ModelSource,
-    adapter_base,
-    brings_embeddings,
-    is_adapter,
-    load_adapted,
-    load_config,
-    load_tokenizer,
-    load_weights,
-)
+from .sources import load_config, load_tokenizer, load_weights
 from .text_reader import TextReader
 
 logger = logging.getLogger(__name__)

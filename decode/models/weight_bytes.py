@@ -16,9 +16,10 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .hub import model_folder
+from .model_source import ModelSource
 from .quantised import stored_quantization
 from .quantization import quantization_config
-from .sources import ModelSource, load_config, weights_dtype
+from .sources import load_config, weights_dtype
 
 BLOCK, NESTED_BLOCK = 64, 256  # of bitsandbytes: weights that share a scale, scales that share one
 

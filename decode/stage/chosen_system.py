@@ -8,7 +8,7 @@ from recipes.schema.recipe import load_recipe
 from ..evaluation.lineup import Lineup, System
 from ..jobs.folder import RunFolder
 from ..models.chat_date import keep_date
-from ..models.sources import ModelSource
+from ..models.model_source import ModelSource
 from .recipe_models import lineup_of
 from .validation import chosen_in
 

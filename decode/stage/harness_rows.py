@@ -25,8 +25,8 @@ from ..engine.request import Completion, Request
 from ..evaluation.experiment import OutOfRange
 from ..evaluation.lineup import Lineup, System
 from ..jobs.files import text_digest
+from ..models.model_source import ModelSource
 from ..models.prompts import RoleTokenizers
-from ..models.sources import ModelSource
 from .chosen_system import models_of
 
 BATCHES_AT_ONCE = 16  # of rows; a killed run loses no more than these

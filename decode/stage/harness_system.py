@@ -20,7 +20,7 @@ from ..engine.rule import Alpha
 from ..evaluation.lineup import Contender, Lineup
 from ..evaluation.loaded import Completers
 from ..jobs.folder import RunFolder
-from ..models.sources import ModelSource
+from ..models.model_source import ModelSource
 from .chosen_system import chosen_system, lineup_of_run, models_of
 
 LARGEST_BATCH = 64  # where lm-eval is told `auto`; it is halved when memory runs out

@@ -12,8 +12,8 @@ from ..evaluation.lineup import Contender, Lineup
 from ..jobs.folder import RunFolder
 from ..models.chat import PromptForm
 from ..models.loaded import ExpertSource
+from ..models.model_source import ModelSource
 from ..models.quantization import settings_text
-from ..models.sources import ModelSource
 from .endpoint_base import endpoint_source
 from .validation import rule_of
 

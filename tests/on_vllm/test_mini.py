@@ -29,7 +29,8 @@ from decode.jobs.files import read_rows
 from decode.jobs.folder import RunFolder
 from decode.models.loaded import ExpertSource, align_models
 from decode.models.merged import save_merged
-from decode.models.sources import ModelSource, load_weights
+from decode.models.model_source import ModelSource
+from decode.models.sources import load_weights
 
 MINI = Path(__file__).resolve().parents[2] / "data" / "mini"
 

@@ -25,7 +25,7 @@ from decode.engine.request import Request, RolePrompt
 from decode.engine.rule import Alpha, Rule
 from decode.engine.sampling import Sampling
 from decode.models.loaded import ExpertSource, LoadedModels, align_models
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from decode.stage.steered_folder import REQUESTS
 
 ALPHAS = [

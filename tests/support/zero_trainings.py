@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from data import TrainRow
-from decode.models.sources import ModelSource
+from decode.models.model_source import ModelSource
 from recipes.schema.hardware import DEEPSPEED
 from train import zero
 from train.proxy_loss import ProxyTarget

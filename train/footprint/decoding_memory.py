@@ -2,7 +2,8 @@
 
 from transformers import PretrainedConfig
 
-from decode.models.sources import ModelSource, load_config, weights_dtype
+from decode.models.model_source import ModelSource
+from decode.models.sources import load_config, weights_dtype
 from decode.models.weight_bytes import weight_bytes
 
 

@@ -30,10 +30,11 @@ from decode.models.architectures import is_positional
 from decode.models.in_training import Memory, RememberingModel, keeps_its_antiexpert, live_pair
 from decode.models.language_model import LanguageModel
 from decode.models.loaded import ExpertSource, align_models
+from decode.models.model_source import ModelSource
 from decode.models.pair import load_tuned
 from decode.models.prompts import RoleTokenizers, encode
 from decode.models.recurrent import as_language_model
-from decode.models.sources import ModelSource, load_frozen, load_tokenizer, load_weights
+from decode.models.sources import load_frozen, load_tokenizer, load_weights
 from decode.models.steered import Steered, steering_by
 
 MARGIN = 1.1  # a right answer may be longer than the one in the data
