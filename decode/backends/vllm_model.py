@@ -7,7 +7,8 @@ formula applies in float32, outside of what vLLM compiles and records.
 
 What of vLLM is touched, checked on 0.32 (CPU, model runner V1): `ModelRegistry`, entry points of
 `vllm.general_plugins`; `initialize_model`, `with_hf_config`, `replace` and `ModelConfig` (runner
-"draft") to make models inside a model; `secondary_weights` and `AutoWeightsLoader` to load them;
+"draft"), `set_model_tag` and `additional_config` to make models inside a model and to
+compile each by itself; `secondary_weights` and `AutoWeightsLoader` to load them;
 `worker_extension_cls` with `collective_rpc` to set alpha; `LLMEngine` with `SamplingParams`
 (vllm_completer.py); `LogitsProcessor` and the order of its calls (vllm_requests.py). These carry no
 promise, so `pyproject.toml` has a range.
@@ -23,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from vllm.compilation.backends import set_model_tag
 from vllm.config import ModelConfig, VllmConfig
 from vllm.config.utils import replace
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
@@ -54,36 +56,34 @@ class ProxyTunedForCausalLM(nn.Module):
         given: dict[str, Any] = getattr(config.hf_config, SECTION)
         self.alpha = Alpha(given["alpha"], Rule(**given["rule"]))
         self._vocabulary, self._width = Vocabulary(given["vocab_size"]), config.get_vocab_size()
+        roles = [  # prefixes hold no digit: it would be a layer's
+            (f"{role}_{letter}", _small_config(config, one[role]))
+            for letter, one in zip(string.ascii_lowercase, given["small"], strict=False)
+            for role in ("expert", "antiexpert")
+        ]
+        shapes = [own.compute_hash() for _, own in roles]
         own = vllm_config.with_hf_config(config.hf_config, given["architectures"])
         # Without a prefix: a quantised base's settings call its layers as its own class does.
-        self._models = [initialize_model(own, prefix="")]
+        self._models = [initialize_model(_told_apart(own, *shapes), prefix="")]
         self.secondary_weights: list[DefaultModelLoader.Source] = []
-        self._hidden_sizes, self._strengths = [config.get_hidden_size()], []
+        self._hidden_sizes = [config.get_hidden_size()]
         self.add_module("base", self._models[0])
-        for letter, one in zip(string.ascii_lowercase, given["small"], strict=False):
-            self._strengths.append(float(one["weight"]))
-            for role in ("expert", "antiexpert"):  # prefixes hold no digit: it would be a layer's
-                self._add(vllm_config, f"{role}_{letter}", _folder(config.model, one[role]))
+        self._strengths = [float(one["weight"]) for one in given["small"]]
+        for prefix, own in roles:
+            self._add(_told_apart(vllm_config, prefix, *shapes), prefix, own)
 
-    def _add(self, vllm_config: VllmConfig, prefix: str, folder: str) -> None:
-        whole = vllm_config.model_config
-        own = ModelConfig(
-            model=folder,
-            runner="draft",
-            dtype=whole.dtype,
-            max_model_len=whole.max_model_len,
-            trust_remote_code=whole.trust_remote_code,
-            enforce_eager=whole.enforce_eager,
-            seed=whole.seed,
-        )
+    def _add(self, vllm_config: VllmConfig, prefix: str, own: ModelConfig) -> None:
         cache = copy.copy(vllm_config.cache_config)
         cache.sliding_window = own.get_sliding_window()
         with_own = replace(vllm_config, model_config=own, cache_config=cache, quant_config=None)
-        model = initialize_model(with_own, prefix=prefix)
+        with set_model_tag(prefix):
+            model = initialize_model(with_own, prefix=prefix)
         self.add_module(prefix, model)
         self._models.append(model)
         self._hidden_sizes.append(own.get_hidden_size())
-        self.secondary_weights.append(DefaultModelLoader.Source(folder, None, prefix=f"{prefix}."))
+        self.secondary_weights.append(
+            DefaultModelLoader.Source(own.model, None, prefix=f"{prefix}.")
+        )
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
         return self._models[0].embed_input_ids(input_ids)
@@ -96,7 +96,8 @@ class ProxyTunedForCausalLM(nn.Module):
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Hidden states of all models side by side: (N, sum of their sizes)."""
-        return torch.cat([model(input_ids, positions) for model in self._models], -1)
+        # Copied one by one: recorded graphs share memory, and the next model's would write into it.
+        return torch.cat([model(input_ids, positions).clone() for model in self._models], -1)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """(N, W) float32; None where vLLM gathers the logits on another process."""
@@ -148,6 +149,27 @@ class Steering:
         model.alpha = Alpha(alpha, Rule(**rule))
 
 
-def _folder(base: str, name: str) -> str:
-    inside = Path(base) / name
-    return str(inside) if inside.is_dir() else name
+def _small_config(whole: ModelConfig, name: str) -> ModelConfig:
+    inside = Path(whole.model) / name
+    return ModelConfig(
+        model=str(inside) if inside.is_dir() else name,
+        runner="draft",
+        dtype=whole.dtype,
+        max_model_len=whole.max_model_len,
+        trust_remote_code=whole.trust_remote_code,
+        enforce_eager=whole.enforce_eager,
+        seed=whole.seed,
+    )
+
+
+def _told_apart(config: VllmConfig, *by: str) -> VllmConfig:
+    """The config with `by` in its hash, which names the files of what vLLM compiles.
+
+    A model inside a model would else run by another's code, or by code compiled for the small
+    models of an earlier start.
+    """
+    given = config.additional_config
+    assert isinstance(given, dict)  # any other class is a further platform's own
+    told = copy.copy(config)
+    told.additional_config = {**given, SECTION: by}
+    return told

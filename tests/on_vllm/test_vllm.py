@@ -20,6 +20,7 @@ from decode.backends.completer import Continuation, Likeliest, NotFinite
 from decode.backends.local import LocalCompleter
 from decode.backends.vllm_completer import VllmCompleter
 from decode.backends.vllm_engine import VllmModels
+from decode.backends.vllm_model import ProxyTunedForCausalLM
 from decode.backends.vllm_requests import RequestAlphas
 from decode.engine.request import Request, RolePrompt
 from decode.engine.rule import Alpha, Rule
@@ -115,6 +116,29 @@ def test_the_large_model_alone_has_the_same_engine(both: Both) -> None:
     requests = [asked(n) for n in range(12)]
     expected = {one.name: one for one in both.base.complete(requests)}
     assert {one.name: one for one in both.alone.complete(requests)} == expected
+
+
+def test_models_in_one_keep_what_is_compiled_and_recorded_apart(both: Both) -> None:
+    engine = both.vllm._engine
+    (names,) = engine.collective_rpc(
+        lambda worker: {
+            name: module.vllm_config.compute_hash()  # vLLM's files of compiled code have its name
+            for name, module in worker.model_runner.get_model().named_modules()
+            if hasattr(module, "vllm_config") and hasattr(module, "do_not_compile")
+        }
+    )
+    assert len(names) == 5 and len(set(names.values())) == 5
+
+    memory = torch.zeros(2, 3)  # where every recorded graph leaves what it makes
+
+    def recorded(value: float):
+        return lambda ids, positions: memory.fill_(value)
+
+    model = ProxyTunedForCausalLM.__new__(ProxyTunedForCausalLM)
+    torch.nn.Module.__init__(model)
+    model._models = [recorded(1.0), recorded(2.0)]
+    states = model(torch.zeros(2, dtype=torch.long), torch.arange(2))
+    assert states.tolist() == [[1, 1, 1, 2, 2, 2]] * 2
 
 
 def possible(likeliest: Likeliest) -> list[list[int]]:
