@@ -15,8 +15,8 @@ from decode.evaluation.experiment import Choosing
 from decode.evaluation.lineup import System
 from decode.evaluation.metric import Metric
 from decode.evaluation.summary import measure, with_further_tasks
-from decode.jobs.files import FileChanged, read_json
-from decode.jobs.folder import RunFolder
+from decode.jobs.files import FileChanged, read_json, write_json, write_rows
+from decode.jobs.folder import RunFolder, SettingsChanged
 from decode.reports.findings import findings
 from decode.reports.report import write_report
 from decode.reports.tables import closing_table
@@ -48,9 +48,19 @@ def test_the_better_half_goes_on_and_of_equals_the_first():
     assert survivors({Alpha(1): rows(9), Alpha(2): rows(9)}, EXACT_MATCH, "t")[0] == Alpha(1)
 
 
+def test_the_same_scores_in_another_order_are_equal():
+    values = {Alpha(1): [0.2, 0.3, 0.1], Alpha(2): [0.1, 0.2, 0.3]}
+    assert survivors(values, EXACT_MATCH, "t")[0] == Alpha(1)
+
+
 def test_one_that_is_clearly_behind_is_dropped_at_once():
     values = {Alpha(1): rows(35), Alpha(2): rows(5), Alpha(3): rows(4)}
     assert survivors(values, EXACT_MATCH, "facts") == [Alpha(1)]
+
+
+def test_on_a_few_rows_nobody_falls_clearly_behind():
+    values = {Alpha(1): rows(5, 5), Alpha(2): rows(0, 5), Alpha(3): rows(0, 5)}
+    assert survivors(values, EXACT_MATCH, "facts") == [Alpha(1), Alpha(2)]
 
 
 def test_where_a_low_value_is_good_the_lowest_is_chosen():
@@ -248,3 +258,48 @@ def test_the_warm_up_of_earlier_recipes_is_a_rule(tmp_path):
     assert load_recipe(FACTS, ["decode.alpha_warmup_tokens=0"]).decode.rule is None
     with pytest.raises(RecipeError, match=r"is rule\.warmup_tokens now"):
         load_recipe(FACTS, ["decode.alpha_warmup_tokens=4", "decode.rule={by_doubt: true}"])
+
+
+def facts(path, *questions):
+    rows_ = [{"id": id_, "question": asked, "answers": ["x"]} for id_, asked in questions]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows_))
+    return path
+
+
+def test_validation_rows_of_one_id_are_refused(tmp_path):
+    """A file of predictions has one row an id, so that one of them would answer for both."""
+    path = facts(tmp_path / "rows.jsonl", ("a", "Who?"), ("b", "What?"), ("a", "Where?"))
+    with pytest.raises(ValueError, match=r"decode\.choose\.rows: row id 'a' is there twice in"):
+        planned(tmp_path / "run", f"decode.choose={{rows: {path}, alpha: 1}}")
+
+
+def test_an_evaluation_question_in_another_spelling_chooses_nothing(tmp_path):
+    asked = facts(tmp_path / "test.jsonl", ("a", "Who wrote 'Emma'?"), ("b", "Who was Austen?"))
+    rows_ = facts(tmp_path / "rows.jsonl", ("v", "Who?"), ("w", "  who  wrote \u2018EMMA\u2019 ?"))
+    with pytest.raises(ValueError, match=r"1 of 2 are evaluation rows as well \(the first is 'w'"):
+        planned(
+            tmp_path / "run", f"task.eval={asked}", f"decode.choose={{rows: {rows_}, alpha: 1}}"
+        )
+
+
+def test_a_share_keeps_a_repeated_question_on_one_side(tmp_path):
+    spelt = [(f"{n}{who}", f"{who} {n}?") for n in range(10) for who in ("who", "Who")]
+    asked = facts(tmp_path / "test.jsonl", *spelt)
+    found = planned(tmp_path / "run", f"task.eval={asked}", "decode.choose={rows: 0.3, alpha: 1}")
+    apart, left = found.choosing.questions, found.questions
+    assert len(apart) == 6 and len(left) == 14
+    assert not {row.id[0] for row in apart} & {row.id[0] for row in left}
+
+
+def test_alpha_0_is_one_candidate_whatever_the_rules(tmp_path):
+    choose = f"{{rows: {VALIDATION}, alpha: [0, 1], rule: [{{by_doubt: true}}, null]}}"
+    found = planned(tmp_path, f"decode.choose={choose}").choosing.candidates
+    assert found == (Alpha(0.0), Alpha(1.0, Rule(by_doubt=True)), Alpha(1.0))
+
+
+def test_a_choice_by_other_rows_says_what_to_delete(tmp_path):
+    rung = RunFolder(tmp_path / "run").rung("large", 1)
+    write_rows(rung.predictions("proxy"), [{"id": "v0"}])
+    write_json(rung.settings(rung.predictions("proxy")), {"questions": "then"})
+    with pytest.raises(SettingsChanged, match=rf"or delete {tmp_path}/run/choice to make it again"):
+        rung.claim(rung.predictions("proxy"), {"questions": "now"})

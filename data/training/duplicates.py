@@ -58,6 +58,16 @@ class EvaluationPrompts:
         return None
 
 
+def question_key(prompt: str) -> str:
+    """What prompts of one question share: their words, however they are spelt and spaced; of a
+    prompt without a word, itself.
+
+    >>> question_key(" who wrote 'Emma'?") == question_key("Who wrote Emma?")
+    True
+    """
+    return " ".join(_words(prompt)) or prompt
+
+
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 

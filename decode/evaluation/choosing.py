@@ -7,12 +7,13 @@ equals the one that is listed first. What the run reports is measured on other r
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from statistics import fmean
 
 from ..engine.rule import Alpha
 from ..jobs.folder import RunFolder
 from .choice_file import write_choices
 from .experiment import Experiment
-from .intervals import Estimate, difference_of, resampled_means, stacked
+from .intervals import FEWEST, Estimate, difference_of, resampled_means, stacked
 from .lineup import Contender, System
 from .metric import Metric
 from .metrics import Choice, Tried
@@ -55,6 +56,8 @@ def survivors(values: Values, metric: Metric, task: str) -> list[Alpha]:
     """
     ranked = _ranked(values, metric, task)
     best, *others = ranked[: max(NUM_FINALISTS, (len(ranked) + 1) // 2)]
+    if len(values[best]) < FEWEST:  # too few to fall clearly behind on
+        return [best, *others]
     behind = {alpha: _behind(values, best, alpha, metric, task) for alpha in others}
     return [best, *(alpha for alpha in others if behind[alpha].ci95[0] <= 0)]
 
@@ -113,7 +116,7 @@ def _ranked(values: Values, metric: Metric, task: str) -> list[Alpha]:
     """Candidates, best first; of equals the first stays first."""
     places = counted_places(task, {str(number): own for number, own in enumerate(values.values())})
     means = {
-        alpha: sum(metric.worth(_at(own, place)) for place in places) / len(places)
+        alpha: fmean(metric.worth(_at(own, place)) for place in places)  # equals are equal
         for alpha, own in values.items()
     }
     return sorted(values, key=lambda alpha: -means[alpha])

@@ -22,6 +22,7 @@ SEED = 0
 NUM_RESAMPLES = 10_000
 Z95 = 1.959963984540054  # the 97.5% point of the standard normal
 TAIL = 0.025  # the share of resamples left out at either end of a 95% interval
+FEWEST = 6  # rows that tell something: even all on one side, five differ by chance 1 time in 16
 CHUNK_DRAWS = 4_000_000  # row indices held at once: 32 MiB of int64, and as much for the counts
 
 

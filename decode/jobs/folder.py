@@ -28,11 +28,15 @@ class RunFolder:
 
     Args:
         run: the folder of the whole run, where this is a further task's.
+        whole: the folder that is made anew as a whole, where this is a part of it.
     """
 
-    def __init__(self, path: str | Path, run: Path | None = None) -> None:
+    def __init__(
+        self, path: str | Path, run: Path | None = None, whole: Path | None = None
+    ) -> None:
         self.path = Path(path)
         self._run = run or self.path
+        self._whole = whole
 
     @property
     def recipe(self) -> Path:
@@ -62,7 +66,8 @@ class RunFolder:
 
     def rung(self, slug: str, number: int) -> "RunFolder":
         """The folder of the validation rows that a base's candidates complete at one rung."""
-        return RunFolder(self.path / "choice" / slug / f"rung{number}", self._run)
+        whole = self.path / "choice"
+        return RunFolder(whole / slug / f"rung{number}", self._run, whole)
 
     @property
     def environment(self) -> Path:
@@ -174,7 +179,7 @@ class RunFolder:
             raise SettingsChanged(
                 f"{result} was made with {key} {_brief(found.get(key))}, and this recipe has "
                 f"{_brief(wanted.get(key))}{more}; choose another output_dir, or delete "
-                f"{result} and {record} to make it again"
+                f"{self._whole or f'{result} and {record}'} to make it again"
             )
 
     def seals(self, result: Path, *made_with: Path, key: str = "rows") -> Seals:

@@ -4,7 +4,6 @@ Everything a user can have wrong outside the models is found here, before any of
 judges and their keys, a sandbox that this machine does not permit.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -39,7 +38,7 @@ from ..jobs.folder import RunFolder
 from ..jobs.terminal import Progress
 from ..models.chat_date import keep_date
 from .recipe_models import lineup_of
-from .validation import Plan, set_apart
+from .validation import Plan, repeated_ids, set_apart
 
 T = TypeVar("T")
 
@@ -113,11 +112,8 @@ def _experiment(
         questions = task.eval_rows(choice.eval, choice.eval_limit)
     except SourceError as error:
         raise ValueError(f"{section}.eval: {error}") from error
-    ids = Counter(question.id for question in questions)
-    if repeated := [f"'{id_}'" for id_, times in ids.items() if times > 1]:
-        raise ValueError(
-            f"{section}.eval: row id {', '.join(repeated[:3])} is there twice; ids must differ"
-        )
+    if repeated := repeated_ids(questions):
+        raise ValueError(f"{section}.eval: row id {repeated} is there twice; ids must differ")
     try:
         scorer = None if is_graded else task.scorer(mode)
     except ValueError as error:

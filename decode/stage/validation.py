@@ -1,11 +1,13 @@
 """The rows that choose alpha and rule: planned beside the evaluation rows, asked before them."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from data import Task
 from data.task import EvalRow
+from data.training.duplicates import question_key
 from recipes.schema.recipe import Recipe
 from recipes.schema.steering import Rule as RuleKeys
 
@@ -62,15 +64,28 @@ def set_apart(
         raise ValueError(
             f"decode.choose.rows: leaves no rows to {'report on' if validation else 'choose by'}"
         )
-    asked = {row.prompt for row in rows}
-    num_shared = sum(row.prompt in asked for row in validation)
-    if num_shared:
+    if repeated := repeated_ids(validation):
         raise ValueError(
-            f"decode.choose.rows: {num_shared} of {len(validation)} are evaluation rows as well; a "
-            "choice by them would flatter the results: name other rows, or a share to set apart"
+            f"decode.choose.rows: row id {repeated} is there twice in {where}; ids must differ"
         )
-    candidates = [Alpha(a, rule_of(rule)) for rule in choose.rule for a in choose.alpha]
-    return rows, Choosing(validation, tuple(candidates), where)
+    asked = {question_key(row.prompt) for row in rows}
+    shared = [row.id for row in validation if question_key(row.prompt) in asked]
+    if shared:
+        raise ValueError(
+            f"decode.choose.rows: {len(shared)} of {len(validation)} are evaluation rows as well "
+            f"(the first is '{shared[0]}'); a choice by them would flatter the results: name other "
+            "rows, or a share to set apart"
+        )
+    candidates = [  # without a shift no rule makes a difference
+        Alpha(a, rule_of(rule) if a else PAPER) for rule in choose.rule for a in choose.alpha
+    ]
+    return rows, Choosing(validation, tuple(dict.fromkeys(candidates)), where)
+
+
+def repeated_ids(rows: Sequence[EvalRow]) -> str:
+    """The first ids that several rows have, in words; "" if all differ."""
+    ids = Counter(row.id for row in rows)
+    return ", ".join([f"'{id_}'" for id_, times in ids.items() if times > 1][:3])
 
 
 def with_choices(plan: Plan) -> Plan:
@@ -114,8 +129,13 @@ def chosen_in(folder: RunFolder) -> dict[str, Alpha]:
 def _split(
     rows: Sequence[EvalRow], share: float, seed: int
 ) -> tuple[Sequence[EvalRow], Sequence[EvalRow]]:
-    """The rows less a share of them, drawn by the seed, and that share; both in their order."""
-    drawn = random.Random(f"{seed} choose").sample(range(len(rows)), round(share * len(rows)))
+    """The rows less a share of them, drawn by the seed, and that share; both in their order.
+
+    Rows that ask the same question stay together.
+    """
+    keys = [question_key(row.prompt) for row in rows]
+    questions = list(dict.fromkeys(keys))
+    drawn = random.Random(f"{seed} choose").sample(questions, round(share * len(questions)))
     apart = set(drawn)
-    left = [row for place, row in enumerate(rows) if place not in apart]
-    return left, [rows[place] for place in sorted(apart)]
+    left = [row for key, row in zip(keys, rows, strict=True) if key not in apart]
+    return left, [row for key, row in zip(keys, rows, strict=True) if key in apart]
