@@ -16,12 +16,13 @@ from data.scoring.pass_at_k import pass_at_k
 from decode.evaluation.intervals import Estimate, difference_with_interval
 from decode.evaluation.mcnemar import McNemar, mcnemar
 from decode.evaluation.metric import Metric
-from decode.evaluation.metrics import MeasuredSystem, Metrics
+from decode.evaluation.metrics import MeasuredBase, MeasuredSystem, Metrics
 from decode.evaluation.metrics_file import as_json
+from decode.evaluation.systems import system_name
 from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.files import write_json
-from decode.reports.compare_plot import plot_runs, reading_key
+from decode.reports.compare_plot import metric_words, plot_runs, reading_key
 from decode.reports.findings import percent, points, span
 from decode.reports.finished_run import FinishedRun, read_runs, recipe_differences
 from decode.reports.pair_table import p_value
@@ -94,7 +95,8 @@ def paired_differences(runs: list[FinishedRun]) -> list[RunPair]:
     """Expert and proxies of each run against the first run's, row by row on the rows both have.
 
     Bases are matched by name; where both runs have one base each, these two are, whatever they are
-    called. The rows are those with the same id and the same prompt.
+    called. Proxies are matched by alpha and rule; where validation rows chose, the headline's is
+    compared with the other run's as well. The rows are those with the same id and the same prompt.
     """
     first, *others = runs
     found: list[RunPair] = []
@@ -106,7 +108,7 @@ def paired_differences(runs: list[FinishedRun]) -> list[RunPair]:
 
 
 def _matched(one: Metrics, other: Metrics) -> list[tuple[str, str]]:
-    """Names of the systems to pair: the experts, then the proxies at alphas that both have."""
+    """Names of the systems to pair: the experts, the proxies that both have, chosen headlines."""
     has_one_base = len(one.bases) == len(other.bases) == 1
     proxies = [
         (s.name, t.name)
@@ -115,7 +117,17 @@ def _matched(one: Metrics, other: Metrics) -> list[tuple[str, str]]:
         if s.role == t.role == "proxy" and (s.alpha, s.rule) == (t.alpha, t.rule)
         if has_one_base or s.slug == t.slug
     ]
-    return [("expert", "expert"), *proxies]
+    headlines = [
+        (_headline(s), _headline(t))
+        for s in one.bases
+        for t in other.bases
+        if (has_one_base or s.slug == t.slug) and (s.choice or t.choice) and s.proxy and t.proxy
+    ]
+    return list(dict.fromkeys([("expert", "expert"), *proxies, *headlines]))
+
+
+def _headline(base: MeasuredBase) -> str:
+    return system_name("proxy", base.slug, base.headline.alpha, base.headline.rule)
 
 
 def _difference(
@@ -145,21 +157,29 @@ def _worth(metric: Metric, scores: list[float]) -> float:
 def task_table(runs: list[FinishedRun], task: str) -> str:
     """One task's systems, a column a run."""
     having = [run.tasks.get(task) for run in runs]
-    metric = next(filter(None, having)).metric
-    better = "" if metric.higher_is_better else " (lower is better)"
-    title = f"{task}, {metric.words}{better}, percent [95% intervals]"
+    title = f"{task}, {metric_words(runs, task)}, percent [95% intervals]"
+    chosen = [
+        {_headline(base) for base in own.bases if base.choice} if own else set() for own in having
+    ]
     systems = [{reading_key(s): s for s in own.systems} if own else {} for own in having]
     lines: Lines = [("rows", [f"{own.num_examples:,}" if own else DASH for own in having])]
+    if len({own.metric for own in having if own}) > 1:
+        lines.insert(0, ("metric", [own.metric.words if own else DASH for own in having]))
     keys = dict.fromkeys(key for own in systems for key in own)
     for base in dict.fromkeys(base for base, *_ in keys):
         lines += [(base, [])] if base else []
         for key in sorted(key for key in keys if key[0] == base):
             cells = [own.get(key) for own in systems]
             name = system_label(next(filter(None, cells)))
-            lines.append((f"  {name}" if base else name, list(map(_value, cells))))
+            values = [
+                f"{'* ' if system and system.name in own else ''}{_value(system)}"
+                for system, own in zip(cells, chosen, strict=True)
+            ]
+            lines.append((f"  {name}" if base else name, values))
             if any(system and system.proxy for system in cells):
                 lines.append(("    gap closed", list(map(_gap, cells))))
-    return f"{title}\n\n{_columns(runs, lines)}"
+    note = "\n\n* chosen on validation rows" if any(chosen) else ""
+    return f"{title}\n\n{_columns(runs, lines)}{note}"
 
 
 def training_table(runs: list[FinishedRun]) -> str:
@@ -193,6 +213,9 @@ def pairs_table(pairs: list[RunPair]) -> str:
         difference = pair.difference
         words = f"{points(difference.value)} {span(*difference.ci95, signed=True)}"
         name = f"{pair.task}, {pair.a.system}: {pair.a.run} - {pair.b.run}"
+        if pair.a.system != pair.b.system:
+            a, b = (f"{one.system} of {one.run}" for one in (pair.a, pair.b))
+            name = f"{pair.task}, {a} - {b}"
         p = p_value(pair.mcnemar.p_value) if pair.mcnemar else ""
         cells.append([name, f"{pair.num_rows:,}", words, p])
     note = (

@@ -1,6 +1,7 @@
 """Runs side by side: made by hand, so that every difference is known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from decode.compare import RunSystem, paired_differences, pairs_table, task_tabl
 from decode.evaluation.intervals import Estimate
 from decode.evaluation.mcnemar import McNemar
 from decode.evaluation.metric import Metric
+from decode.evaluation.metrics import Choice
 from decode.evaluation.metrics_file import write_metrics
 from decode.evaluation.summary import BaseScores, summarize, with_further_tasks
 from decode.jobs.files import write_json, write_rows
@@ -29,6 +31,7 @@ def right(num_right, num_rows=20):
 def write_task(folder, task, scores, base="x/large", metric=EXACT_MATCH, is_graded=False):
     """One task of a run: its metrics, and the rows of every system."""
     contender = BaseScores(base, "large", scores["base"], scores.get("tuned"), scores["proxy"])
+    contender = replace(contender, choice=scores.get("choice"))
     metrics = summarize(task, metric, scores["base"], scores["expert"], [contender])
     found = {"antiexpert": scores["base"], "expert": scores["expert"], "base": scores["base"]}
     for system in metrics.systems:
@@ -97,6 +100,36 @@ def test_a_cell_that_a_run_has_not_is_a_dash(two):
     (shares,) = [line for line in lines if "50% [" in line]
     assert "70% [" in shares
     assert task_table(read_runs(two), "word_problems").count("-\n") >= 6
+
+
+def test_what_validation_rows_chose_is_marked_and_compared(tmp_path):
+    """Runs that chose otherwise have no proxy in common, and are compared by what they chose."""
+    paths = []
+    for name, alpha, num_right in (("one", 0.5, 6), ("two", 1.5, 14)):
+        choice = Choice(alpha=alpha, rule="", settings={}, rows="v", num_rows=9, tried=())
+        scores = {"base": right(0), "expert": right(8), "choice": choice}
+        scores["proxy"] = {(alpha, ""): right(num_right)}
+        paths.append(write_run(tmp_path / name, {"facts": scores}))
+    runs = read_runs(paths)
+    _, proxy = pairs = paired_differences(runs)
+    assert proxy.a == RunSystem("two", "proxy-large-alpha1.5")
+    assert proxy.b == RunSystem("one", "proxy-large-alpha0.5")
+    assert proxy.difference.value == pytest.approx(0.4)
+    assert "alpha1.5 of two - proxy-large-alpha0.5 of one" in pairs_table(pairs)
+    table = task_table(runs, "facts")
+    assert "* 30.0 [" in table and "* 70.0 [" in table
+    assert table.endswith("* chosen on validation rows")
+
+
+def test_runs_that_measured_different_things_say_which(tmp_path):
+    scores = {"base": right(0), "expert": right(8), "proxy": {(1.0, ""): right(10)}}
+    paths = [
+        write_run(tmp_path / f"at{k}", {"mbpp": scores}, metric=Metric(f"pass@{k}", pass_at=k))
+        for k in (1, 10)
+    ]
+    lines = task_table(read_runs(paths), "mbpp").splitlines()
+    assert lines[0] == "mbpp, pass@1 or pass@10, percent [95% intervals]"
+    assert lines[3].split() == ["metric", "pass@1", "pass@10"]
 
 
 def test_recipes_differ_in_their_values_not_in_names_and_places(two):

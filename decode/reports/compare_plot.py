@@ -49,6 +49,15 @@ def plot_runs(runs: list[FinishedRun], tasks: list[str], path: Path) -> None:
     save(figure, path)
 
 
+def metric_words(runs: list[FinishedRun], task: str) -> str:
+    """What the runs measured on a task; all of it where they differ."""
+    metrics = dict.fromkeys(run.tasks[task].metric for run in runs if task in run.tasks)
+    return " or ".join(
+        metric.words + ("" if metric.higher_is_better else " (lower is better)")
+        for metric in metrics
+    )
+
+
 def reading_key(system: MeasuredSystem) -> Key:
     """Sorts systems as tables are read."""
     return system.slug or "", ORDER.index(system.role), system.rule, system.alpha or 0.0
@@ -108,6 +117,4 @@ def _panel(
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     in_percent(axes.xaxis)
-    metric = next(run.tasks[task].metric for run in runs if task in run.tasks)
-    better = "" if metric.higher_is_better else ", lower is better"
-    axes.set_xlabel(f"{task}: {metric.words}{better}, percent (whiskers: 95% intervals)")
+    axes.set_xlabel(f"{task}: {metric_words(runs, task)}, percent (whiskers: 95% intervals)")
