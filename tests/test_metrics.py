@@ -118,6 +118,14 @@ def test_gap_closed_is_none_with_a_reason_unless_tuning_helps():
         assert reason is not None and "did not beat the base" in reason
 
 
+def test_the_same_scores_in_another_order_are_no_gap():
+    """Their means may differ by 1e-17, which a ratio would blow up."""
+    base, tuned = [0.2, 0.3, 0.1, 0, 0, 0], [0.1, 0.2, 0.3, 0, 0, 0]
+    assert 0 < np.mean(tuned) - np.mean(base) < 1e-16
+    closed, reason = gap_closed_with_interval(base, [1.0] * 6, tuned)
+    assert closed is None and "did not beat the base" in (reason or "")
+
+
 def test_gap_closed_has_no_interval_when_the_gap_is_in_doubt():
     # One row apart: the resamples without that row, (1 - 1/100)^100 = 37%, have no gap.
     closed, reason = gap_closed_with_interval(right(50, 100), right(60, 100), right(51, 100))

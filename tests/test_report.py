@@ -66,6 +66,9 @@ def predict(metrics, completion="the answer"):
         ({"expert": 130}, ["does worse than its expert, the small tuned model alone (65.0%"]),
         ({"proxy": {1.0: 8}}, ["hurts: exact match falls", "gap to direct tuning (70.0%) grows"]),
         ({"proxy": {1.0: 21}}, ["makes no measurable difference"]),
+        ({"proxy": {1.0: 25}}, ["makes no measurable", "by fewer than 6 rows that differ"]),
+        ({"proxy": {1.0: 26}}, ["raises exact match from 10.0% to 13.0%"]),
+        ({"antiexpert": 75}, ["Training did not measurably improve the small model (37.5% before"]),
         ({"tuned": None}, ["no directly tuned model to compare with"]),
         ({"tuned": 20}, ["no gap to close, since direct tuning reaches only 10.0%"]),
         ({"tuned": 21}, ["too small a gap for an interval"]),
@@ -96,6 +99,21 @@ def test_findings_turn_round_where_lower_is_better():
     assert "did not measurably improve" not in text
     assert "(lower is better)" in table and "+45.0" in table
     assert "hurts: share toxic rises from 90.0% to 97.5%" in found(5)[0]
+
+
+@pytest.mark.parametrize("num_rows", [1, 5])
+def test_a_few_rows_that_all_agree_tell_nothing(num_rows):
+    """The bootstrap's interval has no width there: it would be +100 to +100 points."""
+    wrong, good = right(0, num_rows), right(num_rows, num_rows)
+    base = BaseScores("x/large", "large", wrong, good, {(1.0, ""): good})
+    text = " ".join(findings(summarize("facts", Metric("exact_match"), wrong, wrong, [base])))
+    assert "makes no measurable difference to exact match: from 0.0% to 100.0%" in text
+    assert "closes 100% of the gap to direct tuning (100.0%; too few rows for an interval)" in text
+    assert "does not measurably beat its expert" in text
+    whole = [1.0, 0.5]  # parts of right, which McNemar's test does not count
+    base = BaseScores("x/large", "large", [0.0, 0.1], whole, {(1.0, ""): whole})
+    text = " ".join(findings(summarize("t", Metric("win_rate"), [0, 0], [0, 0], [base])))
+    assert "makes no measurable difference" in text
 
 
 def test_uncounted_rows_are_a_finding():

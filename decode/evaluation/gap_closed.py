@@ -12,10 +12,11 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from .intervals import SEED, TAIL, Scores, percentiles, resampled_means, stacked
+from .intervals import FEWEST, SEED, TAIL, Scores, percentiles, resampled_means, stacked
 from .metric import Metric
 
 UPWARD = Metric("value")
+ROUNDING = 1e-12  # means of the same scores in another order differ by less
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class ScoredSystem:
 
 def gap_closed(base: float, proxy: float, tuned: float) -> float | None:
     """(proxy - base) / (tuned - base), unclipped; None unless tuned > base."""
-    return (proxy - base) / (tuned - base) if tuned > base else None
+    return (proxy - base) / (tuned - base) if tuned - base > ROUNDING else None
 
 
 def gap_closed_with_interval(
@@ -83,15 +84,19 @@ def gap_closed_of(
     value = gap_closed(base, proxy, tuned)
     if value is None:
         return None, _not_better(metric.worth(tuned), metric.worth(base))
+    if worth.shape[1] < FEWEST:
+        return GapClosed(value, None), (
+            f"no interval: fewer than {FEWEST} rows are too few to resample"
+        )
     gain, gap = means[1] - means[0], means[2] - means[0]
-    is_open = gap > 0
+    is_open = gap > ROUNDING
     share = float(1 - is_open.mean())
     if share > TAIL:
         return GapClosed(value, None), (
             f"no interval: direct tuning fails to beat the base in {share:.1%} of the resamples, "
             "so the ratio is not well determined"
         )
-    unbounded = np.where(gain == 0, 0.0, np.copysign(np.inf, gain))
+    unbounded = np.where(np.abs(gain) <= ROUNDING, 0.0, np.copysign(np.inf, gain))
     ratios = np.divide(gain, gap, out=unbounded, where=is_open)
     return GapClosed(value, percentiles(ratios)), None
 

@@ -1,18 +1,20 @@
 """What the numbers say, in sentences: gains, losses, and what could not be told apart.
 
-A difference is called one only when its 95% interval lies on one side of zero.
+A difference is called one only when its 95% interval lies on one side of zero, and when enough rows
+differ: of a few that all agree the bootstrap's interval has no width, and says nothing.
 """
 
-from ..evaluation.intervals import Estimate
+from ..evaluation.intervals import FEWEST, Estimate
 from ..evaluation.metric import Metric
-from ..evaluation.metrics import MeasuredBase, MeasuredProxy, Metrics
+from ..evaluation.metrics import MeasuredBase, MeasuredProxy, Metrics, Pair
+from ..evaluation.systems import system_name
 
 
 def findings(metrics: Metrics) -> list[str]:
     """One sentence a base, the most important first; before them, whether the expert learned."""
     sentences = []
-    small = next(pair for pair in metrics.pairs if (pair.a, pair.b) == ("expert", "antiexpert"))
-    if small.difference.ci95[0] <= 0:  # of what is gained
+    small = _pair(metrics, "expert", "antiexpert")
+    if _side(small, metrics) <= 0:  # of what is gained
         expert, antiexpert = percent(metrics.expert.value), percent(metrics.antiexpert.value)
         sentences.append(
             f"Training did not measurably improve the small model ({antiexpert}% before, {expert}% "
@@ -51,7 +53,8 @@ def _with_interval(difference: Estimate) -> str:
 def _finding(base: MeasuredBase, metrics: Metrics) -> str:
     proxy, metric = base.headline, metrics.metric.words
     values = f"from {percent(base.base.value)}% to {percent(proxy.value)}%"
-    low, high = proxy.gain_over_base.ci95
+    name = system_name("proxy", base.slug, proxy.alpha, proxy.rule)
+    pair = _pair(metrics, name, system_name("base", base.slug))
     interval = _with_interval(proxy.gain_over_base)
     lead = f"Proxy-tuning {base.slug} at alpha {proxy.alpha:g}"
     if proxy.rule:
@@ -63,16 +66,20 @@ def _finding(base: MeasuredBase, metrics: Metrics) -> str:
         interval = f"({interval})"
     else:  # a gain is a reduction then, which a bare sign would not say
         raises, falls, interval = "lowers", "rises", f"(a gain of {interval}; lower is better)"
-    if low > 0:
+    side = _side(pair, metrics)
+    if side > 0:
         sentence = f"{lead} {raises} {metric} {values} {interval}"
-    elif high < 0:
+    elif side < 0:
         sentence = f"{lead} hurts: {metric} {falls} {values} {interval}"
     else:
         sentence = f"{lead} makes no measurable difference to {metric}: {values} {interval}"
-    return f"{sentence}{_ceiling(base, proxy)}. {_against_expert(proxy, metrics)}"
+        if 0 < _num_differing(pair, metrics) < FEWEST:
+            sentence += f", by fewer than {FEWEST} rows that differ"
+    ceiling = _ceiling(base, proxy, metrics.num_examples)
+    return f"{sentence}{ceiling}. {_against_expert(proxy, _pair(metrics, name, 'expert'), metrics)}"
 
 
-def _ceiling(base: MeasuredBase, proxy: MeasuredProxy) -> str:
+def _ceiling(base: MeasuredBase, proxy: MeasuredProxy, num_rows: int) -> str:
     if base.tuned is None:
         return "; there is no directly tuned model to compare with"
     tuned, closed = percent(base.tuned.value), proxy.gap_closed
@@ -82,21 +89,37 @@ def _ceiling(base: MeasuredBase, proxy: MeasuredProxy) -> str:
         return f"; the gap to direct tuning ({tuned}%) grows instead of closing"
     share = f"; that closes {closed.value * 100:.0f}% of the gap to direct tuning ({tuned}%"
     if closed.ci95 is None:
-        return f"{share}; too small a gap for an interval)"
+        return f"{share}; too {'few rows' if num_rows < FEWEST else 'small a gap'} for an interval)"
     low, high = closed.ci95
     return f"{share}; 95% interval {low * 100:.0f} to {high * 100:.0f})"
 
 
-def _against_expert(proxy: MeasuredProxy, metrics: Metrics) -> str:
-    gain = proxy.gain_over_expert
-    low, high = gain.ci95
+def _against_expert(proxy: MeasuredProxy, pair: Pair, metrics: Metrics) -> str:
     name = "difference" if metrics.metric.higher_is_better else "gain"
-    difference = f"({percent(metrics.expert.value)}%; {name} {_with_interval(gain)})"
-    if low > 0:
+    interval = _with_interval(proxy.gain_over_expert)
+    difference = f"({percent(metrics.expert.value)}%; {name} {interval})"
+    side = _side(pair, metrics)
+    if side > 0:
         return f"It beats its own expert {difference}."
-    if high < 0:
+    if side < 0:
         return f"It does worse than its expert, the small tuned model alone {difference}."
     return f"It does not measurably beat its expert, the small tuned model alone {difference}."
+
+
+def _pair(metrics: Metrics, a: str, b: str) -> Pair:
+    return next(pair for pair in metrics.pairs if (pair.a, pair.b) == (a, b))
+
+
+def _side(pair: Pair, metrics: Metrics) -> int:
+    """1 where the first is better, -1 where the second is, 0 where nothing can be told."""
+    low, high = pair.difference.ci95
+    return (low > 0) - (high < 0) if _num_differing(pair, metrics) >= FEWEST else 0
+
+
+def _num_differing(pair: Pair, metrics: Metrics) -> int:
+    """The rows that only one is right on; all rows, where they are not simply right or wrong."""
+    counts = pair.mcnemar
+    return metrics.num_examples if counts is None else counts.only_a + counts.only_b
 
 
 def _better_alpha(base: MeasuredBase, metric: Metric) -> list[str]:
