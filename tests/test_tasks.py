@@ -115,6 +115,15 @@ def test_gsm8k_rows(tmp_path):
         (" #### Step 1\n9*2=18", 1.0),  # a heading
         (" 18\n####", 1.0),
         (" #### 1. She has 9.\n#### 2. So 9*2 is 18.", 1.0),  # a list
+        (" #### 18 (rounded from 17.6)", 1.0),  # and so do asides
+        (" #### 18 pens and 3 pencils", 1.0),
+        (" #### 18, since 3 of 21 are gone", 1.0),
+        (" #### 9+9=18 (two boxes of 9)", 1.0),
+        (" #### 9 pens + 9 pens = 18 pens, 2 boxes", 1.0),
+        (" #### 18 (= 9 + 9)", 1.0),
+        (" #### 2 * 9 = USD 18", 1.0),
+        (" #### 9 pens\n#### 18 (rounded from 17.6)", 1.0),
+        (" #### 17 (not 18)", 0.0),
         (" #### 17\nSo it is 18.", 0.0),
     ],
 )

@@ -28,6 +28,9 @@ _NUMBER = re.compile(rf"((?<![\w.)\]}}])-)?{_CURRENCY}(?<![\d.])(\d*\.?\d+)")
 _STARTS_WITH_NUMBER = re.compile(rf"[\s*]*{_NUMBER.pattern}")
 _LINE_END = re.compile(r"\n")
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s+[^\W\d_])")
+_ASIDE = re.compile(r"\([^()]*\)")
+_LETTER = re.compile(r"[^\W\d_]")
+_ITEM = re.compile(r"[\s*]*\d+[.)]\s+[^\W\d_]")
 _ONE_NUMBER = re.compile(
     rf"\s*(?:[+-]?{_CURRENCY}|{_CURRENCY}[+-])(?=\.?\d)"
     rf"(?:\d{{1,3}}(?:{_GROUP}\d{{2,3}})*{_GROUP}\d{{3}}|\d*)(?:\.\d+)?"
@@ -84,17 +87,22 @@ def last_number(text: str) -> str:
 def marked_number(text: str) -> str:
     """The number right after the last `####`; "" if none is there.
 
-    Of an equation it is the last number, and the sentences that follow do not count.
+    Of an equation it is the number after the last `=`. Words that follow do not count, nor do
+    parentheses.
 
     >>> marked_number("#### 18. I hope this helps in 2 ways"), marked_number("#### 9+9=18")
     ('18', '18')
+    >>> marked_number("#### 18 (rounded from 17.6)"), marked_number("#### 12 hours and 30 minutes")
+    ('18', '12')
     """
     part = _plain(text).rpartition(MARK)[2].lstrip() if MARK in text else ""
     if not _STARTS_WITH_NUMBER.match(part):
         return ""
-    # Of several marks, "3. She has 50 left." is an item of a list.
-    end = _SENTENCE_END if text.count(MARK) == 1 else _LINE_END
-    return last_number(end.split(part, maxsplit=1)[0])
+    if text.count(MARK) > 1 and _ITEM.match(part):  # of a list: "3. She has 50 left."
+        return last_number(_LINE_END.split(part, maxsplit=1)[0])
+    answer = _ASIDE.sub("", _SENTENCE_END.split(part, maxsplit=1)[0])
+    value = answer.rpartition("=")[2]
+    return last_number(_LETTER.split(value, maxsplit=1)[0]) or last_number(answer)
 
 
 def gold_number(answer: str) -> str:

@@ -8,8 +8,9 @@
     #### 4
 
 The prompt ends at `Answer:`. A completion is cut at the first sign of a next question. Its answer
-is the number after the last `####`, so that sentences may follow; where there is no mark, its last
-number. It is compared with the gold one by value: 18.00 is 18.
+is the number after the last `####`, of an equation its result; words, sentences and parentheses may
+follow. Where there is no mark, it is the last number. It is compared with the gold one by value:
+18.00 is 18.
 
 The paper (`score_as_paper`) takes the last number and compares the two as text without
 punctuation, by the rules that its evaluation shares with open-instruct's: a sign is read only
