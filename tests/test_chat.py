@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from support.chat_templates import FAMILIES, QWEN3, family_tokenizer
+from support.chat_templates import FAMILIES, GEMMA, QWEN3, family_tokenizer
 from support.decode_run import decode
 from support.models import byte_tokenizer, tiny_model
 from support.rows import jsonl
 
-from decode import Chat, ProxyTuned, RolePrompt
+from decode import Chat, ProxyTuned, RolePrompt, Thinking
 from decode.jobs.files import read_rows
-from decode.models.chat import PromptForm, end_of_turn
+from decode.models.chat import PromptForm, end_of_turn, reads_argument
 from decode.models.language_model import LanguageModel
 from decode.models.prompts import encode, text_ids
 
@@ -74,6 +74,7 @@ def test_a_template_without_an_end_of_turn_has_none(template):
         ("qwen3", Chat("a", arguments={"enable_thinkin": False}), "'enable_thinkin' is no argum"),
         ("qwen3", Chat("a", arguments={"tokenize": False}), "'tokenize' is no argument"),
         ("qwen3", Chat("a", arguments={"add_generation_prompt": False}), "is no argument"),
+        ("gpt_oss", Chat("a", arguments={"thinking": True}), "'thinking' is no argument"),
         ("qwen3", Chat(TURNS, goes_on=True), "goes on from an assistant's message"),
         ("qwen3", Chat([]), "refuses this"),
     ],
@@ -82,6 +83,88 @@ def test_what_a_template_does_not_take_is_one_line(family, chat, problem):
     with pytest.raises(ValueError, match=problem) as error:
         encode(family_tokenizer(family), chat)
     assert "\n" not in str(error.value)
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+PHI3 = (  # its first template, which has no branch for the system
+    "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}<|end|><|assistant|>"
+    "{% elif m.role == 'assistant' %}{{ m.content }}<|end|>{% endif %}{% endfor %}"
+)
+MISTRAL = (  # the system is part of the last message, if that is the user's
+    "{% set turns = messages[1:] if messages[0].role == 'system' else messages %}"
+    "{% for m in turns %}{% if m.role == 'user' %}"
+    "[INST] {% if loop.last and turns != messages %}{{ messages[0].content }}\n\n{% endif %}"
+    "{{ m.content }}[/INST]{% else %} {{ m.content | trim }}<eos>{% endif %}{% endfor %}"
+)
+PARTS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+SYSTEM_BY_DEFAULT = (
+    "{% if messages[0].role != 'system' %}Be brief.{% endif %}"
+    "{% for m in messages %}{{ m.content }}{% endfor %}"
+)
+FLAGGED = (  # SmolLM3's kind: a word of the system's message is a setting
+    "{{ messages[0].content.replace('/no_think', '') }}{{ '/no_think' in messages[0].content }}"
+    "{% for m in messages[1:] %}{{ m.content }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "turns", "left_out"),
+    [
+        (PHI3, [SYSTEM, *TURNS], "system"),
+        (PHI3, TURNS, None),
+        (MISTRAL, [SYSTEM, *TURNS], None),
+        (MISTRAL, [SYSTEM, *TURNS, PREFIX], "system"),
+        (PARTS, TURNS, "user"),
+        (SYSTEM_BY_DEFAULT, [SYSTEM, *TURNS], None),
+        (FLAGGED, [{"role": "system", "content": "/no_think Think."}, *TURNS], None),
+        (QWEN3, [TURNS[0], {"role": "assistant", "content": "<think>Hm</think>2"}], None),
+    ],
+)
+def test_no_message_is_left_out_in_silence(template, turns, left_out):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    chat = Chat(turns, goes_on=turns[-1] is PREFIX)
+    if left_out is None:
+        assert turns[-1]["content"][-1:] in tokenizer.decode(encode(tokenizer, chat))
+        return
+    with pytest.raises(ValueError, match=f"leaves out the {left_out}'s message .*; ask without it"):
+        encode(tokenizer, chat)
+
+
+def test_an_argument_is_what_a_template_reads_whatever_words_it_has():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{%- macro head() -%}{%- if effort is not defined -%}{%- set effort = 1 -%}{%- endif -%}"
+        "{{ effort }}{%- endmacro -%}{%- set day = strftime_now('%d') -%}{{ head() }} thinking "
+        "{% for m in messages %}{% if m.name %}{% continue %}{% endif %}{% generation %}"
+        "{{ m.content }}{{ day }}{{ 'tone' }}{% endgeneration %}{% endfor %}"
+        "{% if think | default(true) %}{% endif %}"
+    )
+    words = ("effort", "day", "thinking", "name", "tone", "think")
+    assert [one for one in words if reads_argument(tokenizer, one)] == ["effort", "think"]
+    assert tokenizer.decode(encode(tokenizer, Chat("a", arguments={"effort": 7})))[0] == "7"
+
+
+def test_templates_with_names_and_their_default():
+    tokenizer = family_tokenizer("qwen3")
+    ids = encode(tokenizer, Chat(TURNS))
+    tokenizer.chat_template = {"tool_use": GEMMA, "default": QWEN3}
+    assert encode(tokenizer, Chat(TURNS)) == ids
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    tokenizer.chat_template = {"tool_use": QWEN3, "rag": QWEN3}
+    problem = r"has no default among its chat templates \(tool_use, rag\); .* only be raw"
+    for arguments in ({}, {"enable_thinking": False}):
+        with pytest.raises(ValueError, match=problem):
+            encode(tokenizer, Chat(TURNS, arguments=arguments))
+    assert end_of_turn(tokenizer) is None is Thinking().marks(tokenizer)
+
+
+def test_a_turn_may_end_with_what_begins_the_next_one():
+    tokenizer = family_tokenizer("qwen3")
+    glm = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    tokenizer.add_tokens(["<|user|>", "<|assistant|>"], special_tokens=True)
+    tokenizer.chat_template = glm
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|user|>")
 
 
 def test_a_form_puts_a_question_into_a_chat():

@@ -271,13 +271,15 @@ def test_a_chat_goes_on_only_where_the_recipe_says_so(serve, models, tmp_path):
     assert not source.goes_on and len(server.seen) == 2
 
 
-def test_chat_bytes_say_which_token_is_meant(serve, tmp_path):
+@pytest.mark.parametrize("api", ["chat", "completions"])  # llama.cpp's are of the same form
+def test_bytes_say_which_token_is_meant(serve, tmp_path, api):
     top = [{"token": "\ufffd", "logprob": -1.0, "bytes": [195]}]
     content = [{"token": "\ufffd", "logprob": -1.0, "top_logprobs": top}]
-    answer = completion({"message": {"content": "?"}, "logprobs": {"content": content}})
+    said = {"message": {"content": "?"}, "text": "?"}
+    answer = completion({**said, "logprobs": {"content": content}})
     server = serve(lambda request: answer)
     for _ in range(2):  # asked, then from the record
-        source = source_of(server.base_url, tmp_path / "s.jsonl", api="chat")
+        source = source_of(server.base_url, tmp_path / "s.jsonl", api=api)
         ((token,),) = [shown.tokens for shown in source.next_tokens.show([Asked("p")])]
         assert (token.raw, token.logprob) == (b"\xc3", -1.0)
     assert len(server.seen) == 1
@@ -467,6 +469,7 @@ def test_a_chat_that_would_have_to_go_on_is_refused_before_it_is_asked(serve, en
         ({"api": "chat", "prompt": "ids"}, "prompt: a chat endpoint reads no token ids"),
         ({"continue_with": {}}, "continue_with has no effect"),
         ({"parameters": {"top_logprobs": 3}}, "parameters must not hold 'top_logprobs'"),
+        ({"parameters": {"echo": True}}, "parameters must not hold 'echo'"),
         ({"max_requests": 0}, "max_requests: found 0"),
         ({"model": None}, "model: found null"),
     ],

@@ -391,6 +391,12 @@ def test_a_message_that_the_template_passes_over_is_refused():
     assert learnt({"messages": turns})
     with pytest.raises(ValueError, match="message 1: the chat template does not write messages of"):
         learnt({"messages": turns}, template)
+    turns[0] = {"role": "system", "content": "Be brief."}
+    assert learnt({"messages": turns}, template)[0].prompt.startswith("<system>Be brief.")
+    with pytest.raises(
+        ValueError, match=r"line 3: field 'messages', message 1: .*leaves the system"
+    ):
+        learnt({"messages": turns}, template.replace("developer", "system"))
 
 
 @pytest.mark.parametrize("fields", [{"messages": CALLING}, {"messages": CHAT, "tools": [TOOL]}])

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import torch
 from soak_serve import SECRET, Soak
-from support.chat_templates import QWEN3
+from support.chat_templates import GPT_OSS, QWEN3
 from support.models import byte_tokenizer, save_tiny, tiny_model
 from support.tiny_run import ROOT
 from test_engine import IDS, complete, requests
@@ -56,6 +56,7 @@ from decode.serving.gate import Access
 from decode.serving.given import read_given
 from decode.serving.job import STOPPED
 from decode.serving.loop import Loop, Ticket
+from decode.serving.message import Message
 from decode.serving.prompts import PromptReader
 from decode.serving.protocol import BadRequest, ChatBody, read_body
 from decode.serving.served_engine import Stopped
@@ -283,7 +284,11 @@ def test_chats_go_on_and_bring_arguments_of_their_template(systems):
         going_on = theirs([*turns, begun], continue_final_message=True)
         assert read(begun, continue_final_message=True) == going_on
         assert read(begun, continue_final_message=True, add_generation_prompt=False) == going_on
-        for kwargs in ({"tokenize": False}, {"enable_thinkin": False}):
+        own.chat_template = GPT_OSS
+        reader = PromptReader(replace(served, prompt=PromptForm(True).of), 400)
+        low = read(reasoning_effort="low")
+        assert low == read(chat_template_kwargs={"reasoning_effort": "low"}) != read()
+        for kwargs in ({"tokenize": False}, {"thinking": False}):
             with pytest.raises(BadRequest, match="chat_template_kwargs: no chat template of"):
                 read(chat_template_kwargs=kwargs)
     finally:
@@ -419,12 +424,12 @@ def test_a_budget_wants_marks_and_earlier_thinking_goes_to_the_template(systems,
     assert response.status_code == 400
     assert "shows how it marks thinking" in response.json()["error"]["message"]
     served = thinks("It is 4.<|im_end|>")
-    template = "{% for m in messages %}{{ m.reasoning_content }}|{% endfor %}"
+    template = "{% for m in messages %}{{ m.reasoning_content }}|{{ m.content }}|{% endfor %}"
     served.tokenizers.base.chat_template = template
     turns = [{"role": "assistant", "content": "4", "reasoning_content": "Two and two."}, *turns]
     read = read_body(ChatBody, json.dumps({"model": "base", "messages": turns}).encode())
     ids = PromptReader(served, 400).chat(read).base
-    assert served.tokenizers.base.decode(ids) == "Two and two.||"
+    assert served.tokenizers.base.decode(ids) == "Two and two.|4||2?|"
 
 
 @pytest.mark.parametrize("name", ["proxy", "base"])
@@ -570,7 +575,8 @@ REFUSED = [
     ({**PROMPT, "temperature": 1e-300}, "temperature"),
     ({**PROMPT, "temperature": "hot"}, "temperature"),
     ({**PROMPT, "top_p": 0}, "top_p"),
-    ({**PROMPT, "top_k": 0}, "top_k"),
+    ({**PROMPT, "top_k": -2}, "top_k"),
+    ({**PROMPT, "ignore_eos": True}, "ignore_eos"),
     ({**PROMPT, "min_p": 2}, "min_p"),
     ({**PROMPT, "repetition_penalty": 0}, "repetition_penalty"),
     ({**PROMPT, "presence_penalty": 0.1}, "presence_penalty"),
@@ -605,7 +611,11 @@ REFUSED = [
     ({**CHAT, "chat_template_kwargs": [1]}, "chat_template_kwargs"),
     ({**CHAT, "response_format": {"type": "json_object"}}, "response_format"),
     ({**CHAT, "top_logprobs": 2}, "top_logprobs"),
-    ({**CHAT, "max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
+    ({**CHAT, "max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
+    ({**CHAT, "reasoning_effort": "high"}, "reasoning_effort"),
+    ({**CHAT, "functions": [{}]}, "functions"),
+    ({**CHAT, "messages": [{**CHAT["messages"][0], "tool_calls": [{}]}]}, "messages"),
+    ({**CHAT, "messages": [{"role": "user", "content": None}]}, "messages"),
 ]
 
 
@@ -618,6 +628,37 @@ def test_what_cannot_be_right_is_refused_by_name(server, body, param):
     assert error["param"] == param and error["type"] == "invalid_request_error"
     assert "\n" not in error["message"] and len(error["message"]) < 300
     assert param is None or param in error["message"]
+
+
+ANSWERED = {"role": "assistant", "content": "hm", "refusal": None, "audio": None}
+ANSWERED |= {"annotations": [], "tool_calls": [], "function_call": None, "reasoning": "2"}
+TAKEN = [  # as lm-eval, OpenAI's clients, LangChain and vLLM's clients write them
+    {"messages": [{"role": "user", "content": "x", "type": "text", "name": "ann"}], "stop": ["\n"]},
+    {"messages": [*CHAT["messages"], ANSWERED, *CHAT["messages"]], "top_logprobs": 0},
+    {"max_tokens": 4, "max_completion_tokens": 4, "verbosity": None, "prediction": None},
+    {"functions": [], "function_call": "none", "tools": [], "tool_choice": "auto"},
+    {"prompt_cache_retention": "24h", "prompt_cache_key": "k", "request_id": "r", "priority": 0},
+    {"top_k": -1, "use_beam_search": False, "skip_special_tokens": True, "ignore_eos": False},
+    {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}
+        ]
+    },
+]
+
+
+@pytest.mark.parametrize("fields", TAKEN, ids=range(len(TAKEN)))
+def test_fields_of_real_clients_are_taken(fields):
+    body = read_body(ChatBody, json.dumps({**CHAT, **fields}).encode())
+    assert body.messages[0].turn()["content"] == "x"
+    assert body.sampling().top_k is None and body.limit == fields.get("max_tokens")
+
+
+def test_what_a_message_says_beside_its_text_goes_to_the_template():
+    body = {**CHAT, "messages": [ANSWERED, {**CHAT["messages"][0], "name": "ann"}]}
+    answered, asked = map(Message.turn, read_body(ChatBody, json.dumps(body).encode()).messages)
+    assert answered == {"role": "assistant", "content": "hm", "reasoning_content": "2"}
+    assert asked == {"role": "user", "content": "x", "name": "ann"}
 
 
 @pytest.mark.parametrize(
@@ -691,9 +732,10 @@ def test_a_key_and_an_origin_that_were_told(systems):
             assert found.status_code == status
         assert found.json()["data"][0]["alpha"] == 1.0
         assert client.get("/health").text == "ok"
-        asked = client.options(
-            "/v1/models", headers={**origin, "Access-Control-Request-Method": "GET"}
-        )
+        own = {"Access-Control-Request-Method": "GET"}
+        own |= {"Access-Control-Request-Headers": "authorization,x-stainless-os"}  # OpenAI's client
+        asked = client.options("/v1/models", headers={**origin, **own})
+        assert asked.status_code == 200
         assert asked.headers["access-control-allow-origin"] == "https://page.example"
 
 

@@ -115,6 +115,14 @@ def test_without_a_budget_thinking_may_leave_no_room_for_an_answer():
     assert (found.text, found.thinking_end, found.finish_reason) == ("", "own", "length")
 
 
+def test_marks_are_known_by_the_end_alone():
+    tokenizer = family_tokenizer("qwen3")  # as the first templates of DeepSeek-R1
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    )
+    assert Thinking().marks(tokenizer) == ("<think>", "</think>\n\n")
+
+
 def test_white_space_may_come_before_the_thinking():
     found = thought(scripted("\n" + THOUGHT + "4<|im_end|>"), Thinking(max_tokens=20))
     assert (found.thinking, found.text) == ("Two and\n\ntwo.", "4")

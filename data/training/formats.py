@@ -8,7 +8,7 @@ A chat is written out by the model's own chat template. Every assistant turn bec
 what precedes it, up to where the model begins to answer, is the prompt, and the turn with the
 template's end of it the completion. So the loss is on what the assistant says, whatever the
 template, and a prompt is what the model is shown at decode time. What a template leaves out of the
-text, tools or a call of one, is refused. A text is learnt as a whole.
+text, the system's message, tools or a call of one, is refused. A text is learnt as a whole.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,6 +57,7 @@ def _turns(row: Row, render: Render) -> Iterator[TrainRow]:
     for index in chat.learnt:
         message = chat.messages[index]
         prompt, whole = written(chat.messages[:index], True), written(chat.messages[: index + 1])
+        _check_system_is_written(row, chat, index, prompt, written)
         # Some templates end an open prompt as they never write a closed one, with an empty thought
         # say: the answer is then looked for by its own words.
         start = len(prompt) if whole.startswith(prompt) else whole.rfind(message["content"].strip())
@@ -66,6 +67,21 @@ def _turns(row: Row, render: Render) -> Iterator[TrainRow]:
                 "nothing of this turn to be learnt"
             )
         yield TrainRow(prompt, whole[start:])
+
+
+def _check_system_is_written(
+    row: Row, chat: Conversation, index: int, prompt: str, written: Callable[..., str]
+) -> None:
+    """Refuse a system's message that is the same to the template as any other."""
+    first, *others = chat.messages[:index]
+    if first["role"] != "system" or first["content"].strip() in prompt:
+        return
+    other = {**first, "content": f"{first['content']}."}
+    if written([other, *others], True) == prompt:
+        raise ValueError(
+            f"{row.where}: field '{chat.field}', message 1: the chat template leaves the system's "
+            "message out; leave it out of the row"
+        )
 
 
 def _check_nothing_is_left_out(row: Row, chat: Conversation, written: Callable[..., str]) -> None:

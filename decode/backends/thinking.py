@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 from transformers import PreTrainedTokenizerBase
 
 from ..engine.request import Completion
+from ..models.chat import own_template
 
 NUM_BLANKS = 2  # tokens of white space that may come before the start mark
 # As published templates write them: DeepSeek-R1, Qwen3 and many more; Magistral; Gemma 4; gpt-oss.
@@ -44,8 +45,9 @@ class Thinking:
         """The start and end mark of a model; None if its template shows none of those known."""
         if self.start is not None and self.end is not None:
             return self.start, self.end
-        template = "" if tokenizer.chat_template is None else tokenizer.get_chat_template()
-        return next((marks for marks in MARKS if marks[0] in template), None)
+        template = own_template(tokenizer) or ""
+        shown = (marks for marks in MARKS if marks[0] in template or marks[1].strip() in template)
+        return next(shown, None)
 
     def num_tokens(self, tokenizers: Iterable[PreTrainedTokenizerBase]) -> int:
         """How many tokens it may add to a completion's max_new_tokens, marks included.

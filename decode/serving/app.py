@@ -58,7 +58,7 @@ def create_app(
         CORSMiddleware,
         allow_origins=list(access.origins),
         allow_methods=["GET", "POST"],
-        allow_headers=["authorization", "content-type"],
+        allow_headers=["*"],  # OpenAI's client in a browser sends many of its own
     )
     app = FastAPI(
         title="proxytune",

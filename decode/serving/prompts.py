@@ -12,7 +12,7 @@ from ..backends.thinker import Thinker, ThinkingRow
 from ..backends.thinking import Thinking
 from ..engine.request import Chat, Completion, Prompt, RolePrompt
 from ..evaluation.experiment import LETTERS_A_TOKEN
-from ..models.chat import reads_argument
+from ..models.chat import own_template, reads_argument
 from ..models.prompts import RoleTokenizers, reads_chats
 from .protocol import BadRequest, ChatBody
 from .systems import Served
@@ -37,7 +37,7 @@ class PromptReader:
         self.max_length = min(max_length, served.num_positions or max_length)
         own = self.tokenizers
         self.has_chat_template = any(
-            one.chat_template is not None for one in (own.base, own.expert, own.antiexpert)
+            own_template(one) is not None for one in (own.base, own.expert, own.antiexpert)
         )
         self._served, self._thinking = served, thinking
         self._lock = threading.Lock()  # a tokenizer's settings change while it encodes
@@ -73,17 +73,18 @@ class PromptReader:
         """
         turns, own = [message.turn() for message in body.messages], self.tokenizers
         self._check_size(sum(len(said) for turn in turns for said in turn.values()))
-        asked, given = self._served.prompt(""), body.chat_template_kwargs or {}
+        asked, given = self._served.prompt(""), body.template_arguments
         roles = [(own.base, asked)]
         if isinstance(asked, RolePrompt):
             prompts = (asked.base, asked.expert, asked.antiexpert)
             roles = list(zip((own.base, own.expert, own.antiexpert), prompts, strict=True))
         for key in given:
-            if not any(one.chat_template and reads_argument(one, key) for one, _ in roles):
+            if not any(reads_argument(one, key) for one, _ in roles):
+                field = "chat_template_kwargs" if key in body.own_arguments else key
                 raise BadRequest(
-                    f"chat_template_kwargs: no chat template of '{self._served.name}' has an "
-                    f"argument '{key:.60}'",
-                    "chat_template_kwargs",
+                    f"{field}: no chat template of '{self._served.name}' has an argument "
+                    f"'{key:.60}'",
+                    field,
                 )
         goes_on = bool(body.continue_final_message)
         chats = [_chat(one, turns, goes_on, prompt, given) for one, prompt in roles]
@@ -167,7 +168,7 @@ def _chat(
     given: Mapping[str, Any],
 ) -> Prompt:
     """A role's chat; `asked` is how the recipe asks it, `given` the client's arguments."""
-    if tokenizer.chat_template is None:
+    if own_template(tokenizer) is None:
         if len(turns) == 1 and turns[0]["role"] == "user":
             return turns[0]["content"]
         raise BadRequest(

@@ -1,23 +1,24 @@
 """What clients send: OpenAI's completions, typed; `alpha`, `rule` and `by_role` more.
 
 Every field of OpenAI's that would change the answer is honoured or refused; a field that nobody
-knows is refused by name. Fields that change no answer (`user`, `metadata`, ...) are taken.
+knows is refused by name. Fields that change no answer (`user`, `metadata`, ...) are taken, and so
+is null, whatever the field: it says what a field that is not there says.
 """
 
 import difflib
 import secrets
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..engine.rule import Rule
 from ..engine.sampling import Sampling
+from .message import Message, Nothing, Strict, Text
 
 MOST_CHOICES = 128
 MOST_ALPHA = 100.0
 SHOWN = 60  # characters of a wrong value
 
-Text = Annotated[str, Field(max_length=1 << 22)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 B = TypeVar("B", bound="Body")
@@ -31,11 +32,7 @@ class BadRequest(ValueError):
         self.param, self.code = param, code
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class AskedRule(_Strict):
+class AskedRule(Strict):
     """A rule as a request brings it; a field that is left out is as in the paper's formula."""
 
     plausible_to: Literal["expert", "base_or_expert"] | None = None
@@ -51,14 +48,14 @@ class AskedRule(_Strict):
         return Rule(**self.model_dump())
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream tells beside the text."""
 
     include_usage: bool = False
     include_obfuscation: bool = False  # a padding of OpenAI's
 
 
-class Body(_Strict):
+class Body(Strict):
     """What both kinds of request have. None is the default, as if the field were not there."""
 
     usual_tokens: ClassVar[int] = 16  # OpenAI's
@@ -71,7 +68,8 @@ class Body(_Strict):
     temperature: float | None = Field(None, ge=0, le=2)
     """0 is greedy; None is 1."""
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=1)
+    top_k: int | None = Field(None, ge=-1)
+    """0 and -1 are no limit, as vLLM's."""
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
@@ -87,6 +85,9 @@ class Body(_Strict):
     presence_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = None
     frequency_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    ignore_eos: Literal[False] | None = None
+    use_beam_search: Literal[False] | None = None
+    skip_special_tokens: Literal[True] | None = None
 
     # These change no answer.
     user: str | None = None
@@ -95,6 +96,10 @@ class Body(_Strict):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    request_id: str | None = None
+    priority: int | None = None
 
     @property
     def limit(self) -> int | None:
@@ -120,7 +125,7 @@ class Body(_Strict):
         temperature = 1.0 if self.temperature is None else self.temperature
         return Sampling(
             temperature,
-            self.top_k,
+            self.top_k if self.top_k and self.top_k > 0 else None,
             1.0 if self.top_p is None else self.top_p,
             seed,
             self.min_p or 0.0,
@@ -170,31 +175,7 @@ class CompletionBody(Body):
             )
 
 
-class Part(_Strict):
-    """A part of a message's content."""
-
-    type: Literal["text"]
-    text: Text
-
-
-class Message(_Strict):
-    """One message of a chat."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[Part], Field(min_length=1)]
-    reasoning_content: Text | None = None
-    """What an assistant thought before; its template shows it or not."""
-
-    def turn(self) -> dict[str, str]:
-        """The message as chat templates take it; `developer` is their `system`."""
-        content = self.content
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
-        turn = {"role": "system" if self.role == "developer" else self.role, "content": text}
-        thinking = self.reasoning_content
-        return turn if thinking is None else {**turn, "reasoning_content": thinking}
-
-
-class TextFormat(_Strict):
+class TextFormat(Strict):
     """The one response format there is."""
 
     type: Literal["text"]
@@ -210,8 +191,12 @@ class ChatBody(Body):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: TextFormat | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    reasoning_effort: str | None = None
+    """An argument of the templates that read it."""
+    tools: Nothing | None = None
     tool_choice: Literal["none", "auto"] | None = None
+    functions: Nothing | None = None
+    function_call: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[Literal["text"]] | None = None
     # vLLM's
@@ -227,17 +212,28 @@ class ChatBody(Body):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
+    def own_arguments(self) -> dict[str, Any]:
+        """What `chat_template_kwargs` holds."""
+        return self.chat_template_kwargs or {}
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """All arguments of the templates that the body brings."""
+        effort = self.reasoning_effort
+        return {**({} if effort is None else {"reasoning_effort": effort}), **self.own_arguments}
+
+    @property
     def goes_on_from(self) -> str:
         """The text of the message that the completion goes on from."""
         return self.messages[-1].turn()["content"] if self.continue_final_message else ""
 
     def check(self) -> None:
         super().check()
-        if None not in (self.max_tokens, self.max_completion_tokens):
+        if self.max_tokens is not None and self.max_tokens != self.limit:
             raise BadRequest("max_tokens: give max_completion_tokens alone", "max_tokens")
         if self.limit == 0:
             raise BadRequest("max_tokens: found 0; give 1 or more", "max_tokens")
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise BadRequest("top_logprobs: only with logprobs: true", "top_logprobs")
         goes_on, begins = bool(self.continue_final_message), self.add_generation_prompt
         if begins is not None and begins == goes_on:

@@ -179,7 +179,10 @@ class RecordedEndpoint:
         choice = body["choices"][0]
         is_chat = self._endpoint.api == "chat"
         text = choice["message"]["content"] if is_chat else choice["text"]
-        places = (choice.get("logprobs") or {}).get("content" if is_chat else "top_logprobs")
+        told = choice.get("logprobs") or {}
+        places = told.get("content")  # of a chat, and of llama.cpp's completions
+        is_listed = is_chat or places is not None
+        places = places if is_listed else told.get("top_logprobs")
         is_end = not places and not text and choice.get("finish_reason") == "stop"
         if not places and not is_end:
             raise EndpointError(
@@ -187,7 +190,7 @@ class RecordedEndpoint:
                 "take an endpoint and a model that tell top_logprobs"
             )
         first = places[0] if places else {}
-        if is_chat:
+        if is_listed:
             tokens = [
                 self._token(one["token"], one["logprob"], one.get("bytes"))
                 for one in first.get("top_logprobs", ())

@@ -52,4 +52,6 @@ class EndpointBase(EndpointKeys):
         for key in OWN_PARAMETERS:
             if key in (self.parameters or {}) or key in (self.continue_with or {}):
                 raise ValueError(f"parameters must not hold '{key}'; it is set for each request")
+        if "echo" in (self.parameters or {}):
+            raise ValueError("parameters must not hold 'echo'; what follows the prompt is read")
         return self
