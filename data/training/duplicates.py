@@ -3,7 +3,8 @@
 There are three kinds, the strictest first:
 
     exact        the prompt is an evaluation prompt, character by character
-    normalised   the same words in the same order; case, punctuation and white space do not count
+    normalised   the same words in the same order; case, punctuation and white space do not count,
+                 but for signs between numbers
     contained    the words of the question, at least MIN_WORDS of them, occur in the row in order
 
 The words that all prompts of a task begin and end with ("Question: ... Answer:") do not belong to
@@ -21,7 +22,7 @@ from ..task import TrainRow
 Kind = Literal["exact", "normalised", "contained"]
 KINDS: tuple[Kind, ...] = ("exact", "normalised", "contained")
 MIN_WORDS = 8
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+|(?<=\d)\s*[-+*/^<>=×÷]\s*(?=\d)")
 
 
 class EvaluationPrompts:
@@ -64,12 +65,14 @@ def question_key(prompt: str) -> str:
 
     >>> question_key(" who wrote 'Emma'?") == question_key("Who wrote Emma?")
     True
+    >>> question_key("What is 12 + 7?") == question_key("What is 12 - 7?")
+    False
     """
     return " ".join(_words(prompt)) or prompt
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    return [word.strip() for word in _WORD.findall(text.casefold())]
 
 
 def _windows(words: Sequence[str]) -> Iterator[tuple[str, int]]:
