@@ -15,12 +15,7 @@ from ..engine.request import Chat, Prompt
 from .chat_date import dated_template
 
 ANSWER = "An answer."  # of a chat that shows how a turn ends
-REFUSALS = (
-    TemplateError,
-    ValueError,
-    TypeError,
-    KeyError,
-)  # of chats that a template does not take
+REFUSALS = TemplateError, ValueError, TypeError, KeyError  # a chat that a template does not take
 GENERATION = re.compile(r"{%[-+]?\s*(end)?generation\s*[-+]?%}")  # marks answers, for training
 
 
