@@ -18,7 +18,8 @@ from .rows import Row
 
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
 PLAIN_ROLES = ("system", "user", "assistant")
-REFUSED = ("function_call", "functions", "audio")
+MEDIA = ("audio", "audios", "image", "images", "video", "videos")
+REFUSED = ("function_call", "functions", "history", *MEDIA)
 
 Message = dict[str, Any]
 
@@ -86,10 +87,17 @@ def _messages(row: Row, field: str) -> Iterator[tuple[Message, bool]]:
     else:
         yield from _listed(row, field, row.fields[field])
         return
+    last = None
     for name, value, role in zip((field, "completion"), texts, ("user", "assistant"), strict=True):
         turn = [{"role": role, "content": value}] if isinstance(value, str) else value
-        for message, is_learnt in _listed(row, name, turn):
-            yield message, is_learnt and role == "assistant"
+        turns = list(_listed(row, name, turn))
+        if turns and last == turns[0][0]["role"] == "assistant":
+            raise ValueError(
+                f"{row.where}: field '{name}' begins with a turn of the assistant, and 'prompt' "
+                "ends with one; make them one turn"
+            )
+        last = turns[-1][0]["role"] if turns else None
+        yield from ((message, learnt and role == "assistant") for message, learnt in turns)
 
 
 def _listed(row: Row, field: str, messages: Any) -> Iterator[tuple[Message, bool]]:
@@ -176,10 +184,10 @@ def _tools(row: Row) -> list[Any] | None:
 def _refuse(fields: dict[str, Any], where: str) -> None:
     for name in REFUSED:
         if fields.get(name):
-            raise ValueError(
-                f"{where}'{name}' cannot be learnt; calls are read from tool_calls, what may be "
-                "called from tools"
-            )
+            hint = "calls are read from tool_calls, what may be called from tools"
+            hint = "only text is read" if name in MEDIA else hint
+            hint = "give its turns as messages" if name == "history" else hint
+            raise ValueError(f"{where}'{name}' cannot be learnt; {hint}")
 
 
 def _without_none(value: Any) -> Any:

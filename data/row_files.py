@@ -150,7 +150,7 @@ def _json_rows(path: Path, name: str) -> Numbered:
 def _parsed(text: bytes, name: str, number: int | None) -> Any:
     """The JSON in `text`, which is line `number` of the file, or all of it."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         where = name if number is None else f"{name}, line {number}"
         raise ValueError(f"{where}: nested too deeply to be read") from None
@@ -160,6 +160,15 @@ def _parsed(text: bytes, name: str, number: int | None) -> Any:
     except ValueError as error:  # no UTF-8
         where = name if number is None else f"{name}, line {number}"
         raise ValueError(f"{where}: not valid JSON ({error})") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"a key is there twice, {twice!r:.80}")
+    return found
 
 
 def _table_rows(path: Path, name: str, delimiter: str) -> Numbered:
@@ -188,7 +197,8 @@ def _table_rows(path: Path, name: str, delimiter: str) -> Numbered:
 def _arrow_rows(path: Path, name: str) -> Numbered:
     from pyarrow import ArrowException  # comes with datasets; a while to import
 
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _dataset_rows(path)
+    is_parquet = path.suffix.lower() == ".parquet"
+    rows = (_parquet_rows if is_parquet else _ipc_rows if _is_ipc(path) else _dataset_rows)(path)
     try:
         for number, fields in enumerate(rows, start=1):
             yield f"{name}, row {number}", fields
@@ -200,8 +210,27 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise OSError(f"two columns have one name (found: {', '.join(names)})")
         for batch in file.iter_batches(BATCH_ROWS):
             yield from batch.to_pylist()
+
+
+def _is_ipc(path: Path) -> bool:
+    """Whether an Arrow file has an index at its end, as others write it; `datasets` streams."""
+    if path.is_dir():
+        return False
+    with path.open("rb") as file:
+        return file.read(6) == b"ARROW1"
+
+
+def _ipc_rows(path: Path) -> Iterator[Any]:
+    from pyarrow import ipc, memory_map
+
+    with memory_map(str(path)) as source, ipc.open_file(source) as file:
+        for index in range(file.num_record_batches):
+            yield from file.get_batch(index).to_pylist()
 
 
 def _dataset_rows(path: Path) -> Iterator[Any]:

@@ -109,6 +109,16 @@ def test_text_and_pairs_are_taken_as_they_are():
         ({"chat": []}, "messages", "field 'messages' is missing"),
         ({"code": "x"}, "text", "field 'text' is missing, and so is any other name for it"),
         ({"prompt": "x"}, "prompt_completion", "field 'completion' is missing"),
+        (
+            {"prompt": "x", "completion": "y", "system": "Be brief."},
+            "prompt_completion",
+            "field 'system' is for messages",
+        ),
+        (
+            {"prompt": "x", "completion": '[{"from": "gpt", "value": "y"}]'},
+            "prompt_completion",
+            "field 'completion' holds messages that were written as text",
+        ),
     ],
 )
 def test_a_bad_row_is_named_by_file_line_and_field(row, format, problem):
@@ -343,6 +353,19 @@ def test_tools_and_their_calls_are_written_by_the_template(tools):
         ({"messages": [{**m, "weight": 0} for m in CHAT]}, "every assistant's turn has weight 0"),
         ({"messages": [{**m, "weight": 0.5} for m in CHAT]}, "message 1: weight must be 0 or 1"),
         ({"messages": CHAT, "functions": [{"name": "add"}]}, "'functions' cannot be learnt"),
+        ({"messages": CHAT, "images": ["a.png"]}, "'images' cannot be learnt; only text is read"),
+        (
+            {"instruction": "q", "output": "a", "history": [["b", "c"]]},
+            "'history' cannot be learnt; give its turns as messages",
+        ),
+        (
+            {"messages": [CHAT[1], {**CHAT[2], "reasoning_content": "Two and two."}]},
+            "message 2: the chat template does not write reasoning_content",
+        ),
+        (
+            {"prompt": CHAT[1:3], "completion": CHAT[2:3]},
+            "field 'completion' begins with a turn of the assistant, and 'prompt' ends with one",
+        ),
         ({"messages": CHAT, "system": "Be long."}, "field 'system' and a system message"),
         (
             {"messages": [CHAT[1], {"role": "assistant", "function_call": {"name": "add"}}]},

@@ -94,6 +94,32 @@ def test_texts_stay_as_they_are():
             "'chosen' and 'rejected' begin with other prompts",
         ),
         (
+            {"chosen": "2+2? 4", "rejected": "2+2? 5"},
+            "'chosen' and 'rejected' begin with the text of 'prompt', which would be read twice",
+        ),
+        ({"system": "Be brief."}, "field 'system' is for messages, and 'prompt' is text"),
+        (
+            {"chosen": str(answer("4")), "rejected": json.dumps(answer("5"))},
+            "field 'chosen' holds messages that were written as text",
+        ),
+        (
+            {"chosen": [USER, *answer("4"), USER, answer("4")[0] | {"weight": 0}]}
+            | {"rejected": [USER, *answer("5"), USER, answer("4")[0] | {"weight": 0}]},
+            "field 'chosen' ends with a turn of weight 0",
+        ),
+        (
+            {"prompt": [USER, *answer("3")], "chosen": answer("4"), "rejected": answer("5")},
+            "field 'chosen' begins with a turn of the assistant, and 'prompt' ends with one",
+        ),
+        (
+            {"chosen": answer("4"), "rejected": answer("5"), "images": ["a.png"]},
+            "'images' cannot be learnt; only text is read",
+        ),
+        (
+            {"chosen": answer("4"), "rejected": answer("5"), "functions": [{"name": "add"}]},
+            "'functions' cannot be learnt",
+        ),
+        (
             {"chosen": [7, *answer("4")], "rejected": answer("5")},
             'field \'chosen\' must be a list of {"role", "content"} of text',
         ),

@@ -39,6 +39,12 @@ def zstd(path, content):
         file.write(content)
 
 
+def arrow(path, kind):
+    content = pa.Table.from_pylist(ROWS)
+    with pa.OSFile(str(path), "wb") as file, kind(file, content.schema) as writer:
+        writer.write_table(content, max_chunksize=2)
+
+
 WRITERS = {
     "rows.jsonl": lambda path: path.write_bytes(LINES),
     "ROWS.JSONL": lambda path: path.write_bytes(LINES),
@@ -56,6 +62,8 @@ WRITERS = {
     "rows.jsonl.zst": lambda path: zstd(path, LINES),
     "rows.parquet": lambda path: write(path, ROWS),
     "ROWS.PARQUET": lambda path: write(path, ROWS),
+    "rows.arrow": lambda path: arrow(path, pa.ipc.new_stream),
+    "indexed.arrow": lambda path: arrow(path, pa.ipc.new_file),
     "saved": lambda path: Dataset.from_list(ROWS).save_to_disk(path),
     "splits/train": lambda path: DatasetDict(
         {"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS[:1])}
@@ -136,6 +144,12 @@ def test_a_data_set_of_several_splits_is_to_name_one(tmp_path):
         ("a.json", b'[{"a": 1}', r"a\.json, line 1: not valid JSON"),
         ("a.json", b'[{"a": 1}, 2]', r"a\.json, row 2: not a JSON object, found 2"),
         ("a.json", b"[]", "no rows"),
+        ("a.json", b'[{"a": 1, "b": 2, "b": 3}]', r"a key is there twice, 'b'"),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"a": [{"c": 1, "c": 2}]}\n',
+            r"a\.jsonl, line 2: .*twice, 'c'",
+        ),
         ("a.jsonl", b'{"a": 1}\n[2]\n', r"a\.jsonl, line 2: not a JSON object, found \[2\]"),
         ("a.csv", b"a,b\n1,2\n3\n", r"a\.csv, line 3: 1 values for 2 columns"),
         ("a.csv", b'a,b\n"x\ny",2\n1,2,3\n', r"a\.csv, line 4: 3 values for 2 columns"),
@@ -200,6 +214,10 @@ def test_a_bad_row_of_parquet_is_named(tmp_path):
     )
     with pytest.raises(ValueError, match=r"rows\.parquet, row 2: field 'answers' must be a list"):
         train_rows(TASKS["triviaqa"], path)
+    two = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    parquet.write_table(two, path)
+    with pytest.raises(ValueError, match=r"rows\.parquet: .*two columns have one name"):
+        read_rows(path)
 
 
 @pytest.mark.parametrize("num_rows", [0, 2])

@@ -8,9 +8,11 @@ A chat is written out by the model's own chat template. Every assistant turn bec
 what precedes it, up to where the model begins to answer, is the prompt, and the turn with the
 template's end of it the completion. So the loss is on what the assistant says, whatever the
 template, and a prompt is what the model is shown at decode time. What a template leaves out of the
-text, the system's message, tools or a call of one, is refused. A text is learnt as a whole.
+text, the system's message, tools, a call of one or a thought before an answer, is refused. A text
+is learnt as a whole.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,6 +25,11 @@ Message = Mapping[str, Any]
 # (messages, whether the assistant is to answer, tools) -> text, without what the tokenizer adds
 Render = Callable[[Sequence[Message], bool, list[Any] | None], str]
 
+# As a table has a list of messages that was saved to it: JSON, or Python's own writing.
+WRITTEN_MESSAGES = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content|from|value)\1\s*:""")
+# What a turn may hold of the thoughts before its content, by any library's name for it.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+
 
 def formatted(row: Row, format: Format, render: Render | None = None) -> Iterator[TrainRow]:
     """The training rows of one data row; `render` is needed for messages.
@@ -33,10 +40,31 @@ def formatted(row: Row, format: Format, render: Render | None = None) -> Iterato
     if format == "text":
         yield TrainRow("", row.text(row.first("text", "content")))
     elif format == "prompt_completion":
-        yield TrainRow(row.text("prompt"), row.text("completion"))
+        yield TrainRow(plain_text(row, "prompt"), plain_text(row, "completion"))
     else:
         assert render is not None
         yield from _turns(row, render)
+
+
+def plain_text(row: Row, field: str) -> str:
+    """The text in a field that is learnt as it stands, without a chat template.
+
+    Raises:
+        ValueError: it is none, is a list of messages written as text, or a `system` text stands
+            beside it, which only a template could write.
+    """
+    text = row.text(field)
+    if WRITTEN_MESSAGES.match(text):
+        raise ValueError(
+            f"{row.where}: field '{field}' holds messages that were written as text, {text!r:.60}; "
+            "give them as a list, in JSON or Parquet"
+        )
+    if row.fields.get("system"):
+        raise ValueError(
+            f"{row.where}: field 'system' is for messages, and '{field}' is text, which is learnt "
+            "as it stands; write it into 'prompt', or give messages"
+        )
+    return text
 
 
 def _turns(row: Row, render: Render) -> Iterator[TrainRow]:
@@ -90,9 +118,12 @@ def _check_nothing_is_left_out(row: Row, chat: Conversation, written: Callable[.
     if chat.tools is not None and written(given) == written(given, tools=None):
         raise ValueError(f"{row.where}: field 'tools': the chat template does not write tools")
     for index, message in enumerate(given):
-        if "tool_calls" in message:
-            what = "tool_calls"
-            other = {key: value for key, value in message.items() if key != "tool_calls"}
+        apart = [key for key in ("tool_calls", *THOUGHTS) if message.get(key)]
+        if index not in chat.learnt:  # templates leave out earlier thoughts
+            apart = [key for key in apart if key not in THOUGHTS]
+        if apart:
+            what = apart[0]
+            other = {key: value for key, value in message.items() if key != what}
         elif message["role"] not in PLAIN_ROLES:
             what = f"messages of the role '{message['role']}'"
             other = {**message, "content": f"{message['content']}."}

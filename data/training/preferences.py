@@ -11,10 +11,10 @@ Texts are learnt as they are. Messages and chats are written out by the model's 
 from collections.abc import Callable
 from typing import Any
 
-from ..chats import ROLES
+from ..chats import REFUSED, ROLES
 from ..rows import Row
 from ..task import TrainRow
-from .formats import Render, formatted
+from .formats import Render, formatted, plain_text
 
 ANSWERS = ("chosen", "rejected")
 
@@ -39,6 +39,11 @@ def preference(row: Row, renderer: Callable[[], Render]) -> tuple[TrainRow, Trai
     )
     if not chosen.prompt:
         raise ValueError(f"{row.where}: field 'prompt' must not be empty")
+    if not lists and all(row.fields[name].startswith(chosen.prompt) for name in ANSWERS):
+        raise ValueError(
+            f"{row.where}: fields 'chosen' and 'rejected' begin with the text of 'prompt', which "
+            "would be read twice; leave it out of them"
+        )
     if chosen.prompt != rejected.prompt:
         raise ValueError(f"{row.where}: fields 'chosen' and 'rejected' begin with other prompts")
     if chosen.completion == rejected.completion:
@@ -50,17 +55,21 @@ def preference(row: Row, renderer: Callable[[], Render]) -> tuple[TrainRow, Trai
 
 
 def _from_text(row: Row, name: str) -> TrainRow:
-    return TrainRow(row.text("prompt"), row.text(name))
+    return TrainRow(plain_text(row, "prompt"), plain_text(row, name))
 
 
 def _from_messages(row: Row, name: str, render: Render) -> TrainRow:
     """The last turn of the messages in a field, after all that precedes it."""
     messages = row.fields[name]
     beside: dict[str, Any] = {
-        key: row.fields[key] for key in ("system", "tools") if key in row.fields
+        key: row.fields[key] for key in ("system", "tools", *REFUSED) if key in row.fields
     }
     if not messages or _role(messages[-1]) != "assistant":
         raise ValueError(f"{row.where}: field '{name}' must end with a turn of the assistant")
+    if messages[-1].get("weight") == 0:
+        raise ValueError(
+            f"{row.where}: field '{name}' ends with a turn of weight 0; leave that out"
+        )
     is_answer = _role(messages[0]) == "assistant"
     if is_answer:
         row.first("prompt")
