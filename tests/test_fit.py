@@ -13,7 +13,7 @@ from support.models import byte_tokenizer, save_tiny, tiny_model
 from decode.models import fit
 from decode.models.model_source import ModelSource
 from decode.models.pair import load_pair, load_tuned
-from decode.models.sources import check_weights, load_weights
+from decode.models.sources import check_weights, load_config, load_weights, weights_dtype
 
 LAYER = "model.layers.1.mlp.up_proj.weight"
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -69,6 +69,10 @@ MODELS = {
     "empty": (lambda f: cut(f, 0), "header too small"),
     "nan": (lambda f: edit_weights(f, put(LAYER, float("nan"))), rf"NaN or infinity \({LAYER}\)"),
     "inf": (lambda f: edit_weights(f, put(LAYER, float("-inf"))), rf"NaN or infinity \({LAYER}\)"),
+    "pickles": (
+        lambda f: next(f.glob("*.safetensors")).rename(f / "pytorch_model.bin"),
+        r"its weights are pickles \(pytorch_model.bin\), which are not read",
+    ),
     "nan_config": (lambda f: edit_config(f, rms_norm_eps=float("nan")), "rms_norm_eps: found NaN"),
 }
 
@@ -97,6 +101,17 @@ def test_tied_heads_are_no_fault(architecture, tmp_path):
     load_weights(ModelSource(str(tmp_path)), "cpu")
 
 
+def test_a_config_that_names_no_type_has_that_of_its_weights(tmp_path):
+    source = ModelSource(save_tiny(tmp_path / "model", 1))
+    edit_weights(tmp_path / "model", lambda t: t.update({k: v.bfloat16() for k, v in t.items()}))
+    edit_config(tmp_path / "model", dtype=None)
+    config = load_config(source)
+    assert config.dtype is None
+    assert weights_dtype(source, config) == load_weights(source, "cpu").dtype == torch.bfloat16
+    cut(tmp_path / "model", 9)
+    assert weights_dtype(source, config) == torch.float32
+
+
 ADAPTERS = {
     "missing": (lambda f: edit_weights(f, lambda t: t.pop(A)), rf"1 tensor missing \({A}\)"),
     "no_layer": (
@@ -116,6 +131,14 @@ ADAPTERS = {
     "other_kind": (
         lambda f: edit_config(f, peft_type="IA3", feedforward_modules=["v_proj"]),
         "tensors missing .*ia3_l",
+    ),
+    "unknown_key": (
+        lambda f: edit_config(f, use_rs_lora=True, future=None),
+        r"adapter_config.json: use_rs_lora: found True; PEFT .* knows no such key of LORA",
+    ),
+    "no_kind": (
+        lambda f: (f / "adapter_config.json").write_text('{"r": 4}'),
+        "adapter_config.json: peft_type: missing",
     ),
     "nan_alpha": (lambda f: edit_config(f, lora_alpha=float("nan")), "lora_alpha: found NaN"),
     "nan": (lambda f: edit_weights(f, put(A, float("nan"))), "NaN or infinity .*lora_A"),

@@ -59,6 +59,9 @@ PROBLEMS = {
     "both": ({**NF4, "load_in_8bit": True}, "only one can be used"),
     "value": ({**NF4, "bnb_4bit_quant_type": "nf5"}, "found 'nf5', expected 'nf4' or 'fp4'"),
     "type": ({**NF4, "bnb_4bit_compute_dtype": "bf16"}, "dtype: found 'bf16', expected a type"),
+    "no_float": ({**NF4, "bnb_4bit_compute_dtype": "int8"}, "found 'int8', expected a type"),
+    "static": ({"quant_method": "fp8", "activation_scheme": "static"}, "'static'; it is for check"),
+    "nothing": ({"quant_method": "fp8", "dequantize": True}, "dequantize: found True; it is for"),
     "names": ({**NF4, "llm_int8_skip_modules": "lm_head"}, "found 'lm_head', expected a list of"),
     "no_effect": ({**NF4, "llm_int8_threshold": 6.0}, "threshold: has no effect in 4 bits"),
     "of_4_bits": (

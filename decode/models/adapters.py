@@ -12,7 +12,7 @@ from .adapter_kinds import check_adapter_kind
 from .embeddings import replaces_embeddings
 from .fit import load_adapter, read_adapter, refuse_nan
 from .hub import ADAPTER_FILE, adapter_folder, model_folder
-from .model_files import read_model_file
+from .model_files import REMEDY, read_model_file
 from .model_source import ModelSource
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ def adapter_base(expert: ModelSource) -> ModelSource:
     file = Path(folder) / ADAPTER_FILE
     settings = read_model_file(file)
     refuse_nan(settings, str(file))
+    if "peft_type" not in settings:
+        raise ValueError(f"{file}: peft_type: missing; {REMEDY}")
     check_adapter_kind(settings, str(file))
     if changes_its_base(start := settings.get("init_lora_weights", True)):
         raise ValueError(

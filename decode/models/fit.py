@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from .embeddings import fit_vocabulary, saved_embeddings
 from .hub import ADAPTER_FILE, model_folder
-from .model_files import read_model_file
+from .model_files import read_model_file, refuse_pickles
 
 NUM_SHOWN = 3
 READ_FIRST_BYTES = 32 << 30  # weights up to this size are read first: 4 GiB a second on one core
@@ -77,6 +77,7 @@ def _stats(folder: str) -> tuple[Any, ...]:
 def _check_folder(folder: str, name: str, options: str, stats: tuple[Any, ...]) -> None:
     config = read_model_file(Path(folder) / "config.json")
     refuse_nan(config, f"{name}/config.json")
+    refuse_pickles(folder, name)
     if config.get("quantization_config") is not None:
         return  # its tensors are others than the model's
     with quiet(shows_bars=not Path(name).is_dir()):  # what is fetched takes long

@@ -9,8 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from transformers import GenerationConfig
 
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 GENERATION_FILE = "generation_config.json"
 CONFIG_FILES = ("config.json", GENERATION_FILE, "model.safetensors.index.json")
 TOKENIZER_FILES = (
@@ -49,6 +52,30 @@ def check_model_files(folder: str, names: Iterable[str]) -> None:
     for name in names:
         if (file := Path(folder) / name).exists():
             read_model_file(file)
+
+
+def stored_dtype(folder: str) -> torch.dtype | None:
+    """The type of the first tensor of floats, which transformers loads by if no file names one."""
+    for file in sorted(Path(folder).glob("model*.safetensors")):
+        try:
+            with safe_open(file, "pt") as held:
+                names = [held.get_slice(key).get_dtype() for key in held.keys()]  # noqa: SIM118
+        except Exception:  # safetensors' own class is not public; whoever loads it says what it is
+            return None
+        if found := next((DTYPES[name] for name in names if name in DTYPES), None):
+            return found
+    return None
+
+
+def refuse_pickles(folder: str, name: str) -> None:
+    """Raises ValueError, in one line, if a folder's weights are there as pickles alone."""
+    files = sorted(one for kind in ("*.bin", "*.pt", "*.pth") for one in Path(folder).glob(kind))
+    weights = [file.name for file in files if file.name != "training_args.bin"]
+    if weights and not any(Path(folder).glob("*.safetensors")):
+        raise ValueError(
+            f"{name}: its weights are pickles ({weights[0]}), which are not read; load them with "
+            "transformers and save them again: save_pretrained writes safetensors"
+        )
 
 
 def is_gguf(name: str) -> bool:

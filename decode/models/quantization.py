@@ -26,6 +26,7 @@ BITSANDBYTES = ("bitsandbytes_4bit", "bitsandbytes_8bit")  # two names for one s
 AS_THEY_COME = frozenset(
     "aqlm auto-round awq bitnet compressed-tensors gemma gptq mxfp8 nvfp4 quark spqr vptq".split()
 )
+NOT_AS_THEY_LOAD = (("activation_scheme", "static"),)  # its scales are those of a calibration
 
 
 def settings_text(settings: Mapping[str, Any], key: str) -> str:
@@ -80,10 +81,15 @@ def _check_values(settings: dict[str, Any], kind: type, key: str) -> None:
         if not is_free and name not in settings:
             raise ValueError(f"{key}.{name}: missing; {kind.__name__} needs it")
     for name, value in settings.items():
-        if name.endswith("compute_dtype") and not isinstance(
-            getattr(torch, str(value), None), torch.dtype
-        ):
+        dtype = getattr(torch, str(value), None)
+        is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+        if name.endswith("compute_dtype") and not is_float:
             raise ValueError(f"{key}.{name}: found {value!r:.60}, expected a type, as bfloat16")
+        if (name, value) in NOT_AS_THEY_LOAD or (name == "dequantize" and value):
+            raise ValueError(
+                f"{key}.{name}: found {value!r:.60}; it is for checkpoints that are quantised "
+                "already; leave it out"
+            )
         is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
         if name.endswith(("_modules", "_to_not_convert")) and value is not None and not is_list:
             raise ValueError(f"{key}.{name}: found {value!r:.60}, expected a list of names")

@@ -20,12 +20,13 @@ from transformers import (
 from .adapters import adapter_base, path_of_adapter
 from .architectures import refuse_undecodable
 from .fit import check_adapter, check_finite, check_folder, check_loaded, check_numbers
-from .hub import ADAPTER_FILE, has_tokenizer
+from .hub import ADAPTER_FILE, has_tokenizer, model_folder
 from .model_files import (
     CONFIG_FILES,
     TOKENIZER_FILES,
     check_generation,
     check_model_files,
+    stored_dtype,
     unusable,
 )
 from .model_source import ModelSource, not_found, refuse_gguf
@@ -98,7 +99,10 @@ def load_config(source: ModelSource) -> PretrainedConfig:
 
 def weights_dtype(source: ModelSource, config: PretrainedConfig) -> torch.dtype:
     """The type the model is loaded in; `auto` is the one it is stored in."""
-    dtype = (config.dtype or torch.float32) if source.dtype == "auto" else source.dtype
+    dtype = config.dtype if source.dtype == "auto" else source.dtype
+    if dtype is None:
+        folder = model_folder(source.name, source.revision)
+        dtype = (folder and stored_dtype(folder)) or torch.float32
     return dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
 
 
