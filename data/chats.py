@@ -6,7 +6,7 @@
     prompt, completion   texts, or lists of messages as TRL has them; the prompt is not learnt
 
 Each may have a `system` text beside it. Content that is a list of texts is those texts, one after
-the other. A turn of weight 0 is read and not learnt.
+the other. A turn of weight 0 (or `train: false`) is read and not learnt.
 """
 
 import json
@@ -19,6 +19,7 @@ from .rows import Row
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
 PLAIN_ROLES = ("system", "user", "assistant")
 MEDIA = ("audio", "audios", "image", "images", "video", "videos")
+WEIGHTS = ("weight", "train", "training")  # of a turn: OpenAI's name, and axolotl's
 REFUSED = ("function_call", "functions", "history", *MEDIA)
 
 Message = dict[str, Any]
@@ -128,13 +129,15 @@ def _listed(row: Row, field: str, messages: Any) -> Iterator[tuple[Message, bool
                 f"{where}from '{role}' is not known; give calls and results as OpenAI's messages do"
             )
         _refuse(message, where)
-        weight = message.pop("weight", 1)
-        if weight not in (0, 1):
-            raise ValueError(f"{where}weight must be 0 or 1, found {weight!r:.80}")
+        weights = {key: message.pop(key, 1) for key in WEIGHTS}
+        for key, weight in weights.items():
+            if weight not in (0, 1):
+                raise ValueError(f"{where}{key} must be 0 or 1, found {weight!r:.80}")
+        is_learnt = role == "assistant" and all(weights.values())
         if calls:
             message["tool_calls"] = _calls(calls, where)
         content = content if isinstance(content, str) else _joined(content, where)
-        yield {"role": role, "content": content, **message}, role == "assistant" and weight == 1
+        yield {"role": role, "content": content, **message}, is_learnt
 
 
 def _joined(parts: list[Any], where: str) -> str:

@@ -319,8 +319,10 @@ def test_instructions_and_pairs_are_chats_of_two_turns(fields):
     assert learnt(fields) == learnt({"messages": turns})
 
 
-def test_turns_of_weight_0_and_of_a_prompt_are_read_and_not_learnt():
-    silent = [{**m, "weight": 0} if m["content"] == "4" else m for m in CHAT]
+@pytest.mark.parametrize("mark", [("weight", 0), ("train", False), ("training", 0)])
+def test_turns_of_weight_0_and_of_a_prompt_are_read_and_not_learnt(mark):
+    key, value = mark
+    silent = [{**m, key: value} if m["content"] == "4" else m for m in CHAT]
     assert learnt({"messages": silent}) == learnt({"messages": CHAT})[1:]
     assert learnt({"prompt": CHAT[:4], "completion": CHAT[4:]}) == learnt({"messages": CHAT})[1:]
     row = Row({"messages": silent}, "x")

@@ -11,7 +11,7 @@ Texts are learnt as they are. Messages and chats are written out by the model's 
 from collections.abc import Callable
 from typing import Any
 
-from ..chats import REFUSED, ROLES
+from ..chats import REFUSED, ROLES, WEIGHTS
 from ..rows import Row
 from ..task import TrainRow
 from .formats import Render, formatted, plain_text
@@ -66,7 +66,7 @@ def _from_messages(row: Row, name: str, render: Render) -> TrainRow:
     }
     if not messages or _role(messages[-1]) != "assistant":
         raise ValueError(f"{row.where}: field '{name}' must end with a turn of the assistant")
-    if messages[-1].get("weight") == 0:
+    if any(messages[-1].get(key) == 0 for key in WEIGHTS):
         raise ValueError(
             f"{row.where}: field '{name}' ends with a turn of weight 0; leave that out"
         )
