@@ -130,7 +130,7 @@ ADAPTERS = {
     "no_target": (lambda f: edit_config(f, target_modules=["c_attn"]), "No modules were targeted"),
     "other_kind": (
         lambda f: edit_config(f, peft_type="IA3", feedforward_modules=["v_proj"]),
-        "tensors missing .*ia3_l",
+        "adapter_config.json: .* knows no such key of IA3",
     ),
     "unknown_key": (
         lambda f: edit_config(f, use_rs_lora=True, future=None),
