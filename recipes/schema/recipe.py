@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from .by_bytes import check_bytes
-from .decoding import BEHIND_ENDPOINT, HERE, Base, Decode, MoreExpert, of_other_kind
+from .decoding import Base, Decode, MoreExpert
 from .effects import check_alphas, check_effects, check_first_base, check_prompts
 from .endpoint_base import EndpointBase
 from .engines import check_engine
@@ -38,7 +38,8 @@ from .keys import (
 from .method import check_method, check_start
 from .outputs import Analyze, Wandb
 from .plain_yaml import write_yaml
-from .prompts import CHAT, WORD, ChatPrompt, Thinking
+from .problems import first_problem
+from .prompts import ChatPrompt, Thinking
 from .section import Section
 from .source import RecipeError, override_key, read_tree
 from .steering import with_earlier_keys
@@ -178,7 +179,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         check_engine(recipe.expert, recipe.decode)
         check_bytes(recipe.evaluations, recipe.decode, recipe.proxy_check)
     except ValidationError as error:
-        problem = _first_problem(error)
+        problem = first_problem(error)
     except KeyProblem as error:
         problem = error
     else:
@@ -247,31 +248,6 @@ def _check_folders(recipe: Recipe) -> None:
             if (found := judge.classifier) is not None:
                 key = f"{section}.judges.{name}.classifier.model"
                 check_model(key, found.model, config, found.revision)
-
-
-def _first_problem(error: ValidationError) -> KeyProblem:
-    # A misspelt key comes first: it is the likely cause of the missing one.
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    problem = problems[0]
-    kind = next((part for part in problem["loc"] if part in (HERE, BEHIND_ENDPOINT)), None)
-    key = ".".join(str(part) for part in problem["loc"] if part not in (kind, WORD, CHAT))
-    if problem["type"] == "extra_forbidden":
-        own = kind and of_other_kind(str(problem["loc"][-1]), str(kind))
-        return KeyProblem(key, own or "unknown key")
-    if problem["type"] == "missing":
-        return KeyProblem(key, "missing; this key has no default")
-    texts = {
-        "too_short": "expected at least one",
-        "model_type": "expected a section of keys",
-        "dict_type": "expected a section of keys",
-        "tuple_type": "expected a list",
-    }
-    text = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    text = texts.get(problem["type"], text)
-    found = json.dumps(problem["input"])
-    # A whole section or list of them tells a reader nothing; the text does. A key stays unsaid.
-    is_shown = "{" not in found and problem["loc"][-1] not in ("base_url", "endpoint", "key_env")
-    return KeyProblem(key, f"found {found:.80}; {text}" if is_shown else text)
 
 
 def _keys_by_section() -> dict[str, list[str]]:
