@@ -20,7 +20,14 @@ ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "as
 PLAIN_ROLES = ("system", "user", "assistant")
 MEDIA = ("audio", "audios", "image", "images", "video", "videos")
 WEIGHTS = ("weight", "train", "training")  # of a turn: OpenAI's name, and axolotl's
-REFUSED = ("function_call", "functions", "history", *MEDIA)
+REFUSED = {  # what cannot be learnt, and what to give in its place
+    **dict.fromkeys(
+        ("function_call", "functions"),
+        "calls are read from tool_calls, what may be called from tools",
+    ),
+    "history": "give its turns as messages",
+    **dict.fromkeys(MEDIA, "only text is read"),
+}
 
 Message = dict[str, Any]
 
@@ -185,11 +192,8 @@ def _tools(row: Row) -> list[Any] | None:
 
 
 def _refuse(fields: dict[str, Any], where: str) -> None:
-    for name in REFUSED:
+    for name, hint in REFUSED.items():
         if fields.get(name):
-            hint = "calls are read from tool_calls, what may be called from tools"
-            hint = "only text is read" if name in MEDIA else hint
-            hint = "give its turns as messages" if name == "history" else hint
             raise ValueError(f"{where}'{name}' cannot be learnt; {hint}")
 
 

@@ -59,10 +59,11 @@ def stored_dtype(folder: str) -> torch.dtype | None:
     for file in sorted(Path(folder).glob("model*.safetensors")):
         try:
             with safe_open(file, "pt") as held:
-                names = [held.get_slice(key).get_dtype() for key in held.keys()]  # noqa: SIM118
+                names = (held.get_slice(key).get_dtype() for key in held.keys())  # noqa: SIM118
+                found = next((DTYPES[name] for name in names if name in DTYPES), None)
         except Exception:  # safetensors' own class is not public; whoever loads it says what it is
             return None
-        if found := next((DTYPES[name] for name in names if name in DTYPES), None):
+        if found is not None:
             return found
     return None
 
