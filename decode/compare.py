@@ -16,9 +16,8 @@ from data.scoring.pass_at_k import pass_at_k
 from decode.evaluation.intervals import Estimate, difference_with_interval
 from decode.evaluation.mcnemar import McNemar, mcnemar
 from decode.evaluation.metric import Metric
-from decode.evaluation.metrics import MeasuredBase, MeasuredSystem, Metrics
+from decode.evaluation.metrics import MeasuredSystem, Metrics
 from decode.evaluation.metrics_file import as_json
-from decode.evaluation.systems import system_name
 from decode.jobs.disk import check_writable
 from decode.jobs.faults import doing
 from decode.jobs.files import write_json
@@ -118,16 +117,12 @@ def _matched(one: Metrics, other: Metrics) -> list[tuple[str, str]]:
         if has_one_base or s.slug == t.slug
     ]
     headlines = [
-        (_headline(s), _headline(t))
+        (s.name_of(s.headline), t.name_of(t.headline))
         for s in one.bases
         for t in other.bases
         if (has_one_base or s.slug == t.slug) and (s.choice or t.choice) and s.proxy and t.proxy
     ]
     return list(dict.fromkeys([("expert", "expert"), *proxies, *headlines]))
-
-
-def _headline(base: MeasuredBase) -> str:
-    return system_name("proxy", base.slug, base.headline.alpha, base.headline.rule)
 
 
 def _difference(
@@ -159,7 +154,8 @@ def task_table(runs: list[FinishedRun], task: str) -> str:
     having = [run.tasks.get(task) for run in runs]
     title = f"{task}, {metric_words(runs, task)}, percent [95% intervals]"
     chosen = [
-        {_headline(base) for base in own.bases if base.choice} if own else set() for own in having
+        {base.name_of(base.headline) for base in own.bases if base.choice} if own else set()
+        for own in having
     ]
     systems = [{reading_key(s): s for s in own.systems} if own else {} for own in having]
     lines: Lines = [("rows", [f"{own.num_examples:,}" if own else DASH for own in having])]

@@ -87,6 +87,10 @@ class MeasuredBase(Record):
         same = [proxy for proxy in self.proxy if proxy.rule == self.proxy[0].rule]
         return sorted(same, key=lambda proxy: proxy.alpha)
 
+    def name_of(self, proxy: MeasuredProxy) -> str:
+        """The name of one of its proxies among the systems."""
+        return system_name("proxy", self.slug, proxy.alpha, proxy.rule)
+
     def best(self, metric: Metric) -> MeasuredProxy:
         """The proxy with the best value."""
         return max(self.proxy, key=lambda proxy: metric.worth(proxy.value))

@@ -20,7 +20,7 @@ def examples_section(metrics: Metrics, predictions: Rows) -> str:
         if not base.proxy:
             continue
         alpha, rule = base.headline.alpha, base.headline.rule
-        proxy = system_name("proxy", base.slug, alpha, rule)
+        proxy = base.name_of(base.headline)
         names = (system_name("base", base.slug), "expert", proxy)
         rows = list(zip(*(predictions[name] for name in names), strict=True))
         rows = [trio for trio in rows if all(row["score"] is not None for row in trio)]

@@ -53,7 +53,7 @@ def _with_interval(difference: Estimate) -> str:
 def _finding(base: MeasuredBase, metrics: Metrics) -> str:
     proxy, metric = base.headline, metrics.metric.words
     values = f"from {percent(base.base.value)}% to {percent(proxy.value)}%"
-    name = system_name("proxy", base.slug, proxy.alpha, proxy.rule)
+    name = base.name_of(proxy)
     pair = _pair(metrics, name, system_name("base", base.slug))
     interval = _with_interval(proxy.gain_over_base)
     lead = f"Proxy-tuning {base.slug} at alpha {proxy.alpha:g}"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ..evaluation.intervals import Estimate
 from ..evaluation.metric import Metric
-from ..evaluation.metrics import MeasuredBase, MeasuredProxy, Metrics, Pair
+from ..evaluation.metrics import MeasuredBase, Metrics, Pair
 from ..evaluation.systems import system_name
 from .findings import points, span
 
@@ -45,17 +45,13 @@ def _asked(measured: MeasuredBase, metric: Metric) -> list[tuple[str, str]]:
     tuned = [] if measured.tuned is None else [system_name("tuned", slug)]
     pairs = [(name, base) for name in tuned]
     if measured.proxy:
-        proxy = _name(slug, measured.headline)
+        proxy = measured.name_of(measured.headline)
         pairs = [(proxy, base), (proxy, "expert"), *((proxy, name) for name in tuned), *pairs]
         others = [measured.best(metric)]
         if measured.choice is not None:  # against what was listed beforehand
             others = [other for other in measured.proxy if other != measured.headline]
-        pairs += [(other, proxy) for one in others if (other := _name(slug, one)) != proxy]
+        pairs += [(other, proxy) for one in others if (other := measured.name_of(one)) != proxy]
     return pairs
-
-
-def _name(slug: str, proxy: MeasuredProxy) -> str:
-    return system_name("proxy", slug, proxy.alpha, proxy.rule)
 
 
 def _turned(pair: Pair) -> Pair:

@@ -41,9 +41,7 @@ def visible_lines(metrics: Metrics) -> Iterator[str]:
         if base.endpoint is None:
             continue
         line = f"{base.slug}: behind {base.endpoint}, top {base.top_logprobs}"
-        own_systems = [one for one in metrics.systems if one.slug == base.slug]
-        headline = next(one.name for one in own_systems if one.proxy == base.headline)
-        if (own := seen.get(headline)) is not None:
+        if (own := seen.get(base.name_of(base.headline))) is not None:
             line += f"; visible mass {_share(own.visible_mass)}, the expert's favourite hidden "
             line += f"at {_share(own.expert_hidden)} of {own.num_steps:,} steps"
         yield line
